@@ -1,0 +1,1 @@
+"""The history of owned tables, one line: each file is one revision, applied by `sealdeal.db.migrate`."""
