@@ -16,7 +16,7 @@ ALLOWED_SKIP = "shared/vectors"
 
 
 def _unexpected_skips(config: pytest.Config) -> list[str]:
-    """In CI, a check that cannot run has failed. Elsewhere a machine may lack something; pytest names what it skipped."""
+    """In CI a check that cannot run has failed. Elsewhere a machine may lack something; pytest names it."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") != "true" or reporter is None or hasattr(config, "workerinput"):
         return []
@@ -35,6 +35,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if skipped := _unexpected_skips(config):
-        terminalreporter.section("skipped in CI, where only a reason with ../shared/vectors allows it", red=True)
+        terminalreporter.section("skipped, which CI allows for ../shared/vectors only", red=True)
         for line in skipped:
             terminalreporter.line(line, red=True)

@@ -1,11 +1,11 @@
 """What `./dev` does: install what is missing into `.dev/`, then become the program asked for.
 
-Standard library only, and started with `-I -S`: when everything is installed, the way to the final `exec` takes a few
-milliseconds and touches no network. Three rules:
+Standard library only, and started with `-I -S`: when everything is installed, the way to the final `exec`
+takes a few milliseconds and touches no network. Three rules:
 
-- Everything lands in `.dev/`. `.dev/stamps/NAME` holds a hash of what NAME was made from; equal hash, nothing to do.
-- Whatever comes from a registry is checked against a hash in `requirements/`. Which registry that is, is the business
-  of the machine's own pip, uv and npm settings, which pass through untouched.
+- Everything lands in `.dev/`. `.dev/stamps/NAME` holds a hash of what NAME was made from: equal, nothing done.
+- Whatever comes from a registry is checked against a hash in `requirements/`. Which registry that is, is the
+  business of the machine's own pip, uv and npm settings, which pass through untouched.
 - The last command replaces this process, so that signals reach it directly.
 """
 
@@ -55,13 +55,12 @@ def main(arguments: list[str]) -> int:
             become(["-P", "-m", "sealdeal", *rest])
         case "test":
             prepare("dev", bubblewrap="wanted")
-            within = (
-                [] if any(a == "-n" or a.startswith(("-n", "--dist", "--pdb")) for a in rest) else ["-n", "2"]
-            )
-            become(["-m", "pytest", *within, *rest], cwd=ROOT)
+            become(["-m", "pytest", "-n", "2", *rest], cwd=ROOT)
         case "soak":
             prepare("dev", bubblewrap="wanted")
-            become(["-m", "pytest", "-n", "2", "--hypothesis-profile=soak", *rest], cwd=ROOT)
+            become(
+                ["-m", "pytest", "-n", "2", "-m", "hypothesis", "--hypothesis-profile=soak", *rest], cwd=ROOT
+            )
         case "bench":
             prepare("dev", bubblewrap="needed")
             become(["-m", "bench", *rest], cwd=ROOT)
@@ -70,9 +69,8 @@ def main(arguments: list[str]) -> int:
             return check()
         case "fmt":
             prepare("dev")
-            return max(
-                call([PYTHON, "-m", "ruff", "check", "--fix", "-q"]), call([PYTHON, "-m", "ruff", "format"])
-            )
+            linted = call([PYTHON, "-m", "ruff", "check", "--fix", "-q"])
+            return max(linted, call([PYTHON, "-m", "ruff", "format"]))
         case "build":
             prepare("dev")
             become(["contracts/build.py", *rest], cwd=ROOT)
@@ -98,7 +96,7 @@ def become(arguments: list[str], cwd: str | None = None) -> None:
     os.execv(PYTHON, [PYTHON, *arguments])
 
 
-# Checks ---------------------------------------------------------------------------------------------------------------
+# Checks -----------------------------------------------------------------------------------------------------
 
 
 def check() -> int:
@@ -127,11 +125,11 @@ def call(command: list[str]) -> int:
     return subprocess.run(command, cwd=ROOT).returncode
 
 
-# Installing -----------------------------------------------------------------------------------------------------------
+# Installing -------------------------------------------------------------------------------------------------
 
 
 def prepare(level: str, bubblewrap: str = "") -> None:
-    """Install what is missing: packages of `level` ("run" or "dev", which includes "run"), anvil, bubblewrap."""
+    """Install what is missing: packages of `level` ("run", or "dev": all of them), anvil, bubblewrap."""
     if packages_fresh(level) and anvil_fresh() and (not bubblewrap or on_path("bwrap")):
         return
     import fcntl
@@ -205,7 +203,7 @@ class step:
 
 
 def install_packages(level: str) -> None:
-    """Python packages of requirements/LEVEL.txt into .dev/venv, by uv, which accepts nothing without its hash."""
+    """requirements/LEVEL.txt into .dev/venv, by uv, which accepts nothing without its hash."""
     install_uv()
     with step("installed Python packages", "packages", package_inputs(level)):
         if not usable(PYTHON):
@@ -249,8 +247,8 @@ def pip() -> list[str]:
         found = find_pip(base)
     if not found:
         raise Stop(
-            f"{base} has neither pip nor ensurepip, so nothing can be installed with it. Install python3-venv "
-            "(Debian, Ubuntu: apt install python3-venv) and run ./dev again."
+            f"{base} has neither pip nor ensurepip, so nothing can be installed with it. "
+            "Install python3-venv (Debian, Ubuntu: apt install python3-venv) and run ./dev again."
         )
     return found
 
@@ -298,12 +296,13 @@ def install_anvil() -> None:
                 came = base64.b64encode(hashlib.sha512(file.read()).digest()).decode()
             if came != pinned["sha512"][here]:
                 raise Stop(
-                    f"npm's {package}@{pinned['version']} has sha512 {came}, but requirements/anvil.json says "
-                    f"{pinned['sha512'][here]}. It was not installed: ask where this registry has it from."
+                    f"npm's {package}@{pinned['version']} has sha512 {came}, but requirements/anvil.json "
+                    f"says {pinned['sha512'][here]}. Not installed: ask where the registry has it from."
                 )
             unpack(tarball, os.path.join(incoming, "package"))
-            remove(target)
             os.makedirs(os.path.dirname(target), exist_ok=True)
+            if os.path.exists(target):
+                os.replace(target, os.path.join(incoming, "before"))
             os.replace(os.path.join(incoming, "package"), target)
         finally:
             remove(incoming)
@@ -319,7 +318,7 @@ def link_anvil(target: str) -> None:
 
 
 def link_anvil_of_the_machine(version: str, here: str) -> None:
-    """Platforms whose package nobody has pinned yet use the anvil that the machine has, if it is the same version."""
+    """Platforms whose package nobody has pinned yet use the machine's own anvil, if it is that version."""
     import subprocess
 
     found = on_path("anvil")
@@ -420,15 +419,24 @@ def lock(arguments: list[str]) -> int:
     """Compile requirements/*.txt; keeps today's versions where it can."""
     os.makedirs(STAMPS, exist_ok=True)
     install_uv()
-    options = (
-        "--universal --python-version 3.11 --generate-hashes --no-header --no-annotate".split() + arguments
-    )
+    options = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate"]
 
     def compile_to(name: str, *sources: str, given: str | None = None) -> None:
         import subprocess
 
         output = os.path.join("requirements", name)
-        command = [UV, "--system-certs", "--quiet", "pip", "compile", *sources, *options, "-o", output]
+        command = [
+            UV,
+            "--system-certs",
+            "--quiet",
+            "pip",
+            "compile",
+            *sources,
+            *options,
+            *arguments,
+            "-o",
+            output,
+        ]
         subprocess.run(command, cwd=ROOT, check=True, input=given, text=True, stdout=subprocess.DEVNULL)
         with open(os.path.join(ROOT, output), encoding="utf-8") as file:
             if "://" in file.read():
@@ -444,7 +452,7 @@ def lock(arguments: list[str]) -> int:
     return 0
 
 
-# Small things ---------------------------------------------------------------------------------------------------------
+# Small things -----------------------------------------------------------------------------------------------
 
 
 def execute(command: list[str], cwd: str = ROOT, extra: dict[str, str] | None = None) -> None:
