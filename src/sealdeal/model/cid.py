@@ -1,0 +1,181 @@
+"""Content identifiers, equal to those of IPFS's default importer, and the multiaddrs that carry them.
+
+UnixFS files: chunks of 256 KiB, a balanced DAG of width 174, dag-pb nodes, sha2-256. CIDv0 wraps each
+leaf in a UnixFS node; CIDv1 keeps leaves raw. Formats: https://docs.ipfs.tech/concepts/content-addressing
+and the UnixFS and multiformats specifications.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator
+
+from .errors import InvalidInput
+
+CHUNK, WIDTH = 262_144, 174
+_DAG_PB, _RAW = 0x70, 0x55
+_P2P = 421
+_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+Node = tuple[bytes, int, int]
+"""(binary CID, bytes of the DAG below, bytes of file data below)."""
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def _read_varint(data: bytes) -> tuple[int, bytes]:
+    number = 0
+    for i, byte in enumerate(data[:9]):
+        number |= (byte & 0x7F) << 7 * i
+        if byte < 0x80:
+            return number, data[i + 1 :]
+    raise InvalidInput("expected a varint, got bytes that never end one")
+
+
+def _field(number: int, value: bytes | int) -> bytes:
+    """One protobuf field: bytes are length-delimited, integers are varints."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _cid(codec: int, block: bytes, version: int) -> bytes:
+    digest = b"\x12\x20" + hashlib.sha256(block).digest()
+    return digest if version == 0 else _varint(1) + _varint(codec) + digest
+
+
+def _leaf(chunk: bytes, version: int) -> Node:
+    if version == 1:
+        return _cid(_RAW, chunk, 1), len(chunk), len(chunk)
+    unixfs = _field(1, 2) + (_field(2, chunk) if chunk else b"") + _field(3, len(chunk))
+    block = _field(1, unixfs)
+    return _cid(_DAG_PB, block, 0), len(block), len(chunk)
+
+
+def _parent(children: list[Node], version: int) -> Node:
+    links = b"".join(_field(2, _field(1, c) + _field(2, b"") + _field(3, total)) for c, total, _ in children)
+    size = sum(data for _, _, data in children)
+    unixfs = _field(1, 2) + _field(3, size) + b"".join(_field(4, data) for _, _, data in children)
+    block = links + _field(1, unixfs)
+    return _cid(_DAG_PB, block, version), len(block) + sum(total for _, total, _ in children), size
+
+
+class CidHasher:
+    """Feeds on a file piece by piece; `cid()` is its content identifier. Keeps one chunk in memory."""
+
+    def __init__(self, version: int = 0) -> None:
+        self.version = version
+        self._rest = bytearray()
+        self._leaves: list[Node] = []
+
+    def update(self, data: bytes) -> None:
+        self._rest += data
+        whole = len(self._rest) - len(self._rest) % CHUNK
+        if len(self._rest) >= CHUNK:
+            view = bytes(self._rest[:whole])
+            self._leaves += [_leaf(view[i : i + CHUNK], self.version) for i in range(0, whole, CHUNK)]
+            del self._rest[:whole]
+
+    def cid(self) -> str:
+        level = self._leaves + ([_leaf(bytes(self._rest), self.version)] if self._rest else [])
+        level = level or [_leaf(b"", self.version)]
+        while len(level) > 1:
+            level = [_parent(level[i : i + WIDTH], self.version) for i in range(0, len(level), WIDTH)]
+        return _text(level[0][0])
+
+
+def cid_of(data: bytes | Iterable[bytes], version: int = 0) -> str:
+    """The CID of a file's bytes, or of its pieces in order. Version 0 is what on-chain links expect."""
+    hasher = CidHasher(version)
+    for piece in [data] if isinstance(data, bytes) else data:
+        hasher.update(piece)
+    return hasher.cid()
+
+
+def _text(raw: bytes) -> str:
+    if raw[:1] == b"\x01":
+        return "b" + base64.b32encode(raw).decode().lower().rstrip("=")
+    return _base58(raw)
+
+
+def _base58(raw: bytes) -> str:
+    number, out = int.from_bytes(raw, "big"), ""
+    while number:
+        number, digit = divmod(number, 58)
+        out = _BASE58[digit] + out
+    return "1" * (len(raw) - len(raw.lstrip(b"\0"))) + out
+
+
+def _unbase58(text: str) -> bytes:
+    number = 0
+    for letter in text:
+        number = number * 58 + _BASE58.index(letter)
+    body = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return bytes(len(text) - len(text.lstrip("1"))) + body
+
+
+def parse_cid(text: str) -> bytes:
+    """The binary form of a CID (version 0, or version 1 in base32) with a sha2-256 digest.
+
+    Raises InvalidInput for anything else.
+    """
+    try:
+        if len(text) == 46 and text.startswith("Qm"):
+            raw = _unbase58(text)
+            if len(raw) == 34 and raw[:2] == b"\x12\x20":
+                return raw
+        elif text.startswith("b") and len(text) < 100:
+            body = text[1:].upper()
+            raw = base64.b32decode(body + "=" * (-len(body) % 8))
+            if len(raw) == 36 and raw[:1] == b"\x01" and raw[2:4] == b"\x12\x20":
+                return raw
+    except ValueError:
+        pass
+    raise InvalidInput(f"expected a CID (Qm… or b…, sha2-256), got {text[:100]!r}")
+
+
+def cid_version(text: str) -> int:
+    """0 or 1. Raises InvalidInput when `text` is no CID."""
+    return 1 if parse_cid(text)[:1] == b"\x01" else 0
+
+
+def multiaddr_bytes(text: str) -> bytes:
+    """What goes on chain for a dataset: `/ipfs/CID` and `/p2p/CID` in binary, other text as UTF-8 (wire.md §3.3)."""
+    for prefix in ("/ipfs/", "/p2p/"):
+        if text.startswith(prefix):
+            raw = parse_cid(text[len(prefix) :])
+            return _varint(_P2P) + _varint(len(raw)) + raw
+    return text.encode()
+
+
+def multiaddr_text(data: bytes) -> str:
+    """The opposite: `/ipfs/CID`, or the text as it stands. Raises InvalidInput for undecodable bytes."""
+    if data[:2] == _varint(_P2P):
+        length, raw = _read_varint(data[2:])
+        if length == len(raw):
+            return f"/ipfs/{_text(raw)}"
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"expected a multiaddr or UTF-8 text, got 0x{data[:40].hex()}") from None
+
+
+def cid_in(location: str) -> str:
+    """The CID in `/ipfs/CID` or `/p2p/CID`. Raises InvalidInput for another location."""
+    for prefix in ("/ipfs/", "/p2p/"):
+        if location.startswith(prefix):
+            parse_cid(location[len(prefix) :])
+            return location[len(prefix) :]
+    raise InvalidInput(f"expected a location /ipfs/CID, got {location[:100]!r}")
+
+
+def pieces(data: bytes, size: int = CHUNK) -> Iterator[bytes]:
+    """`data` in pieces of `size` bytes."""
+    return (data[i : i + size] for i in range(0, len(data), size))

@@ -1,0 +1,63 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealdeal.model import cid
+from sealdeal.model.errors import InvalidInput
+
+# made by the ipfs-unixfs-importer of Kubo's defaults for bytes (i * 7 + 3) % 251
+KNOWN = {
+    (b"hello world", 0): "Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD",
+    (b"", 0): "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH",
+    (b"hello world", 1): "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e",
+}
+
+
+@pytest.mark.parametrize(("given_bytes", "expected"), KNOWN.items())
+def test_cids_are_those_of_ipfs(given_bytes: tuple[bytes, int], expected: str) -> None:
+    assert cid.cid_of(*given_bytes) == expected
+
+
+@given(st.lists(st.integers(1, 400_000), max_size=4), st.sampled_from([0, 1]))
+def test_a_cid_does_not_depend_on_the_pieces(sizes: list[int], version: int) -> None:
+    data = bytes(sum(sizes))
+    cuts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    pieces = [data[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    assert cid.cid_of(pieces, version) == cid.cid_of(data, version)
+
+
+@given(st.binary(), st.sampled_from([0, 1]))
+def test_multiaddrs_read_back(data: bytes, version: int) -> None:
+    name = cid.cid_of(data, version)
+    location = f"/ipfs/{name}"
+    assert cid.multiaddr_text(cid.multiaddr_bytes(location)) == location
+    assert cid.multiaddr_text(cid.multiaddr_bytes(f"/p2p/{name}")) == location
+    assert cid.cid_in(location) == name
+    assert cid.cid_version(name) == version
+
+
+def test_a_url_is_kept_as_text() -> None:
+    assert cid.multiaddr_text(cid.multiaddr_bytes("https://example.org/data")) == "https://example.org/data"
+
+
+@given(st.text(max_size=120))
+def test_what_is_no_cid_is_refused(text: str) -> None:
+    try:
+        raw = cid.parse_cid(text)
+    except InvalidInput as refused:
+        assert "expected a CID" in str(refused)
+    else:
+        assert raw[-34:-32] == b"\x12\x20"
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_on_chain_are_read_or_refused(data: bytes) -> None:
+    try:
+        assert isinstance(cid.multiaddr_text(data), str)
+    except InvalidInput as refused:
+        assert "expected" in str(refused)
+
+
+def test_a_location_that_is_not_ipfs_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="/ipfs/CID"):
+        cid.cid_in("https://example.org")
