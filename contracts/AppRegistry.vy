@@ -1,0 +1,101 @@
+# pragma version 0.4.3
+# pragma optimize gas
+"""
+@title AppRegistry: the collection of applications
+@license Apache-2.0
+"""
+import registry
+
+initializes: registry
+
+exports: (
+    # making and finding entries
+    registry.isRegistered,
+    registry.entryAt,
+    registry.packed,
+    registry.master,
+    registry.proxyCode,
+    registry.proxyCodeHash,
+    # ERC-721
+    registry.name,
+    registry.symbol,
+    registry.totalSupply,
+    registry.balanceOf,
+    registry.ownerOf,
+    registry.getApproved,
+    registry.isApprovedForAll,
+    registry.approve,
+    registry.setApprovalForAll,
+    registry.transferFrom,
+    registry.safeTransferFrom,
+    registry.tokenByIndex,
+    registry.tokenOfOwnerByIndex,
+    registry.baseURI,
+    registry.tokenURI,
+    registry.supportsInterface,
+    # its owner
+    registry.owner,
+    registry.transferOwnership,
+    registry.renounceOwnership,
+    registry.initialize,
+    registry.initialized,
+    registry.previous,
+    registry.setBaseURI,
+    registry.setName,
+)
+
+
+KIND: constant(uint256) = 1
+
+
+@deploy
+def __init__(hub: address, app_code: Bytes[16384]):
+    """
+    @param hub The hub that mirrors the entries (it may be deployed later), or zero.
+    @param app_code Creation code of App.
+    """
+    registry.__init__(hub, app_code, KIND << 184, "iExec Application Registry (V5)", "iExecAppsV5")
+
+
+@external
+def createApp(
+    owner: address,
+    name: String[registry.TEXT],
+    type: String[registry.TEXT],
+    multiaddr: Bytes[registry.BLOB],
+    checksum: bytes32,
+    mrenclave: Bytes[registry.BLOB],
+) -> address:
+    return registry._create(owner, self._setup(name, type, multiaddr, checksum, mrenclave))
+
+
+@external
+@view
+def predictApp(
+    owner: address,
+    name: String[registry.TEXT],
+    type: String[registry.TEXT],
+    multiaddr: Bytes[registry.BLOB],
+    checksum: bytes32,
+    mrenclave: Bytes[registry.BLOB],
+) -> address:
+    return registry._predict(owner, self._setup(name, type, multiaddr, checksum, mrenclave))
+
+
+@internal
+@pure
+def _setup(
+    name: String[registry.TEXT],
+    type: String[registry.TEXT],
+    multiaddr: Bytes[registry.BLOB],
+    checksum: bytes32,
+    mrenclave: Bytes[registry.BLOB],
+) -> Bytes[registry.SETUP]:
+    return abi_encode(
+        name,
+        type,
+        multiaddr,
+        checksum,
+        mrenclave,
+        method_id=method_id("initialize(string,string,bytes,bytes32,bytes)"),
+    )

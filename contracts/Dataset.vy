@@ -1,0 +1,39 @@
+# pragma version 0.4.3
+# pragma optimize gas
+"""
+@title Dataset: a dataset in the DatasetRegistry
+@license Apache-2.0
+"""
+import entry
+
+initializes: entry
+
+exports: (
+    # whose it is
+    entry.registry,
+    entry.owner,
+    entry.setName,
+)
+
+
+# What people call it.
+m_datasetName: public(String[1024])
+
+# Where its encrypted bytes lie.
+m_datasetMultiaddr: public(Bytes[2048])
+
+# sha256 of its encrypted bytes.
+m_datasetChecksum: public(bytes32)
+
+
+@deploy
+def __init__():
+    entry.__init__()
+
+
+@external
+def initialize(name: String[1024], multiaddr: Bytes[2048], checksum: bytes32):
+    entry._only_registry()
+    self.m_datasetName = name
+    self.m_datasetMultiaddr = multiaddr
+    self.m_datasetChecksum = checksum

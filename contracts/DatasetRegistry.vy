@@ -1,0 +1,78 @@
+# pragma version 0.4.3
+# pragma optimize gas
+"""
+@title DatasetRegistry: the collection of datasets
+@license Apache-2.0
+"""
+import registry
+
+initializes: registry
+
+exports: (
+    # making and finding entries
+    registry.isRegistered,
+    registry.entryAt,
+    registry.packed,
+    registry.master,
+    registry.proxyCode,
+    registry.proxyCodeHash,
+    # ERC-721
+    registry.name,
+    registry.symbol,
+    registry.totalSupply,
+    registry.balanceOf,
+    registry.ownerOf,
+    registry.getApproved,
+    registry.isApprovedForAll,
+    registry.approve,
+    registry.setApprovalForAll,
+    registry.transferFrom,
+    registry.safeTransferFrom,
+    registry.tokenByIndex,
+    registry.tokenOfOwnerByIndex,
+    registry.baseURI,
+    registry.tokenURI,
+    registry.supportsInterface,
+    # its owner
+    registry.owner,
+    registry.transferOwnership,
+    registry.renounceOwnership,
+    registry.initialize,
+    registry.initialized,
+    registry.previous,
+    registry.setBaseURI,
+    registry.setName,
+)
+
+
+KIND: constant(uint256) = 2
+
+
+@deploy
+def __init__(hub: address, dataset_code: Bytes[16384]):
+    """
+    @param hub The hub that mirrors the entries (it may be deployed later), or zero.
+    @param dataset_code Creation code of Dataset.
+    """
+    registry.__init__(hub, dataset_code, KIND << 184, "iExec Dataset Registry (V5)", "iExecDatasetsV5")
+
+
+@external
+def createDataset(
+    owner: address, name: String[registry.TEXT], multiaddr: Bytes[registry.BLOB], checksum: bytes32
+) -> address:
+    return registry._create(owner, self._setup(name, multiaddr, checksum))
+
+
+@external
+@view
+def predictDataset(
+    owner: address, name: String[registry.TEXT], multiaddr: Bytes[registry.BLOB], checksum: bytes32
+) -> address:
+    return registry._predict(owner, self._setup(name, multiaddr, checksum))
+
+
+@internal
+@pure
+def _setup(name: String[registry.TEXT], multiaddr: Bytes[registry.BLOB], checksum: bytes32) -> Bytes[registry.SETUP]:
+    return abi_encode(name, multiaddr, checksum, method_id=method_id("initialize(string,bytes,bytes32)"))

@@ -1,0 +1,93 @@
+# pragma version 0.4.3
+# pragma optimize gas
+"""
+@title WorkerpoolRegistry: the collection of workerpools
+@license Apache-2.0
+"""
+import registry
+
+initializes: registry
+
+exports: (
+    # making and finding entries
+    registry.isRegistered,
+    registry.entryAt,
+    registry.packed,
+    registry.master,
+    registry.proxyCode,
+    registry.proxyCodeHash,
+    # ERC-721
+    registry.name,
+    registry.symbol,
+    registry.totalSupply,
+    registry.balanceOf,
+    registry.ownerOf,
+    registry.getApproved,
+    registry.isApprovedForAll,
+    registry.approve,
+    registry.setApprovalForAll,
+    registry.transferFrom,
+    registry.safeTransferFrom,
+    registry.tokenByIndex,
+    registry.tokenOfOwnerByIndex,
+    registry.baseURI,
+    registry.tokenURI,
+    registry.supportsInterface,
+    # its owner
+    registry.owner,
+    registry.transferOwnership,
+    registry.renounceOwnership,
+    registry.initialize,
+    registry.initialized,
+    registry.previous,
+    registry.setBaseURI,
+    registry.setName,
+)
+
+
+KIND: constant(uint256) = 3
+
+# Policies of a new workerpool, in percent.
+STAKE_RATIO: constant(uint256) = 30
+SCHEDULER_RATIO: constant(uint256) = 1
+
+
+@deploy
+def __init__(hub: address, workerpool_code: Bytes[16384]):
+    """
+    @param hub The hub that mirrors the entries (it may be deployed later), or zero.
+    @param workerpool_code Creation code of Workerpool.
+    """
+    registry.__init__(
+        hub,
+        workerpool_code,
+        (KIND << 184) | (SCHEDULER_RATIO << 176) | (STAKE_RATIO << 160),
+        "iExec Workerpool Registry (V5)",
+        "iExecWorkerpoolV5",
+    )
+
+
+@external
+def createWorkerpool(owner: address, description: String[registry.BLOB]) -> address:
+    return registry._create(owner, self._setup(description))
+
+
+@external
+@view
+def predictWorkerpool(owner: address, description: String[registry.BLOB]) -> address:
+    return registry._predict(owner, self._setup(description))
+
+
+@external
+def setPolicy(stake_ratio: uint256, scheduler_ratio: uint256):
+    """
+    @notice For a workerpool about itself, from its `changePolicy`, which checks the owner and the bounds.
+    """
+    assert registry._records[convert(msg.sender, uint256)] != 0, "WorkerpoolRegistry: caller is not a workerpool"
+    registry._set_policy(msg.sender, stake_ratio, scheduler_ratio)
+
+
+@internal
+@pure
+def _setup(description: String[registry.BLOB]) -> Bytes[registry.SETUP]:
+    return abi_encode(description, method_id=method_id("initialize(string)"))
