@@ -1,0 +1,51 @@
+"""Run benchmarks and print their ratios: `python -m bench [--json] [NAME…]`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib
+import json
+import pkgutil
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from bench import Ratio
+
+
+def names() -> list[str]:
+    """The benchmarks there are."""
+    return sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name != "__main__")
+
+
+async def run(name: str) -> list[Ratio]:
+    """All ratios of one benchmark."""
+    measured: AsyncIterator[Ratio] | Iterator[Ratio] = importlib.import_module(f"bench.{name}").measure()
+    if isinstance(measured, AsyncIterator):
+        return [ratio async for ratio in measured]
+    return list(measured)
+
+
+def main(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
+    wanted = [a for a in arguments if a != "--json"] or names()
+    if unknown := [name for name in wanted if name not in names()]:
+        print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(names())}", file=sys.stderr)
+        return 2
+    document = []
+    for name in wanted:
+        for ratio in asyncio.run(run(name)):
+            document.append({"bench": name, **dataclasses.asdict(ratio), "ratio": ratio.ratio})
+            if not as_json:
+                print(
+                    f"{ratio.ratio:8.3g}×  {ratio.name}: {ratio.ours:,.5g} {ratio.unit}"
+                    f"  against {ratio.reference:,.5g} {ratio.unit} ({ratio.against})",
+                    flush=True,
+                )
+    if as_json:
+        print(json.dumps(document, indent=1))
+    return 0
+
+
+sys.exit(main(sys.argv[1:]))
