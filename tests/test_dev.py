@@ -1,0 +1,157 @@
+"""./dev: it refuses what it cannot trust, and says what to do where it cannot go on."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import dev
+
+ROOT = Path(__file__).parents[1]
+REQUIREMENTS = sorted((ROOT / "requirements").glob("*.txt"))
+
+
+def versions(file: str) -> dict[str, str]:
+    text = (ROOT / "requirements" / file).read_text()
+    return dict(re.findall(r"^([a-z0-9][^=\s]*)==([^\s;]+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("file", REQUIREMENTS, ids=lambda path: path.name)
+def test_every_requirement_is_exact_and_hashed_and_names_no_address(file: Path) -> None:
+    text = file.read_text()
+    assert "://" not in text
+    entries = re.split(r"\n(?=\S)", text.strip())
+    for entry in entries:
+        assert re.match(r"[a-z0-9][a-z0-9._\-\[\]]*==\S+", entry), entry
+        assert "--hash=sha256:" in entry, entry
+
+
+def test_the_development_packages_contain_the_runtime_ones() -> None:
+    assert versions("run.txt").items() <= versions("dev.txt").items()
+    assert versions("run.txt")
+
+
+def test_every_dependency_of_the_project_is_compiled() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    compiled = versions("dev.txt")
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    wanted += [name for extra in project["project"]["optional-dependencies"].values() for name in extra]
+    names = {re.split(r"[\[<>=~ ]", name)[0] for name in wanted}
+    assert names <= compiled.keys()
+
+
+def test_help_names_every_command() -> None:
+    source = (ROOT / "dev.py").read_text()
+    commands = re.findall(r'^        case "([a-z]+)":', source, re.MULTILINE)
+    assert len(commands) > 8
+    assert [c for c in commands if f"./dev {c} " not in dev.HELP] == []
+
+
+def test_an_unknown_command_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dev.main(["frobnicate"]) == 2
+    said = capsys.readouterr().err
+    assert "'frobnicate'" in said and "./dev demo" in said
+
+
+def test_without_a_new_enough_python_it_says_what_to_install(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dev", tmp_path)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("dirname",):
+        (folder / name).symlink_to(shutil.which(name) or "")
+    for name in ("python3", "python3.12"):  # an old one, and a shim of one that is not there
+        (folder / name).write_text("#!/bin/sh\nexit 1\n")
+        (folder / name).chmod(0o755)
+    done = subprocess.run(
+        ["/bin/sh", tmp_path / "dev", "test"], env={"PATH": str(folder)}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "3.11" in done.stderr and "apt install python3" in done.stderr
+
+
+def test_a_newer_python_beside_an_old_one_is_found(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dev", tmp_path)
+    (tmp_path / "dev.py").write_text("import sys; print('started with', sys.argv[1:])")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "dirname").symlink_to(shutil.which("dirname") or "")
+    (folder / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (folder / "python3").chmod(0o755)
+    (folder / "python3.12").symlink_to(getattr(sys, "_base_executable", sys.executable))
+    done = subprocess.run(
+        ["/bin/sh", tmp_path / "dev", "run", "a b"], env={"PATH": str(folder)}, capture_output=True, text=True
+    )
+    assert done.stdout == "started with ['run', 'a b']\n"
+
+
+def tarball(path: Path, *members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> str:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.size, member.mode = kind, len(content), 0o755
+            archive.addfile(member, io.BytesIO(content))
+    return str(path)
+
+
+def test_a_package_is_unpacked_without_its_outer_folder(tmp_path: Path) -> None:
+    dev.unpack(tarball(tmp_path / "p.tgz", ("package/bin/anvil", b"elf")), str(tmp_path / "out"))
+    assert (tmp_path / "out/bin/anvil").read_bytes() == b"elf"
+    assert (tmp_path / "out/bin/anvil").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("name", ["package/../../escaped", "/etc/escaped", "other/file", "../escaped"])
+def test_a_package_with_a_foreign_path_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(dev.Stop, match="npm packages do not have"):
+        dev.unpack(tarball(tmp_path / "p.tgz", (name, b"")), str(tmp_path / "in" / "out"))
+    assert not list(tmp_path.rglob("escaped"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_a_package_with_links_or_pipes_is_refused(tmp_path: Path, kind: bytes) -> None:
+    with pytest.raises(dev.Stop):
+        dev.unpack(tarball(tmp_path / "p.tgz", ("package/x", b""), kind=kind), str(tmp_path / "out"))
+
+
+def test_an_anvil_with_another_hash_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pack(package: str, folder: str) -> str:
+        return tarball(Path(folder) / "p.tgz", ("package/bin/anvil", package.encode()))
+
+    monkeypatch.setattr(dev, "DEV", str(tmp_path))
+    monkeypatch.setattr(dev, "BIN", str(tmp_path / "bin"))
+    monkeypatch.setattr(dev, "npm_pack", pack)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(dev.Stop, match=r"requirements/anvil\.json says"):
+        dev.install_anvil()
+    assert not (tmp_path / "bin").exists()
+    assert list((tmp_path / "npm").iterdir()) == []
+
+
+def test_a_missing_sandbox_stops_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev, "can_use_apt", lambda: False)
+    with pytest.raises(dev.Stop, match="apt install bubblewrap"):
+        dev.install_bubblewrap(needed=True)
+    dev.install_bubblewrap(needed=False)
+
+
+def test_runtime_packages_count_as_there_when_the_development_ones_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dev, "STAMPS", str(tmp_path))
+    monkeypatch.setattr(dev, "PYTHON", sys.executable)
+    assert not dev.packages_fresh("run")
+    (tmp_path / "packages").write_text(dev.package_inputs("dev"))
+    assert dev.packages_fresh("run") and dev.packages_fresh("dev")
+    (tmp_path / "packages").write_text(dev.package_inputs("run"))
+    assert dev.packages_fresh("run") and not dev.packages_fresh("dev")
+    (tmp_path / "packages").write_text("dev " + "0" * 64)
+    assert not dev.packages_fresh("run")
