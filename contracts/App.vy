@@ -8,12 +8,8 @@ import entry
 
 initializes: entry
 
-exports: (
-    # whose it is
-    entry.registry,
-    entry.owner,
-    entry.setName,
-)
+# Whose it is: registry(), owner(), and the refused setName.
+exports: entry.__interface__
 
 
 # What people call it.
@@ -25,7 +21,8 @@ m_appType: public(String[1024])
 # Where its image lies.
 m_appMultiaddr: public(Bytes[2048])
 
-# sha256 of its image's OCI manifest: in a TEE deal, the app's measurement. An app with zero here gets no secrets.
+# sha256 of its image's OCI manifest: in a TEE deal, the app's measurement. An app with zero here gets no
+# secrets.
 m_appChecksum: public(bytes32)
 
 # What older TEE frameworks measure; opaque, may be empty.
@@ -38,7 +35,13 @@ def __init__():
 
 
 @external
-def initialize(name: String[1024], type: String[1024], multiaddr: Bytes[2048], checksum: bytes32, mrenclave: Bytes[2048]):
+def initialize(
+    name: String[1024],
+    type: String[1024],
+    multiaddr: Bytes[2048],
+    checksum: bytes32,
+    mrenclave: Bytes[2048],
+):
     entry._only_registry()
     self.m_appName = name
     self.m_appType = type

@@ -8,41 +8,8 @@ import registry
 
 initializes: registry
 
-exports: (
-    # making and finding entries
-    registry.isRegistered,
-    registry.entryAt,
-    registry.packed,
-    registry.master,
-    registry.proxyCode,
-    registry.proxyCodeHash,
-    # ERC-721
-    registry.name,
-    registry.symbol,
-    registry.totalSupply,
-    registry.balanceOf,
-    registry.ownerOf,
-    registry.getApproved,
-    registry.isApprovedForAll,
-    registry.approve,
-    registry.setApprovalForAll,
-    registry.transferFrom,
-    registry.safeTransferFrom,
-    registry.tokenByIndex,
-    registry.tokenOfOwnerByIndex,
-    registry.baseURI,
-    registry.tokenURI,
-    registry.supportsInterface,
-    # its owner
-    registry.owner,
-    registry.transferOwnership,
-    registry.renounceOwnership,
-    registry.initialize,
-    registry.initialized,
-    registry.previous,
-    registry.setBaseURI,
-    registry.setName,
-)
+# ERC-721 with its enumeration and metadata, ownership, and what is common to the three: see registry.vy.
+exports: registry.__interface__
 
 
 KIND: constant(uint256) = 1

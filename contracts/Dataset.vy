@@ -8,12 +8,8 @@ import entry
 
 initializes: entry
 
-exports: (
-    # whose it is
-    entry.registry,
-    entry.owner,
-    entry.setName,
-)
+# Whose it is: registry(), owner(), and the refused setName.
+exports: entry.__interface__
 
 
 # What people call it.

@@ -3,10 +3,10 @@
 """
 @title Quorum: the hub's TEE broker, t of n SMS nodes
 @license Apache-2.0
-@notice A hub asks its TEE broker whether an enclave may contribute to a task. Here no single node can say yes: the
-        answer is yes (EIP-1271) when `threshold` members signed the same grant. Members change by the members'
-        own signatures; this contract has no owner. Should fewer than `threshold` members be left who can sign,
-        nothing can be granted or changed any more, and the hub's owner names another quorum.
+@notice A hub asks its TEE broker whether an enclave may contribute to a task. Here no single node can say
+        yes: the answer is yes (EIP-1271) when `threshold` members signed the same grant. Members change by
+        the members' own signatures; this contract has no owner. Should fewer than `threshold` members be left
+        who can sign, nothing can be granted or changed any more, and the hub's owner names another quorum.
 @dev Every authorisation is a blob:
 
        32 bytes   validUntil, the last second of its life (unix time, big-endian)
@@ -61,11 +61,12 @@ CHANGE_TYPE: constant(bytes32) = keccak256(
 )
 
 
-# "hardware" or "simulated": what evidence its members accept. Fixed for ever, so that a network of the one class
-# cannot become the other under its users.
+# "hardware" or "simulated": what evidence its members accept. Fixed for ever, so that a network of the one
+# class cannot become the other under its users.
 trust: public(immutable(String[9]))
 
-# Seconds for which a removed member's signatures still count, so that a change does not void grants under way.
+# Seconds for which a removed member's signatures still count, so that a change does not void grants under
+# way.
 grace: public(immutable(uint256))
 
 # The chain at deployment, and the domain separator there: the usual case costs no hashing.
@@ -78,8 +79,8 @@ threshold: public(uint256)
 # Number of changes so far; each change names it, so none can be replayed.
 nonce: public(uint256)
 
-# Signer -> last second at which a signature counts: for ever for a member, the end of grace for a removed one, 0 for
-# a stranger or a compromised one.
+# Signer -> last second at which a signature counts: for ever for a member, the end of grace for a removed
+# one, 0 for a stranger or a compromised one.
 validUntil: public(HashMap[address, uint256])
 
 # The members, in no particular order: for readers, and to count them.
@@ -104,14 +105,14 @@ def __init__(members: DynArray[address, SIZE], threshold: uint256, grace_: uint2
     self._set_threshold(threshold)
 
 
-# ---- Grants --------------------------------------------------------------------------------------------------------
+# ---- Grants ------------------------------------------------------------------------------------------------
 
 @external
 @view
 def isValidSignature(hash: bytes32, blob: Bytes[BLOB]) -> bytes4:
     """
-    @notice EIP-1271: 0x1626ba7e if the quorum grants `hash`, else 0xffffffff. It reverts only for a blob longer
-            than 15 signatures.
+    @notice EIP-1271: 0x1626ba7e if the quorum grants `hash`, else 0xffffffff. It reverts only for a blob
+            longer than 15 signatures.
     """
     if len(blob) < 32:
         return REFUSED
@@ -120,7 +121,7 @@ def isValidSignature(hash: bytes32, blob: Bytes[BLOB]) -> bytes4:
     return REFUSED
 
 
-# ---- Changes -------------------------------------------------------------------------------------------------------
+# ---- Changes -----------------------------------------------------------------------------------------------
 
 @external
 def changeMembers(
@@ -132,9 +133,10 @@ def changeMembers(
     blob: Bytes[BLOB],
 ):
     """
-    @notice Remove and add members and set the threshold, as `threshold` current members signed. Anyone may send it.
-    @param compromised Whether the removed lose their voice at once rather than after `grace`. With it, members
-           removed earlier whose grace still runs may be named too.
+    @notice Remove and add members and set the threshold, as `threshold` current members signed. Anyone may
+            send it.
+    @param compromised Whether the removed lose their voice at once rather than after `grace`. With it,
+           members removed earlier whose grace still runs may be named too.
     """
     assert nonce == self.nonce, "Quorum: nonce is not the current one"
     assert len(blob) >= 32, "Quorum: not authorised"
@@ -156,7 +158,7 @@ def changeMembers(
     self._set_threshold(threshold)
 
 
-# ---- Views ---------------------------------------------------------------------------------------------------------
+# ---- Views -------------------------------------------------------------------------------------------------
 
 @external
 @view
@@ -176,14 +178,14 @@ def eip712domain_separator() -> bytes32:
     return self._domain()
 
 
-# ---- How signatures count ------------------------------------------------------------------------------------------
+# ---- How signatures count ----------------------------------------------------------------------------------
 
 @internal
 @view
 def _signed(struct_hash: bytes32, blob: Bytes[BLOB], members_only: bool) -> bool:
     """
-    @dev Whether `blob`, of at least 32 bytes, has not expired and holds nothing but signatures over the struct, at
-         least `threshold`, by distinct signers whose voice counts now.
+    @dev Whether `blob`, of at least 32 bytes, has not expired and holds nothing but signatures over the
+         struct, at least `threshold`, by distinct signers whose voice counts now.
     """
     count: uint256 = (len(blob) - 32) // SIGNATURE
     if len(blob) != 32 + count * SIGNATURE or count < self.threshold:
@@ -230,7 +232,7 @@ def _hash(accounts: DynArray[address, SIZE]) -> bytes32:
     return keccak256(slice(abi_encode(accounts), 64, 32 * len(accounts)))
 
 
-# ---- How members change --------------------------------------------------------------------------------------------
+# ---- How members change ------------------------------------------------------------------------------------
 
 @internal
 def _add(accounts: DynArray[address, SIZE]):
@@ -268,6 +270,7 @@ def _drop(account: address):
 
 @internal
 def _set_threshold(threshold: uint256):
-    assert 0 < threshold and threshold <= len(self._members), "Quorum: threshold is not within 1 and the members"
+    assert 0 < threshold, "Quorum: threshold is zero"
+    assert threshold <= len(self._members), "Quorum: threshold is above the number of members"
     self.threshold = threshold
     log ThresholdChanged(threshold=threshold)

@@ -3,23 +3,25 @@
 """
 @title Rlc: the base token of a network that has no RLC of its own
 @license Apache-2.0
-@notice ERC-20 with 9 decimals, a fixed supply of 87,000,000 RLC, no owner, and `approveAndCall`, with which money
-        enters the hub's escrow in one transaction.
+@notice ERC-20 with 9 decimals, a fixed supply of 87,000,000 RLC, no owner, and `approveAndCall`, with which
+        money enters the hub's escrow in one transaction.
 """
 
 interface Spender:
-    def receiveApproval(sender: address, amount: uint256, token: address, data: Bytes[DATA]) -> bool: nonpayable
+    def receiveApproval(
+        sender: address, amount: uint256, token: address, data: Bytes[DATA]
+    ) -> bool: nonpayable
 
 
 event Transfer:
     from_: indexed(address)
     to: indexed(address)
-    amount: uint256
+    value: uint256
 
 event Approval:
     owner: indexed(address)
     spender: indexed(address)
-    amount: uint256
+    value: uint256
 
 
 name: public(constant(String[3])) = "RLC"
@@ -28,7 +30,7 @@ decimals: public(constant(uint8)) = 9
 totalSupply: public(constant(uint256)) = 87_000_000 * 10**9
 
 # Longest data of `approveAndCall`: room for a hub's `matchOrders` with its four orders.
-DATA: constant(uint256) = 16384
+DATA: constant(uint256) = 12288
 
 
 # Account -> its tokens, in nRLC. They sum to the supply.
@@ -44,7 +46,7 @@ def __init__(holder: address):
     @param holder Who receives the whole supply.
     """
     self.balanceOf[holder] = totalSupply
-    log Transfer(from_=empty(address), to=holder, amount=totalSupply)
+    log Transfer(from_=empty(address), to=holder, value=totalSupply)
 
 
 @external
@@ -85,11 +87,11 @@ def _transfer(source: address, to: address, amount: uint256):
     assert amount <= balance, "ERC20: transfer amount exceeds balance"
     self.balanceOf[source] = balance - amount
     self.balanceOf[to] += amount
-    log Transfer(from_=source, to=to, amount=amount)
+    log Transfer(from_=source, to=to, value=amount)
 
 
 @internal
 def _approve(owner: address, spender: address, amount: uint256):
     assert spender != empty(address), "ERC20: approve to the zero address"
     self.allowance[owner][spender] = amount
-    log Approval(owner=owner, spender=spender, amount=amount)
+    log Approval(owner=owner, spender=spender, value=amount)

@@ -9,12 +9,8 @@ import entry
 
 initializes: entry
 
-exports: (
-    # whose it is
-    entry.registry,
-    entry.owner,
-    entry.setName,
-)
+# Whose it is: registry(), owner(), and the refused setName.
+exports: entry.__interface__
 
 
 interface Registry:
@@ -47,7 +43,8 @@ def initialize(description: String[2048]):
 @external
 def changePolicy(stake_ratio: uint256, scheduler_ratio: uint256):
     """
-    @notice Set, for later deals, the percentages that a worker stakes of its reward and that the scheduler keeps.
+    @notice Set, for later deals, the percentages that a worker stakes of its reward and that the scheduler
+            keeps.
     """
     entry._only_owner()
     assert scheduler_ratio <= 100

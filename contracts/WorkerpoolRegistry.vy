@@ -8,41 +8,8 @@ import registry
 
 initializes: registry
 
-exports: (
-    # making and finding entries
-    registry.isRegistered,
-    registry.entryAt,
-    registry.packed,
-    registry.master,
-    registry.proxyCode,
-    registry.proxyCodeHash,
-    # ERC-721
-    registry.name,
-    registry.symbol,
-    registry.totalSupply,
-    registry.balanceOf,
-    registry.ownerOf,
-    registry.getApproved,
-    registry.isApprovedForAll,
-    registry.approve,
-    registry.setApprovalForAll,
-    registry.transferFrom,
-    registry.safeTransferFrom,
-    registry.tokenByIndex,
-    registry.tokenOfOwnerByIndex,
-    registry.baseURI,
-    registry.tokenURI,
-    registry.supportsInterface,
-    # its owner
-    registry.owner,
-    registry.transferOwnership,
-    registry.renounceOwnership,
-    registry.initialize,
-    registry.initialized,
-    registry.previous,
-    registry.setBaseURI,
-    registry.setName,
-)
+# ERC-721 with its enumeration and metadata, ownership, and what is common to the three: see registry.vy.
+exports: registry.__interface__
 
 
 KIND: constant(uint256) = 3
@@ -83,7 +50,8 @@ def setPolicy(stake_ratio: uint256, scheduler_ratio: uint256):
     """
     @notice For a workerpool about itself, from its `changePolicy`, which checks the owner and the bounds.
     """
-    assert registry._records[convert(msg.sender, uint256)] != 0, "WorkerpoolRegistry: caller is not a workerpool"
+    record: uint256 = registry._records[convert(msg.sender, uint256)]
+    assert record != 0, "WorkerpoolRegistry: caller is not a workerpool"
     registry._set_policy(msg.sender, stake_ratio, scheduler_ratio)
 
 

@@ -3,8 +3,8 @@
 """
 @title Entry: what App, Dataset and Workerpool share
 @license Apache-2.0
-@notice An entry is an ERC-1167 proxy, made and initialised by its registry in one transaction. It belongs to the
-        holder of the ERC-721 token whose id is its address. There is no upgrade path.
+@notice An entry is an ERC-1167 proxy, made and initialised by its registry in one transaction. It belongs to
+        the holder of the ERC-721 token whose id is its address. There is no upgrade path.
 """
 
 interface Registry:
@@ -52,7 +52,7 @@ def _only_owner():
 @view
 def _only_registry():
     """
-    @dev The registry initialises an entry in the transaction that makes it, never again, and never the master: for
-         any other caller the refusal is true.
+    @dev The registry initialises an entry in the transaction that makes it, never again, and never the
+         master: for any other caller the refusal is true.
     """
     assert msg.sender == registry, "already initialized"

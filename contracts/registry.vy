@@ -4,11 +4,11 @@
 @title Registry: an ERC-721 collection whose tokens are entry contracts
 @license Apache-2.0
 @notice What AppRegistry, DatasetRegistry and WorkerpoolRegistry share: Ownable, ERC-721 with metadata and
-        enumeration, CREATE2 entries, and the mirror of every entry in the hub. A token's id is its entry's address
-        as a number. Tokens are never burned. Texts of refusals are those of the official registries
+        enumeration, CREATE2 entries, and the mirror of every entry in the hub. A token's id is its entry's
+        address as a number. Tokens are never burned. Texts of refusals are those of the official registries
         (OpenZeppelin 3.3), bare `assert`s refuse without data, as there.
-@dev Everything about one token is one word, its record. The hub keeps the same word without its last field, so a
-     match reads no registry:
+@dev Everything about one token is one word, its record. The hub keeps the same word without its last field,
+     so a match reads no registry:
 
        bit   0  owner           160
            160  stakeRatio       16   percent of the worker's reward that a worker stakes (workerpools only)
@@ -24,7 +24,9 @@ interface Hub:
     def sync(entry: address, packed: uint256): nonpayable
 
 interface Receiver:
-    def onERC721Received(operator: address, source: address, id: uint256, data: Bytes[DATA]) -> bytes4: nonpayable
+    def onERC721Received(
+        operator: address, source: address, id: uint256, data: Bytes[DATA]
+    ) -> bytes4: nonpayable
 
 interface Previous:
     def isRegistered(entry: address) -> bool: view
@@ -50,16 +52,17 @@ event OwnershipTransferred:
     newOwner: indexed(address)
 
 
-# Longest texts (names, types), longest bytes (multiaddresses, measurements), in bytes. Longer ones are refused by the
-# ABI decoder, without data; the official contracts have no bound.
+# Longest texts (names, types), longest bytes (multiaddresses, measurements), in bytes. Longer ones are
+# refused by the ABI decoder, without data; the official contracts have no bound.
 TEXT: constant(uint256) = 1024
 BLOB: constant(uint256) = 2048
 
 # Longest calldata of an entry's `initialize`: an app's selector, five head words, two texts, two blobs.
 SETUP: constant(uint256) = 4 + 5 * 32 + 2 * (32 + TEXT) + 2 * (32 + BLOB)
 
-# Longest data of a safe transfer.
+# Longest data of a safe transfer, and what a contract answers to say that it takes the token.
 DATA: constant(uint256) = 4096
+RECEIVED: constant(bytes4) = 0x150b7a02
 
 # Creation code of an ERC-1167 proxy, before and after the master's address.
 PROXY_HEAD: constant(Bytes[19]) = x"602d3d8160093d39f3363d3d373d3d3d363d73"
@@ -107,8 +110,8 @@ totalSupply: public(uint256)
 # Entries in the order of creation: how the hub turns an index back into an address, and `tokenByIndex`.
 entryAt: public(HashMap[uint256, address])
 
-# Token id -> record, as drawn above; zero where there is no token. Keyed by the whole number, so that an id above
-# 160 bits is a token that does not exist rather than a decoding error.
+# Token id -> record, as drawn above; zero where there is no token. Keyed by the whole number, so that an id
+# above 160 bits is a token that does not exist rather than a decoding error.
 _records: HashMap[uint256, uint256]
 
 # Owner -> number of entries.
@@ -141,7 +144,7 @@ def __init__(hub: address, entry_code: Bytes[16384], traits: uint256, name_: Str
     self._own(msg.sender)
 
 
-# ---- Ownable -------------------------------------------------------------------------------------------------------
+# ---- Ownable -----------------------------------------------------------------------------------------------
 
 @external
 def transferOwnership(new_owner: address):
@@ -168,7 +171,7 @@ def _only_owner():
     assert msg.sender == self.owner, "Ownable: caller is not the owner"
 
 
-# ---- The registry itself -------------------------------------------------------------------------------------------
+# ---- The registry itself -----------------------------------------------------------------------------------
 
 @external
 def initialize(previous_registry: address):
@@ -211,12 +214,13 @@ def isRegistered(entry: address) -> bool:
 @view
 def packed(entry: address) -> uint256:
     """
-    @notice What the hub was told about an entry: its record without `place`; zero if it is not of this registry.
+    @notice What the hub was told about an entry: its record without `place`; zero if it is not of this
+            registry.
     """
     return self._records[self._id(entry)] & MIRROR_MASK
 
 
-# ---- Making entries ------------------------------------------------------------------------------------------------
+# ---- Making entries ----------------------------------------------------------------------------------------
 
 @internal
 def _create(owner: address, setup: Bytes[SETUP]) -> address:
@@ -271,7 +275,7 @@ def _set_policy(entry: address, stake_ratio: uint256, scheduler_ratio: uint256):
     self._write(self._id(entry), record | (stake_ratio << 160) | (scheduler_ratio << 176))
 
 
-# ---- ERC-721 -------------------------------------------------------------------------------------------------------
+# ---- ERC-721 -----------------------------------------------------------------------------------------------
 
 @external
 @view
@@ -327,8 +331,9 @@ def getApproved(id: uint256) -> address:
 def approve(to: address, id: uint256):
     owner: address = self._owner_of(id)
     assert to != owner, "ERC721: approval to current owner"
-    assert msg.sender == owner or self.isApprovedForAll[owner][msg.sender], \
-        "ERC721: approve caller is not owner nor approved for all"
+    assert (
+        msg.sender == owner or self.isApprovedForAll[owner][msg.sender]
+    ), "ERC721: approve caller is not owner nor approved for all"
     self._approve(owner, to, id)
 
 
@@ -350,8 +355,7 @@ def safeTransferFrom(source: address, to: address, id: uint256, data: Bytes[DATA
     # Last: the receiver may call back into this registry.
     if to.is_contract:
         answer: bytes4 = extcall Receiver(to).onERC721Received(msg.sender, source, id, data)
-        assert answer == method_id("onERC721Received(address,address,uint256,bytes)", output_type=bytes4), \
-            "ERC721: transfer to non ERC721Receiver implementer"
+        assert answer == RECEIVED, "ERC721: transfer to non ERC721Receiver implementer"
 
 
 @internal
@@ -373,8 +377,11 @@ def _transfer(source: address, to: address, id: uint256):
     record: uint256 = self._records[id]
     assert record != 0, "ERC721: operator query for nonexistent token"
     owner: address = convert(record & OWNER_MASK, address)
-    assert msg.sender == owner or msg.sender == self._approvals[id] or self.isApprovedForAll[owner][msg.sender], \
-        "ERC721: transfer caller is not owner nor approved"
+    assert (
+        msg.sender == owner
+        or msg.sender == self._approvals[id]
+        or self.isApprovedForAll[owner][msg.sender]
+    ), "ERC721: transfer caller is not owner nor approved"
     assert source == owner, "ERC721: transfer of token that is not own"
     assert to != empty(address), "ERC721: transfer to the zero address"
     self._approve(owner, empty(address), id)
@@ -395,7 +402,8 @@ def _transfer(source: address, to: address, id: uint256):
 @internal
 def _give(id: uint256, traits: uint256, source: address, to: address):
     """
-    @dev Put a token that is on nobody's list at the end of `to`'s. `traits` is a record without owner and place.
+    @dev Put a token that is on nobody's list at the end of `to`'s. `traits` is a record without owner and
+         place.
     """
     place: uint256 = self._balances[to]
     self._balances[to] = place + 1
