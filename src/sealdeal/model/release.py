@@ -1,0 +1,297 @@
+"""What an SMS node answers to an attested guest, and what the guest makes of the answers of several.
+
+A `Release` holds the node's sealed secrets and its grant for (worker, task, enclave), signed as a whole.
+`gather` is the guest's side: it believes no node alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from .deals import Grant, authorisation_blob, authorisation_message, quorum_domain
+from .eip712 import digest
+from .errors import BadSignature, InvalidInput, SealdealError, SecretRefused
+from .evidence import Manifest, canonical_json
+from .keys import Key, message_digest, recover_digest, recover_message
+from .sealing import (
+    Door,
+    SealingKey,
+    SecretKind,
+    SecretShares,
+    owner_challenge,
+    recover_secret,
+    release_info,
+    secrets_domain,
+)
+from .types import ZERO, Address, Bytes32, address, bytes32, hexstr, keccak, unhex
+
+Name = tuple[str, str]
+"""(kind, name) of a secret within one task."""
+
+
+@dataclass(frozen=True, slots=True)
+class SealedItem:
+    """One secret, or one share of it, sealed to the guest."""
+
+    kind: str
+    name: str
+    version: int
+    door: str
+    """`own`: `ciphertext` is a share and `document` says of what; `single`: it is the whole secret."""
+    document: SecretShares | None
+    signature: bytes
+    """The owner's: of the document, or of `owner_challenge` for a whole secret."""
+    ciphertext: bytes
+    """HPKE, with `release_info` of this node, kind, name and version."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "version": self.version,
+            "door": self.door,
+            "document": self.document.to_json() if self.document else None,
+            "signature": hexstr(self.signature),
+            "ciphertext": hexstr(self.ciphertext),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        document = value["document"]
+        return cls(
+            kind=str(value["kind"]),
+            name=str(value["name"]),
+            version=int(value["version"]),
+            door=Door(value["door"]).value,
+            document=SecretShares.from_json(document) if document else None,
+            signature=unhex(value["signature"]),
+            ciphertext=unhex(value["ciphertext"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A node's whole answer to one enclave."""
+
+    node: Address
+    manifest_hash: Bytes32
+    hpke_key: bytes
+    enclave: Address
+    sealed: tuple[SealedItem, ...]
+    missing: tuple[Name, ...]
+    """What the deal asks for and this node does not hold."""
+    valid_until: int
+    """Chain time until which the grant counts: the task's contribution deadline."""
+    grant: bytes
+    """The node's signature of `Grant` on the quorum's domain."""
+    signature: bytes = b""
+    """The node's personal signature of `digest`."""
+
+    def digest(self) -> Bytes32:
+        """keccak("sealdeal release 1" ‖ canonical JSON of everything but the signature)."""
+        members = self.to_json()
+        del members["signature"]
+        return keccak(b"sealdeal release 1" + canonical_json(members))
+
+    def signed(self, key: Key) -> Self:
+        """The same, signed by the node's key."""
+        return replace(self, signature=key.sign_message(self.digest()))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "node": self.node,
+            "manifestHash": hexstr(self.manifest_hash),
+            "hpkeKey": hexstr(self.hpke_key),
+            "enclave": self.enclave,
+            "sealed": [item.to_json() for item in self.sealed],
+            "missing": [{"kind": kind, "name": name} for kind, name in self.missing],
+            "grant": {"validUntil": self.valid_until, "signature": hexstr(self.grant)},
+            "signature": hexstr(self.signature),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Raises InvalidInput for anything but what `to_json` makes."""
+        try:
+            return cls(
+                node=address(value["node"]),
+                manifest_hash=bytes32(value["manifestHash"]),
+                hpke_key=bytes32(value["hpkeKey"]),
+                enclave=address(value["enclave"]),
+                sealed=tuple(SealedItem.from_json(item) for item in value["sealed"]),
+                missing=tuple((str(item["kind"]), str(item["name"])) for item in value["missing"]),
+                valid_until=int(value["grant"]["validUntil"]),
+                grant=unhex(value["grant"]["signature"]),
+                signature=unhex(value["signature"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as wrong:
+            raise InvalidInput(
+                f"expected a release as SMS nodes answer it, got a malformed one: {wrong}"
+            ) from None
+
+    def check(self, manifest: Manifest, hpke_key: bytes, enclave: Address) -> None:
+        """This answer is from one of the manifest's nodes, for this enclave, with a true grant.
+
+        Raises SecretRefused or BadSignature, naming the node.
+        """
+        if self.node not in manifest.nodes:
+            raise SecretRefused(f"expected an answer of one of the quorum's nodes, got one of {self.node}")
+        if recover_message(self.digest(), self.signature) != self.node:
+            raise BadSignature(f"node {self.node}: its answer is not signed by its key")
+        if (self.manifest_hash, self.hpke_key, self.enclave) != (manifest.hash(), hpke_key, enclave):
+            raise SecretRefused(f"node {self.node} answered for another manifest or enclave than the asker's")
+        granted = grant_digest(manifest, enclave, self.valid_until)
+        if recover_digest(granted, self.grant) != self.node:
+            raise BadSignature(f"node {self.node}: its grant is not signed by its key")
+
+
+def grant_digest(manifest: Manifest, enclave: Address, valid_until: int) -> Bytes32:
+    """The 32 bytes that a node signs to vouch for (worker, task, enclave) until `valid_until`."""
+    asked = message_digest(authorisation_message(manifest.worker, manifest.task_id, enclave))
+    return digest(
+        quorum_domain(manifest.chain_id, manifest.quorum), Grant(digest=asked, validUntil=valid_until)
+    )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Gathered:
+    """What the guest may use."""
+
+    secrets: dict[Name, bytes]
+    doors: dict[Name, Door]
+    """The door that each secret came through."""
+    authorisation: bytes
+    """The quorum's blob for the hub, of `threshold` grants."""
+    blamed: dict[Address, str]
+    """Nodes whose answers were set aside, and why."""
+
+
+def gather(manifest: Manifest, key: SealingKey, enclave: Address, releases: Iterable[Release]) -> Gathered:
+    """Secrets and authorisation from the nodes' answers; no node is believed alone.
+
+    A split secret counts when its document is signed by the owner that the deal records, or is shown by
+    `manifest.threshold` nodes (a resource may have been sold between publication and deal). A whole
+    secret (door `single`) counts when that owner signed it, and no document that counts is shown.
+    Raises SecretRefused while something is lacking (then ask more nodes and call again), naming liars.
+    """
+    blamed: dict[Address, str] = {}
+    grants: dict[int, dict[Address, bytes]] = {}
+    shown: dict[Name, list[Shown]] = {}
+    for release in releases:
+        try:
+            release.check(manifest, key.public, enclave)
+            items = [(release.node, item, _open(item, release, key)) for item in release.sealed]
+        except SealdealError as refusal:
+            blamed[release.node] = str(refusal)
+            continue
+        grants.setdefault(release.valid_until, {})[release.node] = release.grant
+        for node, item, value in items:
+            shown.setdefault((item.kind, item.name), []).append((node, item, value))
+
+    until, signatures = max(grants.items(), key=lambda group: len(group[1]), default=(0, {}))
+    if len(signatures) < manifest.threshold:
+        raise SecretRefused(_lacking(f"{manifest.threshold} grants", len(signatures), blamed))
+
+    secrets: dict[Name, bytes] = {}
+    doors: dict[Name, Door] = {}
+    for name, items in sorted(shown.items()):
+        if documents := _documents(manifest, name, items, blamed):
+            secrets[name], doors[name] = _recovered(documents, blamed), Door.OWN
+        elif (whole := _whole(manifest, name, items, blamed)) is not None:
+            secrets[name], doors[name] = whole, Door.SINGLE
+
+    if manifest.dataset != ZERO and (SecretKind.DATASET_KEY.value, "") not in secrets:
+        raise SecretRefused(_lacking(f"the key of dataset {manifest.dataset}", 0, blamed))
+    chosen = dict(sorted(signatures.items())[: manifest.threshold])
+    return Gathered(secrets, doors, authorisation_blob(until, chosen), blamed)
+
+
+Shown = tuple[Address, SealedItem, bytes]
+"""A node, what it showed, and the plaintext of that."""
+Documents = dict[Bytes32, tuple[SecretShares, dict[Address, bytes]]]
+"""By struct hash: the document and the shares of it."""
+
+
+def _whose(manifest: Manifest, kind: str) -> tuple[Address, Address]:
+    """(subject, owner as the deal records it) of a kind of secret. Raises SecretRefused for another kind."""
+    match kind:
+        case SecretKind.DATASET_KEY:
+            return manifest.dataset, manifest.dataset_owner
+        case SecretKind.APP_SECRET:
+            return manifest.app, manifest.app_owner
+        case SecretKind.REQUESTER_SECRET:
+            return manifest.requester, manifest.requester
+    raise SecretRefused(f"expected secrets of the dataset, the app or the requester, got a {kind[:40]!r}")
+
+
+def _documents(manifest: Manifest, name: Name, shown: list[Shown], blamed: dict[Address, str]) -> Documents:
+    """The documents for `name` that count."""
+    found: Documents = {}
+    by_owner: set[Bytes32] = set()
+    for node, item, value in shown:
+        document = item.document
+        if document is None:
+            continue
+        try:
+            subject, owner = _whose(manifest, name[0])
+            if (document.kind, document.name, document.subject) != (*name, subject):
+                raise SecretRefused(f"node {node} showed a document of another secret")
+            document.check_share(node, value)
+            signed = digest(secrets_domain(manifest.chain_id, manifest.hub), document)
+            if recover_digest(signed, item.signature) == owner:
+                by_owner.add(document.struct_hash())
+            found.setdefault(document.struct_hash(), (document, {}))[1][node] = value
+        except SealdealError as lie:
+            blamed[node] = str(lie)
+    return {s: (d, v) for s, (d, v) in found.items() if s in by_owner or len(v) >= manifest.threshold}
+
+
+def _whole(manifest: Manifest, name: Name, shown: list[Shown], blamed: dict[Address, str]) -> bytes | None:
+    """The whole secret that its owner signed. Raises SecretRefused when the owner signed several."""
+    values = set()
+    for node, item, value in shown:
+        try:
+            if item.document is not None:
+                continue
+            subject, owner = _whose(manifest, name[0])
+            signer = recover_message(owner_challenge(name[0], subject, name[1], value), item.signature)
+            # A dataset's key may be its former owner's. A false one can't choose what the data becomes: the
+            # encrypted bytes are those of the checksum on chain.
+            if signer != owner and name[0] != SecretKind.DATASET_KEY:
+                raise SecretRefused(
+                    f"node {node} showed a {name[0]} signed by {signer} and not by its owner {owner}"
+                )
+            values.add(value)
+        except SealdealError as lie:
+            blamed[node] = str(lie)
+    if len(values) > 1:
+        nodes = ", ".join(sorted(node for node, _, _ in shown))
+        raise SecretRefused(
+            f"expected one value of {name[0]}, got several ({nodes}): publish it again, split"
+        )
+    return values.pop() if values else None
+
+
+def _recovered(documents: Documents, blamed: Mapping[Address, str]) -> bytes:
+    """The newest version that has enough shares."""
+    for document, shares in sorted(documents.values(), key=lambda known: -known[0].version):
+        if len(shares) >= document.threshold:
+            return recover_secret(document, shares)
+    document, shares = max(documents.values(), key=lambda known: len(known[1]))
+    wanted = f"{document.threshold} shares of {document.kind} {document.name}".rstrip()
+    raise SecretRefused(_lacking(wanted, len(shares), blamed))
+
+
+def _open(item: SealedItem, release: Release, key: SealingKey) -> bytes:
+    info = release_info(release.manifest_hash, release.node, item.kind, item.name, item.version)
+    try:
+        return key.open(item.ciphertext, info)
+    except SecretRefused as refusal:
+        raise SecretRefused(f"node {release.node}: {refusal}") from None
+
+
+def _lacking(wanted: str, came: int, blamed: Mapping[Address, str]) -> str:
+    why = f"; set aside: {'; '.join(blamed.values())}" if blamed else ""
+    return f"expected {wanted}, got {came}{why}"
