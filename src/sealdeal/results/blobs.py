@@ -1,0 +1,156 @@
+"""Content by its CID, on a folder.
+
+A file's name is made of its CID's codec and digest, never of anything a client typed. A file appears whole
+or not at all: it is written aside, flushed to the disk, and renamed. Putting the same content twice keeps
+one file. Other drivers (S3, an IPFS node) offer the same three operations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Protocol
+
+from sealdeal.model.cid import CidHasher
+from sealdeal.model.errors import NotFound, SealdealError, TooLarge
+from sealdeal.sdk.results import ADD_LIMIT, ContentCheck, content_key
+
+PIECE = 1 << 20
+"""Bytes written, hashed and read at a time: what one transfer keeps in memory."""
+RESERVE = 256 << 20
+"""Bytes of the disk that are left free."""
+STALE = 24 * 3600
+"""Seconds after which an unfinished file is debris of a crash."""
+
+
+class StoreFull(SealdealError):
+    """The store's disk is nearly full: free some space, or raise the store's capacity."""
+
+    status: ClassVar[int] = 507
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What `put` has kept."""
+
+    cid: str
+    size: int
+
+
+class Blobs(Protocol):
+    """Where content lies."""
+
+    async def put(self, pieces: AsyncIterable[bytes], version: int = 0, *, limit: int = ADD_LIMIT) -> Stored:
+        """Keep a file. Raises TooLarge, StoreFull."""
+
+    async def size(self, cid: str) -> int:
+        """Bytes of a file. Raises InvalidInput when `cid` is none, NotFound when it is not here."""
+
+    def read(self, cid: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        """Bytes `start` to `stop` (exclusive) of a file, in pieces. Raises as `size`."""
+
+
+class FolderStore:
+    """Content in a folder of this machine."""
+
+    def __init__(self, folder: Path, reserve: int = RESERVE) -> None:
+        """`reserve`: bytes of the disk that are never used."""
+        self.folder, self.reserve = folder, reserve
+        self._incoming = folder / "incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        for debris in self._incoming.iterdir():
+            if time.time() - debris.stat().st_mtime > STALE:
+                debris.unlink(missing_ok=True)
+
+    def _path(self, cid: str) -> Path:
+        codec, digest = content_key(cid)
+        name = digest.hex()
+        return self.folder / name[:2] / (name if codec == 0x70 else f"{name}.{codec:02x}")
+
+    async def put(self, pieces: AsyncIterable[bytes], version: int = 0, *, limit: int = ADD_LIMIT) -> Stored:
+        """Keep a file. Raises TooLarge, StoreFull."""
+        temporary = self._incoming / secrets.token_hex(16)
+        hasher, size = CidHasher(version), 0
+        try:
+            with temporary.open("xb") as file:
+                async for piece in _gathered(pieces):
+                    size += len(piece)
+                    if size > limit:
+                        raise TooLarge(f"a file may have {limit} bytes here, this one is longer")
+                    self._check_room(len(piece))
+                    await asyncio.to_thread(_feed, file, hasher, piece)
+                await asyncio.to_thread(_flush, file)
+            cid = await asyncio.to_thread(hasher.cid)
+            await asyncio.to_thread(self._install, temporary, self._path(cid))
+        finally:
+            temporary.unlink(missing_ok=True)
+        return Stored(cid, size)
+
+    def _install(self, temporary: Path, final: Path) -> None:
+        final.parent.mkdir(exist_ok=True)
+        os.replace(temporary, final)
+        folder = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # else the name may not survive a power cut that the bytes survive
+        finally:
+            os.close(folder)
+
+    def _check_room(self, wanted: int) -> None:
+        disk = os.statvfs(self._incoming)
+        free = disk.f_bavail * disk.f_frsize
+        if free - wanted < self.reserve:
+            raise StoreFull(f"the store keeps {self.reserve} bytes of its disk free, {free} are left")
+
+    def _find(self, cid: str) -> Path:
+        path = self._path(cid)
+        if not path.is_file():
+            raise NotFound(f"{cid} is not in this store")
+        return path
+
+    async def size(self, cid: str) -> int:
+        """Bytes of a file. Raises InvalidInput when `cid` is none, NotFound when it is not here."""
+        return self._find(cid).stat().st_size
+
+    async def read(self, cid: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        """Bytes `start` to `stop` (exclusive) of a file, in pieces. Raises as `size`."""
+        with self._find(cid).open("rb") as file:
+            left = (os.fstat(file.fileno()).st_size if stop is None else stop) - start
+            file.seek(start)
+            while left > 0 and (piece := await asyncio.to_thread(file.read, min(left, PIECE))):
+                left -= len(piece)
+                yield piece
+
+    async def check(self, cid: str) -> None:
+        """Read a file back. Raises IntegrityError when the disk has changed it."""
+        check = ContentCheck(cid)
+        async for piece in self.read(cid):
+            await asyncio.to_thread(check.update, piece)
+        check.verify()
+
+
+def _feed(file: BinaryIO, hasher: CidHasher, piece: bytes) -> None:
+    file.write(piece)
+    hasher.update(piece)
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Small pieces joined to about 1 MiB: a thread is worth its start then."""
+    waiting, size = [], 0
+    async for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= PIECE:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)

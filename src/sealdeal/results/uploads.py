@@ -1,0 +1,228 @@
+"""Who may upload the result of which task (wire.md §3.1), and what the store then says about it.
+
+The chain decides: the task must be open, and the authorisation must be one that the hub itself would take
+from this worker. For a TEE deal the enclave named in it must have signed the digest (poco.md §4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sealdeal.chain.errors import Reverted
+from sealdeal.model import eip712
+from sealdeal.model.cid import pieces
+from sealdeal.model.deals import ContributionStatus, Deal, Task, TaskStatus, enclave_message, result_hash
+from sealdeal.model.errors import InvalidInput, NotFound, TooLarge, Unauthorized
+from sealdeal.model.keys import Key, message_digest, recover_message
+from sealdeal.model.types import ZERO, Address, Block, bytes32, hexstr, unhex
+from sealdeal.sdk.results import PROOF_LIMIT, Authorisation, SignedReceipt, StorageReceipt, store_domain
+
+from .blobs import Blobs
+from .store import Archive, ResultStore
+from .tokens import make_token, wallet_of
+
+if TYPE_CHECKING:
+    from sealdeal.chain.hub import Hub
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a worker's post-compute sends."""
+
+    task: bytes
+    digest: bytes
+    enclave_signature: bytes
+    archive: bytes
+
+    @classmethod
+    def parse(cls, body: bytes) -> Upload:
+        """Read the JSON of POST /v1/results; `zip` is base64 text or an array of byte values.
+
+        Raises InvalidInput, naming the member that is wrong.
+        """
+        given = _object(body)
+        missing = [name for name in ("chainTaskId", "deterministHash", "zip") if name not in given]
+        if missing:
+            raise InvalidInput(
+                f"expected a result with chainTaskId, deterministHash and zip; missing: {missing}"
+            )
+        packed = given["zip"]
+        try:
+            # bytes(3) would be three zeroes: only a list may be an array
+            archive = bytes(packed) if isinstance(packed, list) else base64.b64decode(packed, validate=True)
+        except (ValueError, TypeError, binascii.Error):
+            raise InvalidInput("expected zip to be base64 text or an array of byte values") from None
+        if not archive:
+            raise InvalidInput("expected zip to hold the result archive, it is empty")
+        return cls(
+            task=bytes32(given["chainTaskId"]),
+            digest=bytes32(given["deterministHash"]),
+            enclave_signature=unhex(given.get("enclaveSignature") or "0x"),
+            archive=archive,
+        )
+
+
+class Results:
+    """The result store: blobs, what is known about tasks, and the chain it believes."""
+
+    def __init__(
+        self, store: ResultStore, blobs: Blobs, hub: Hub, key: Key, secret: bytes, clock: Callable[[], float]
+    ) -> None:
+        if len(secret) < 32:
+            raise InvalidInput(f"expected a token secret of 32 bytes or more, got {len(secret)}")
+        self.store, self.blobs, self.hub, self.key = store, blobs, hub, key
+        self._secret, self._clock = secret, clock
+        self._domain: eip712.Domain | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        database_url: str,
+        blobs: Blobs,
+        hub: Hub,
+        key: Key,
+        secret: bytes,
+        clock: Callable[[], float] = time.time,
+    ) -> Results:
+        """`key` signs storage receipts; `secret` (32 bytes that the caller keeps) makes upload tokens."""
+        return cls(await ResultStore.open(database_url), blobs, hub, key, secret, clock)
+
+    async def close(self) -> None:
+        await self.store.close()
+
+    async def domain(self) -> eip712.Domain:
+        """Where this store's receipts count."""
+        if self._domain is None:
+            chain_id = await self.hub.rpc.chain_id()
+            self._domain = store_domain(chain_id, self.hub.addresses.hub)
+        return self._domain
+
+    async def authorise(self, given: Authorisation, signature: bytes) -> str:
+        """Give `given.worker` a token, if the chain would let it contribute. Raises Unauthorized otherwise.
+
+        `signature`: the worker's personal signature of the authorisation's message.
+        """
+        signer = recover_message(given.message, signature)
+        if signer != given.worker:
+            raise Unauthorized(f"expected the signature of the worker {given.worker}, it is by {signer}")
+        at, task, deal = await self._on_chain(given.task)
+        if self._now(at) >= task.final_deadline:
+            raise Unauthorized("the task's final deadline has passed: no result is taken any more")
+        if (given.enclave != ZERO) != deal.tee:
+            wanted = "an enclave" if deal.tee else "no enclave (this is not a TEE deal)"
+            raise Unauthorized(f"expected an authorisation with {wanted}, got enclave {given.enclave}")
+        await self._check_authorisation(given, deal, at)
+        await self.store.keep_authorisation(given)
+        return make_token(self._secret, given.worker, int(self._clock()))
+
+    async def _check_authorisation(self, given: Authorisation, deal: Deal, at: Block) -> None:
+        broker = await self.hub.tee_broker(at) if given.enclave != ZERO else ZERO
+        signer = broker if broker != ZERO else deal.workerpool.owner
+        try:
+            good = await self.hub.verify_signature(signer, message_digest(given.message), given.signature, at)
+        except Reverted as refused:
+            raise Unauthorized(f"the hub can't read the authorisation's signature: {refused}") from None
+        if not good:
+            who = "the TEE broker" if broker != ZERO else "the workerpool's owner"
+            raise Unauthorized(
+                f"expected the authorisation to be signed by {who} {signer}: the hub says it is not"
+            )
+
+    async def _on_chain(self, taskid: bytes) -> tuple[Block, Task, Deal]:
+        at = await self.hub.block()
+        try:
+            task = await self.hub.task(taskid, at)
+            return at, task, await self.hub.deal(task.dealid, at)
+        except NotFound:
+            raise Unauthorized(f"task {hexstr(taskid)} is not on the chain (block {at.number})") from None
+
+    async def accept(self, token: str, upload: Upload) -> str:
+        """Store a result; returns `/ipfs/CID`. Raises Unauthorized unless this worker may upload it now."""
+        worker = self.wallet(token)
+        given = await self.store.authorisation(upload.task, worker)
+        at, task, deal = await self._on_chain(upload.task)
+        if given.enclave != ZERO:
+            if task.status != TaskStatus.ACTIVE:
+                raise Unauthorized(f"expected an ACTIVE task, it is {task.status.name}")
+            message = enclave_message(worker, upload.task, upload.digest)
+            signer = recover_message(message, upload.enclave_signature)
+            if signer != given.enclave:
+                raise Unauthorized(f"expected enclave {given.enclave} to sign this digest, {signer} did")
+        else:
+            await self._check_standard(task, deal, upload, given, at)
+        stored = await self.blobs.put(_pieces(upload.archive))
+        sha256 = await asyncio.to_thread(lambda: hashlib.sha256(upload.archive).digest())
+        receipt = StorageReceipt(upload.task, worker, stored.cid, sha256, stored.size, int(self._clock()))
+        signature = self.key.sign_digest(eip712.digest(await self.domain(), receipt))
+        await self.store.keep_archive(SignedReceipt(receipt, self.key.address, signature), given)
+        return f"/ipfs/{stored.cid}"
+
+    async def _check_standard(
+        self, task: Task, deal: Deal, upload: Upload, given: Authorisation, at: Block
+    ) -> None:
+        """No enclave vouches: either the pool's owner alone does, or the workers' consensus on chain."""
+        if task.status == TaskStatus.ACTIVE and deal.trust <= 1:
+            return
+        if task.status != TaskStatus.REVEALING:
+            raise Unauthorized(f"expected a task in its reveal phase, it is {task.status.name}")
+        contribution = await self.hub.contribution(upload.task, given.worker, at)
+        if contribution.status != ContributionStatus.PROVED:
+            raise Unauthorized(f"expected a revealed contribution, it is {contribution.status.name}")
+        if contribution.result_hash != result_hash(upload.task, upload.digest):
+            raise Unauthorized("the digest is not the one that this worker contributed")
+
+    def wallet(self, token: str) -> Address:
+        """The wallet that holds `token`. Raises Unauthorized."""
+        return wallet_of(self._secret, token, int(self._clock()))
+
+    async def find(self, taskid: bytes, worker: Address | None = None) -> Archive:
+        """The result of a task: of `worker`, or of the one the chain has accepted, or else the latest.
+
+        Raises NotFound.
+        """
+        found = await self.store.archives_of(taskid)
+        if worker is None and len(found) > 1:
+            try:
+                contributors = (await self.hub.task(taskid)).contributors
+            except NotFound:
+                contributors = ()
+            found.sort(key=lambda archive: archive.worker not in contributors)  # stable: the latest first
+        for archive in found:
+            if worker in (None, archive.worker):
+                return archive
+        raise NotFound(f"no result of task {hexstr(taskid)} was uploaded here")
+
+    async def publish_proof(self, token: str, taskid: bytes, body: bytes) -> None:
+        """Keep the public attestation bundle of a result, once. Raises Unauthorized, TooLarge, Conflict."""
+        worker = self.wallet(token)
+        proof = json.dumps(_object(body), sort_keys=True, separators=(",", ":"))
+        if len(proof) > PROOF_LIMIT:
+            raise TooLarge(f"a proof may have {PROOF_LIMIT} bytes, this one has {len(proof)}")
+        await self.store.keep_proof(taskid, worker, proof)
+
+    def _now(self, at: Block) -> float:
+        # An idle local chain mines nothing, so its newest block may be old.
+        return max(at.timestamp, self._clock())
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        given = json.loads(body)
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise InvalidInput("expected the body to be a JSON object")
+    return given
+
+
+async def _pieces(data: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces(data, 1 << 20):
+        yield piece

@@ -1,0 +1,179 @@
+"""kubo's add and the gateway, over HTTP; and the client, which believes no store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealdeal.model.cid import CHUNK, cid_of
+from sealdeal.model.errors import IntegrityError, InvalidInput, NotFound, TooLarge
+from sealdeal.model.keys import Key
+from sealdeal.results import FolderStore, Results, create_app
+from sealdeal.results.app import _range
+from sealdeal.sdk.http import in_memory
+from sealdeal.sdk.results import ResultsClient
+
+HELLO = "Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD"
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[Any]:
+    """A store whose content routes are used: those never ask the chain."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/results.db"
+    key = Key(bytes(31) + b"\x07")
+    results = await Results.open(url, FolderStore(tmp_path / "blobs"), cast(Any, None), key, bytes(32))
+    yield create_app(results)
+    await results.close()
+
+
+@pytest.fixture
+async def client(app: Any) -> AsyncIterator[ResultsClient]:
+    async with ResultsClient("http://store", in_memory(app)) as client:
+        yield client
+
+
+@pytest.fixture
+async def http(app: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    async with httpx2.AsyncClient(base_url="http://store", transport=in_memory(app)) as http:
+        yield http
+
+
+async def test_add_answers_as_kubo(http: httpx2.AsyncClient) -> None:
+    files = [("file", ("a.txt", b"hello world")), ("file", ("../b.txt", b""))]
+    answer = await http.post("/api/v0/add?stream-channels=true&progress=false", files=files)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [(line["Name"], line["Hash"]) for line in lines] == [
+        ("a.txt", HELLO),
+        ("b.txt", "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "cid-version=2",
+        "chunker=rabin",
+        "trickle=true",
+        "hash=blake3",
+        "wrap-with-directory=true",
+        "raw-leaves=true",
+    ],
+)
+async def test_options_that_would_change_the_cid_are_refused(http: httpx2.AsyncClient, query: str) -> None:
+    answer = await http.post(f"/api/v0/add?{query}", files={"file": ("a", b"x")})
+    assert answer.status_code == 400, answer.text
+
+
+@pytest.mark.parametrize("form", [{"content": b"not a form"}, {"data": {}, "files": None}])
+async def test_add_without_a_file(http: httpx2.AsyncClient, form: dict[str, Any]) -> None:
+    answer = await http.post("/api/v0/add", **form)
+    assert answer.status_code == 400
+    assert "multipart/form-data" in answer.json()["message"]
+
+
+async def test_gateway_serves_and_describes(http: httpx2.AsyncClient, client: ResultsClient) -> None:
+    await client.add(b"hello world")
+    got = await http.get(f"/ipfs/{HELLO}", headers={"Origin": "https://anywhere.example"})
+    assert (got.status_code, got.content) == (200, b"hello world")
+    assert got.headers["access-control-allow-origin"] == "*"
+    assert got.headers["x-content-type-options"] == "nosniff"
+    head = await http.head(f"/ipfs/{HELLO}")
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, "11", b"")
+    again = await http.get(f"/ipfs/{HELLO}", headers={"If-None-Match": got.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "content", "described"),
+    [
+        ("bytes=0-4", 206, b"hello", "bytes 0-4/11"),
+        ("bytes=6-", 206, b"world", "bytes 6-10/11"),
+        ("bytes=-5", 206, b"world", "bytes 6-10/11"),
+        ("bytes=6-99", 206, b"world", "bytes 6-10/11"),
+        ("bytes=0-10", 200, b"hello world", None),
+        ("bytes=4-2", 200, b"hello world", None),
+        ("bytes=0-1,3-4", 200, b"hello world", None),
+        ("lines=0-1", 200, b"hello world", None),
+        ("bytes=11-", 416, None, "bytes */11"),
+        ("bytes=-0", 416, None, "bytes */11"),
+    ],
+)
+async def test_ranges(
+    http: httpx2.AsyncClient,
+    client: ResultsClient,
+    asked: str,
+    status: int,
+    content: bytes | None,
+    described: str | None,
+) -> None:
+    await client.add(b"hello world")
+    got = await http.get(f"/ipfs/{HELLO}", headers={"Range": asked})
+    assert (got.status_code, got.headers.get("content-range")) == (status, described)
+    if content is not None:
+        assert got.content == content
+        assert got.headers["content-length"] == str(len(content))
+
+
+@given(st.text(max_size=30) | st.from_regex(r"bytes=\d{0,3}-\d{0,3}", fullmatch=True), st.integers(0, 200))
+def test_a_range_is_always_within_the_file(header: str, size: int) -> None:
+    found = _range(header, size)
+    assert found is None or 0 <= found[0] <= found[1] <= size
+
+
+@pytest.mark.parametrize("name", ["x", "..%2F..%2Fetc%2Fpasswd", "Qm" + "0" * 44, "%00"])
+async def test_gateway_refuses_what_is_no_cid(http: httpx2.AsyncClient, name: str) -> None:
+    assert (await http.get(f"/ipfs/{name}")).status_code in (400, 404)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+async def test_a_file_through_the_client(client: ResultsClient, tmp_path: Path, version: int) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    source.write_bytes(b"\xffdata" * CHUNK)
+    cid = await client.add(source, version=version)
+    assert cid == cid_of(source.read_bytes(), version)
+    assert await client.size(cid) == source.stat().st_size
+    assert await client.download(cid, copy) == source.stat().st_size
+    assert copy.read_bytes() == source.read_bytes()
+    assert await client.fetch(cid) == source.read_bytes()
+
+
+async def test_client_errors(client: ResultsClient, tmp_path: Path) -> None:
+    cid = await client.add(b"12345")
+    with pytest.raises(TooLarge, match="larger than the 4 bytes"):
+        await client.fetch(cid, limit=4)
+    with pytest.raises(NotFound, match="not in this store"):
+        await client.fetch(cid_of(b"never stored"))
+    with pytest.raises(InvalidInput, match="expected a CID"):
+        await client.fetch("../up")
+    with pytest.raises(NotFound):
+        await client.download(cid_of(b"never stored"), tmp_path / "copy")
+    assert not [path for path in tmp_path.iterdir() if "copy" in path.name or "partial" in path.name]
+
+
+async def test_a_lying_store_is_caught(client: ResultsClient, tmp_path: Path) -> None:
+    cid = await client.add(b"true content")
+    (blob,) = (path for path in (tmp_path / "blobs").rglob("*") if path.is_file())
+    blob.write_bytes(b"fake content")
+    with pytest.raises(IntegrityError, match=cid):
+        await client.fetch(cid)
+    with pytest.raises(IntegrityError, match=cid):
+        await client.download(cid, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+async def test_a_store_that_names_other_content_is_caught() -> None:
+    def lies(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, text=json.dumps({"Name": "x", "Hash": HELLO, "Size": "1"}))
+
+    async with ResultsClient("http://store", httpx2.MockTransport(lies)) as client:
+        with pytest.raises(IntegrityError, match=HELLO):
+            await client.add(b"something else")
