@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import io
+import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -330,10 +331,20 @@ def dataset_key(rng: Rng) -> str:
     return base64.b64encode(rng(32)).decode()
 
 
-def encrypt_dataset(plain: bytes | Iterable[bytes], key: str, rng: Rng) -> Iterator[bytes]:
-    """The encrypted file in pieces: IV (16) ‖ AES-256-CBC with PKCS#7. No integrity of its own: the
-    checksum on chain (sha256 of the encrypted file) gives it. Raises InvalidInput for a malformed key."""
-    return _encrypt_cbc(_pieces(plain), _dataset_key_bytes(key), rng(16))
+def encrypt_dataset(plain: bytes, key: str, rng: Rng) -> bytes:
+    """The encrypted file: IV (16) ‖ AES-256-CBC with PKCS#7. No integrity of its own: the checksum on chain
+    gives it. Raises InvalidInput for a malformed key."""
+    return b"".join(encrypt_dataset_pieces([plain], key, rng))
+
+
+def encrypt_dataset_pieces(plain: Iterable[bytes], key: str, rng: Rng) -> Iterator[bytes]:
+    """`encrypt_dataset` piece by piece, for what does not fit in memory."""
+    return _encrypt_cbc(plain, _dataset_key_bytes(key), rng(16))
+
+
+def checksum(data: bytes) -> Bytes32:
+    """What a registry entry says of a dataset: sha256 of the encrypted file."""
+    return hashlib.sha256(data).digest()
 
 
 def decrypt_dataset(encrypted: bytes | Iterable[bytes], key: str) -> Iterator[bytes]:
@@ -458,6 +469,30 @@ def decrypt_result(
     if len(key) != 32:
         raise IntegrityError("expected a result encrypted for this key, got one for another key")
     return unzip_result(b"".join(_decrypt_cbc([entries[_AES_ENTRY]], key, "result")), max_bytes=max_bytes)
+
+
+def is_encrypted_result(archive: bytes) -> bool:
+    """Whether a result archive says of itself that it is encrypted. Raises UnsafeArchive when it is no zip."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as container:
+            return _AES_ENTRY in container.namelist()
+    except _BROKEN_ZIP as wrong:
+        raise UnsafeArchive(f"expected a zip archive, got one that cannot be read: {wrong}") from None
+
+
+def result_location(results: bytes) -> str:
+    """Where a task's `results` on chain say that its result lies: `/ipfs/CID`.
+
+    Raises InvalidInput for anything but the JSON {storage: "ipfs", location: …} of wire.md §3.2.
+    """
+    try:
+        told = json.loads(results)
+        storage, location = told["storage"], told["location"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        storage, location = None, None
+    if storage != "ipfs" or not isinstance(location, str):
+        raise InvalidInput(f"expected a result in ipfs storage, got {results[:200]!r}")
+    return location
 
 
 def unzip_result(

@@ -104,7 +104,7 @@ class SimulatedPlatform:
             return cls(bytes.fromhex(kept["ppid"]), keys, certificates)
         except (ValueError, KeyError, TypeError, AttributeError) as wrong:
             raise InvalidInput(
-                f"expected a simulated platform as it was written, got a damaged one ({wrong}): delete it and start anew"
+                f"expected a simulated platform as it was written, got a damaged one ({wrong}): start anew"
             ) from None
 
     @property
@@ -136,8 +136,8 @@ class SimulatedPlatform:
             or version not in (4, 5)
         ):
             raise InvalidInput(
-                f"expected 64 bytes of report data, registers {', '.join(names)} of 48 bytes, and version 4 or 5; "
-                f"got {len(report_data)} bytes, { ({k: len(v) for k, v in values.items()}) }, version {version}"
+                f"expected 64 bytes of report data, registers {', '.join(names)} of 48 bytes, version 4, 5; "
+                f"got {len(report_data)} bytes, {[len(value) for value in values.values()]}, version {version}"
             )
         header = struct.pack("<HHIHH", version, 2, 0x81, 0, 0) + _INTEL_QE_VENDOR + bytes(20)
         attributes = struct.pack("<Q", (1 << 28) | int(debug))  # SEPT_VE_DISABLE
