@@ -1,4 +1,4 @@
-"""The documentation is complete: every error, setting, command and route is on its page; links lead somewhere."""
+"""The documentation is complete: errors, settings, commands and routes are there, and links lead somewhere."""
 
 from __future__ import annotations
 
