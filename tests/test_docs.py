@@ -1,4 +1,4 @@
-"""The documentation is complete: errors, settings, commands and routes are there, and links lead somewhere."""
+"""The documentation is complete (errors, settings, commands, routes), and its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    app = importlib.import_module("sealdeal.cli").app
+    app = importlib.import_module("sealdeal.cli").command
     assert missing(set(commands(app, "sealdeal")), "cli.md") == []
 
 
