@@ -1,0 +1,37 @@
+"""The chain: the only part that speaks JSON-RPC."""
+
+from .abi import Event
+from .contract import Contract, artefact
+from .errors import BlockGone, ChainUnreachable, KeystoreError, NotMined, Reverted, RpcError
+from .follow import Batch, Follower, RolledBack
+from .hub import Hub
+from .local import Anvil, Heartbeat
+from .quorum import Quorum
+from .reads import Addresses
+from .rpc import Rpc
+from .sender import Receipt, Sender
+from .wallet import Wallet
+
+__all__ = [
+    "Addresses",
+    "Anvil",
+    "Batch",
+    "BlockGone",
+    "ChainUnreachable",
+    "Contract",
+    "Event",
+    "Follower",
+    "Heartbeat",
+    "Hub",
+    "KeystoreError",
+    "NotMined",
+    "Quorum",
+    "Receipt",
+    "Reverted",
+    "RolledBack",
+    "Rpc",
+    "RpcError",
+    "Sender",
+    "Wallet",
+    "artefact",
+]

@@ -1,0 +1,36 @@
+"""The quorum contract: the hub's TEE broker, t of n SMS nodes."""
+
+from __future__ import annotations
+
+from ..model.types import Address, Block, Bytes32, address
+from .contract import Contract, artefact
+from .reads import Reader
+from .rpc import Rpc
+
+_ACCEPTED = bytes.fromhex("1626ba7e")  # EIP-1271
+
+
+class Quorum(Reader):
+    """Reads of one quorum, each pinned to a block when `at` is given."""
+
+    def __init__(self, rpc: Rpc, quorum: Address) -> None:
+        super().__init__(rpc)
+        self.address = quorum
+        self.contract = Contract(quorum, artefact("Quorum").abi)
+
+    async def members(self, at: Block | None = None) -> tuple[Address, ...]:
+        """The nodes' addresses, in no particular order."""
+        return tuple(address(member) for member in await self.read(self.contract, "members", at=at))
+
+    async def threshold(self, at: Block | None = None) -> int:
+        """How many of them must agree."""
+        return int(await self.read(self.contract, "threshold", at=at))
+
+    async def trust(self, at: Block | None = None) -> str:
+        """`hardware` or `simulated`: the only evidence its members accept. It never changes."""
+        return str(await self.read(self.contract, "trust", at=at))
+
+    async def is_valid(self, digest: Bytes32, blob: bytes, at: Block | None = None) -> bool:
+        """Does the contract take the blob as an authorisation of the digest, at that block's time?"""
+        answer = await self.read(self.contract, "isValidSignature", digest, blob, at=at)
+        return bytes(answer) == _ACCEPTED
