@@ -64,22 +64,19 @@ def commands(app: cyclopts.App, name: str) -> Iterator[str]:
 
 
 def routes(service: str) -> set[str]:
-    """`GET /path` of every route in the service's files, read from their decorators."""
+    """`GET /path` of every route in the service's files, read from the decorators of its functions."""
     found = set()
     for file in (ROOT / "src" / "sealdeal" / service).glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+        functions = [f for f in ast.walk(ast.parse(file.read_text())) if hasattr(f, "decorator_list")]
+        for call in (d for f in functions for d in f.decorator_list if isinstance(d, ast.Call) and d.args):
+            path, verb = getattr(call.args[0], "value", None), getattr(call.func, "attr", "")
+            if not isinstance(path, str) or not path.startswith("/"):
                 continue
-            path = node.args[0]
-            if not isinstance(path, ast.Constant) or not str(path.value).startswith("/"):
-                continue
-            if node.func.attr in VERBS:
-                found.add(f"{node.func.attr.upper()} {path.value}")
-            elif node.func.attr in ("api_route", "add_api_route"):
-                given = next(
-                    (k.value for k in node.keywords if k.arg == "methods"), ast.List([ast.Constant("GET")])
-                )
-                found |= {f"{verb} {path.value}" for verb in ast.literal_eval(ast.unparse(given))}
+            if verb in VERBS:
+                found.add(f"{verb.upper()} {path}")
+            elif verb == "api_route":
+                methods = next(word.value for word in call.keywords if word.arg == "methods")
+                found |= {f"{name} {path}" for name in ast.literal_eval(methods)}
     return found
 
 
