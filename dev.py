@@ -237,7 +237,9 @@ def install_uv() -> None:
         remove(target)
         options = ["--target", target, "--no-deps", "--only-binary", ":all:", "--require-hashes", "--quiet"]
         requirements = os.path.join(ROOT, "requirements", "uv.txt")
-        execute([*pip(), "install", *options, "--disable-pip-version-check", "-r", requirements])
+        # Two settings of people's own that would forbid a folder of its own.
+        plain = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
+        execute([*pip(), "install", *options, "--disable-pip-version-check", "-r", requirements], extra=plain)
 
 
 def pip() -> list[str]:

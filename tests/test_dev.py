@@ -136,6 +136,25 @@ def test_an_anvil_with_another_hash_is_not_installed(tmp_path: Path, monkeypatch
     assert list((tmp_path / "npm").iterdir()) == []
 
 
+def test_without_pip_and_without_root_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev, "can_use_apt", lambda: False)
+    monkeypatch.setattr(dev, "find_pip", lambda base: [])
+    with pytest.raises(dev.Stop, match="apt install python3-venv"):
+        dev.pip()
+
+
+def test_a_failed_step_shows_what_was_said_and_leaves_no_stamp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dev, "STAMPS", str(tmp_path))
+    with pytest.raises(dev.Stop, match=r"(?s)no such index.*exit code 3"), dev.step("did it", "it", "1"):
+        dev.execute([sys.executable, "-c", "print('no such index'); raise SystemExit(3)"])
+    assert dev.stamp("it") == ""
+    with dev.step("did it", "it", "1"):
+        dev.execute([sys.executable, "-c", ""])
+    assert dev.stamp("it") == "1"
+
+
 def test_a_missing_sandbox_stops_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dev, "can_use_apt", lambda: False)
     with pytest.raises(dev.Stop, match="apt install bubblewrap"):
