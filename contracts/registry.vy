@@ -23,11 +23,6 @@
 interface Hub:
     def sync(entry: address, packed: uint256): nonpayable
 
-interface Receiver:
-    def onERC721Received(
-        operator: address, source: address, id: uint256, data: Bytes[DATA]
-    ) -> bytes4: nonpayable
-
 interface Previous:
     def isRegistered(entry: address) -> bool: view
 
@@ -60,9 +55,14 @@ BLOB: constant(uint256) = 2048
 # Longest calldata of an entry's `initialize`: an app's selector, five head words, two texts, two blobs.
 SETUP: constant(uint256) = 4 + 5 * 32 + 2 * (32 + TEXT) + 2 * (32 + BLOB)
 
-# Longest data of a safe transfer, and what a contract answers to say that it takes the token.
+# Longest data of a safe transfer.
 DATA: constant(uint256) = 4096
-RECEIVED: constant(bytes4) = 0x150b7a02
+
+# What a contract is asked before it is given a token safely, and what it answers to take it.
+ON_RECEIVED: constant(bytes4) = 0x150b7a02
+
+# Longest reason of a receiver's refusal that is passed on; the rest is cut off.
+REASON: constant(uint256) = 1024
 
 # Creation code of an ERC-1167 proxy, before and after the master's address.
 PROXY_HEAD: constant(Bytes[19]) = x"602d3d8160093d39f3363d3d373d3d3d363d73"
@@ -352,10 +352,21 @@ def transferFrom(source: address, to: address, id: uint256):
 @external
 def safeTransferFrom(source: address, to: address, id: uint256, data: Bytes[DATA] = b""):
     self._transfer(source, to, id)
-    # Last: the receiver may call back into this registry.
-    if to.is_contract:
-        answer: bytes4 = extcall Receiver(to).onERC721Received(msg.sender, source, id, data)
-        assert answer == RECEIVED, "ERC721: transfer to non ERC721Receiver implementer"
+    # Last, because the receiver may call back into this registry.
+    if not to.is_contract:
+        return
+    success: bool = False
+    answer: Bytes[REASON] = b""
+    success, answer = raw_call(
+        to,
+        abi_encode(msg.sender, source, id, data, method_id=ON_RECEIVED),
+        max_outsize=REASON,
+        revert_on_failure=False,
+    )
+    if not success and len(answer) != 0:
+        raw_revert(answer)
+    if not success or abi_decode(answer, bytes4) != ON_RECEIVED:
+        raise "ERC721: transfer to non ERC721Receiver implementer"
 
 
 @internal
