@@ -1,0 +1,585 @@
+# pragma version 0.4.3
+# pragma optimize gas
+"""
+@title HubViews: what can be read of the hub
+@license Apache-2.0
+@notice Runs in the hub, by delegation from HubAdmin. Last in the line: what it does not know is refused.
+
+        exports:
+          deals     viewDeal computeDealVolume assertDatasetDealCompatibility
+          tasks     viewTask viewContribution viewScore resultFor
+          orders    viewConsumed viewPresigned verifySignature verifyPresignature verifyPresignatureOrSignature
+          accounts  viewAccount balanceOf frozenOf allowance totalSupply name symbol decimals token
+          assets    viewApp viewDataset viewWorkerpool appregistry datasetregistry workerpoolregistry
+          settings  owner teebroker callbackgas viewCategory countCategory domain eip712domain_separator
+          constants contribution_deadline_ratio reveal_deadline_ratio final_deadline_ratio workerpool_stake_ratio
+                    kitty_ratio kitty_min kitty_address groupmember_purpose
+          legacy    viewAccountABILegacy viewDealABILegacy_pt1 viewDealABILegacy_pt2 viewConfigABILegacy
+                    viewTaskABILegacy viewContributionABILegacy viewCategoryABILegacy
+"""
+import types
+import settings
+import ledger
+import blobs
+import orders
+import deals
+import tasks
+import settlement
+
+initializes: settings
+initializes: ledger[settings := settings]
+initializes: blobs
+initializes: orders
+initializes: deals[blobs := blobs, orders := orders]
+initializes: tasks[blobs := blobs]
+initializes: settlement[ledger := ledger, tasks := tasks]
+
+
+interface Registry:
+    def entryAt(index: uint256) -> address: view
+
+
+interface Asset:
+    def owner() -> address: view
+    def m_appName() -> String[types.TEXT]: view
+    def m_appType() -> String[types.TEXT]: view
+    def m_appMultiaddr() -> Bytes[types.BLOB]: view
+    def m_appChecksum() -> bytes32: view
+    def m_appMREnclave() -> Bytes[types.BLOB]: view
+    def m_datasetName() -> String[types.TEXT]: view
+    def m_datasetMultiaddr() -> Bytes[types.BLOB]: view
+    def m_datasetChecksum() -> bytes32: view
+    def m_workerpoolDescription() -> String[types.TEXT]: view
+    def m_workerStakeRatioPolicy() -> uint256: view
+    def m_schedulerRewardRatioPolicy() -> uint256: view
+
+
+@deploy
+def __init__(hub: address, token: address):
+    settings.__init__(token)
+    orders.__init__(hub)
+
+
+@external
+@payable
+def __default__():
+    raise "fallback-disabled"
+
+
+# ---- Deals ---------------------------------------------------------------------------------------------------------
+
+@external
+@view
+def viewDeal(_id: bytes32) -> types.Deal:
+    return self._deal(_id)
+
+
+@external
+@view
+def computeDealVolume(
+    _apporder: types.AppOrder,
+    _datasetorder: types.DatasetOrder,
+    _workerpoolorder: types.WorkerpoolOrder,
+    _requestorder: types.RequestOrder,
+) -> uint256:
+    """
+    @notice Tasks that these orders have left together. Checks nothing else.
+    """
+    volume: uint256 = _apporder.volume - orders.consumed[orders._digest(orders._app_struct(_apporder))]
+    if _datasetorder.dataset != empty(address):
+        volume = min(
+            volume, _datasetorder.volume - orders.consumed[orders._digest(orders._dataset_struct(_datasetorder))]
+        )
+    volume = min(
+        volume,
+        _workerpoolorder.volume - orders.consumed[orders._digest(orders._workerpool_struct(_workerpoolorder))],
+    )
+    return min(
+        volume, _requestorder.volume - deals._consumed(orders._digest(orders._request_struct(_requestorder)))
+    )
+
+
+@external
+@view
+def assertDatasetDealCompatibility(_datasetorder: types.DatasetOrder, _dealid: bytes32):
+    """
+    @notice Refuses, with a reason, a dataset order that could not be added to a deal made without a dataset.
+    """
+    digest: bytes32 = orders._digest(orders._dataset_struct(_datasetorder))
+    if orders.consumed[digest] >= _datasetorder.volume:
+        self._incompatible("Dataset order is revoked or fully consumed")
+    owner: address = staticcall Asset(_datasetorder.dataset).owner()
+    if not orders._authentic(owner, digest, _datasetorder.sign):
+        self._incompatible("Invalid dataset order signature")
+    if not blobs._at(_dealid).is_contract:
+        self._incompatible("Deal not found")
+    deal: deals.Terms = deals._read(blobs._at(_dealid))
+    if deal.dataset_owner != empty(address):
+        self._incompatible("Deal already has a dataset")
+    if not orders._admits(_datasetorder.apprestrict, self._entry(settings.appregistry, deal.app)):
+        self._incompatible("App restriction not satisfied")
+    if not orders._admits(_datasetorder.workerpoolrestrict, deal.workerpool):
+        self._incompatible("Workerpool restriction not satisfied")
+    if not orders._admits(_datasetorder.requesterrestrict, deal.requester):
+        self._incompatible("Requester restriction not satisfied")
+    tag: uint256 = convert(_datasetorder.tag, uint256) & ~types.TAG_FRAMEWORKS
+    if tag & ~deal.tag != 0:
+        self._incompatible("Tag compatibility not satisfied")
+
+
+@internal
+@pure
+def _incompatible(reason: String[64]):
+    raw_revert(abi_encode(reason, method_id=method_id("IncompatibleDatasetOrder(string)")))
+
+
+@internal
+@view
+def _entry(registry: address, index: uint256) -> address:
+    return staticcall Registry(registry).entryAt(index)
+
+
+@internal
+@view
+def _deal(dealid: bytes32) -> types.Deal:
+    place: address = blobs._at(dealid)
+    if not place.is_contract:
+        return empty(types.Deal)
+    terms: deals.Terms = deals._read(place)
+    dataset: types.Resource = empty(types.Resource)
+    if terms.dataset_owner != empty(address):
+        dataset = types.Resource(
+            pointer=self._entry(settings.datasetregistry, terms.dataset),
+            owner=terms.dataset_owner,
+            price=terms.dataset_price,
+        )
+    return types.Deal(
+        app=types.Resource(
+            pointer=self._entry(settings.appregistry, terms.app), owner=terms.app_owner, price=terms.app_price
+        ),
+        dataset=dataset,
+        workerpool=types.Resource(
+            pointer=terms.workerpool, owner=terms.workerpool_owner, price=terms.workerpool_price
+        ),
+        trust=terms.trust,
+        category=terms.category,
+        tag=convert(terms.tag, bytes32),
+        requester=terms.requester,
+        beneficiary=terms.beneficiary,
+        callback=terms.callback,
+        params=deals._params(place),
+        startTime=terms.start,
+        botFirst=terms.first,
+        botSize=terms.size,
+        workerStake=settlement._worker_stake(terms),
+        schedulerRewardRatio=terms.scheduler_ratio,
+        sponsor=terms.sponsor,
+    )
+
+
+# ---- Tasks ---------------------------------------------------------------------------------------------------------
+
+@external
+@view
+def viewTask(_taskid: bytes32) -> types.Task:
+    return self._task(_taskid)
+
+
+@external
+@view
+def viewContribution(_taskid: bytes32, _worker: address) -> types.Contribution:
+    return self._contribution(_taskid, _worker)
+
+
+@external
+@view
+def viewScore(_worker: address) -> uint256:
+    return ledger._score(_worker)
+
+
+@external
+@view
+def resultFor(_taskid: bytes32) -> Bytes[types.RESULT]:
+    """
+    @notice What the task's callback was told.
+    """
+    assert tasks._status(tasks.words[_taskid]) == types.COMPLETED, "task-pending"
+    return tasks._read_result(_taskid)[1]
+
+
+@internal
+@view
+def _task(taskid: bytes32) -> types.Task:
+    word: uint256 = tasks.words[taskid]
+    if word == 0:
+        return empty(types.Task)
+    deal: deals.Terms = deals._read(tasks._deal(word))
+    task: types.Task = empty(types.Task)
+    task.status = convert(tasks._status(word), uint8)
+    task.dealid = deal.dealid
+    task.idx = (word >> tasks.INDEX) & (2**32 - 1)
+    task.timeref = deal.timeref
+    task.contributionDeadline = deal.start + deal.timeref * types.CONTRIBUTION_DEADLINE_RATIO
+    task.revealDeadline = word >> tasks.DEADLINE
+    task.finalDeadline = deal.start + deal.timeref * types.FINAL_DEADLINE_RATIO
+    task.revealCounter = (word >> tasks.REVEALS) & tasks.COUNT_MASK
+    task.winnerCounter = (word >> tasks.WINNERS) & tasks.COUNT_MASK
+    task.resultDigest = tasks._digest(taskid)
+    task.results, task.resultsCallback = tasks._read_result(taskid)
+    if tasks._is_direct(taskid):
+        entry: tasks.Entry = tasks._read_direct(taskid)
+        task.consensusValue = entry.hash
+        task.contributors.append(entry.worker)
+        return task
+    for place: uint256 in range(tasks._count(word), bound=types.CONTRIBUTORS):
+        task.contributors.append(tasks._read_contribution(taskid, place).worker)
+    if task.winnerCounter != 0:
+        winner: uint256 = (word >> tasks.WINNER) & tasks.COUNT_MASK
+        task.consensusValue = tasks._read_contribution(taskid, winner).hash
+    return task
+
+
+@internal
+@view
+def _contribution(taskid: bytes32, worker: address) -> types.Contribution:
+    word: uint256 = tasks.words[taskid]
+    count: uint256 = tasks._count(word)
+    if tasks._is_direct(taskid):
+        entry: tasks.Entry = tasks._read_direct(taskid)
+        if entry.worker == worker:
+            return self._shown(entry, tasks.PROVED)
+        return empty(types.Contribution)
+    for place: uint256 in range(count, bound=types.CONTRIBUTORS):
+        entry: tasks.Entry = tasks._read_contribution(taskid, place)
+        if entry.worker == worker:
+            mark: uint256 = tasks._mark(tasks.marks[taskid], place)
+            if count == 1 and (word >> tasks.REVEALS) & tasks.COUNT_MASK == 1:
+                mark = tasks.PROVED
+            return self._shown(entry, mark)
+    return empty(types.Contribution)
+
+
+@internal
+@pure
+def _shown(entry: tasks.Entry, mark: uint256) -> types.Contribution:
+    """
+    @dev A status is its mark plus one: zero is "no contribution".
+    """
+    return types.Contribution(
+        status=convert(mark + 1, uint8),
+        resultHash=entry.hash,
+        resultSeal=entry.seal,
+        enclaveChallenge=entry.enclave,
+        weight=entry.weight,
+    )
+
+
+# ---- Orders --------------------------------------------------------------------------------------------------------
+
+@external
+@view
+def viewConsumed(_id: bytes32) -> uint256:
+    return deals._consumed(_id)
+
+
+@external
+@view
+def viewPresigned(_id: bytes32) -> address:
+    return orders.presigned[_id]
+
+
+@external
+@view
+def verifySignature(_identity: address, _hash: bytes32, _signature: Bytes[types.SIGNATURE]) -> bool:
+    return orders._signed(_identity, _hash, _signature)
+
+
+@external
+@view
+def verifyPresignature(_identity: address, _hash: bytes32) -> bool:
+    return orders._presigned(_identity, _hash)
+
+
+@external
+@view
+def verifyPresignatureOrSignature(
+    _identity: address, _hash: bytes32, _signature: Bytes[types.SIGNATURE]
+) -> bool:
+    return orders._authentic(_identity, _hash, _signature)
+
+
+# ---- Accounts ------------------------------------------------------------------------------------------------------
+
+@external
+@view
+def viewAccount(account: address) -> types.Account:
+    return types.Account(stake=ledger._balance(account), locked=ledger._frozen(account))
+
+
+@external
+@view
+def balanceOf(account: address) -> uint256:
+    return ledger._balance(account)
+
+
+@external
+@view
+def frozenOf(account: address) -> uint256:
+    return ledger._frozen(account)
+
+
+@external
+@view
+def allowance(account: address, spender: address) -> uint256:
+    return ledger.allowances[account][spender]
+
+
+@external
+@view
+def totalSupply() -> uint256:
+    return ledger.supply
+
+
+@external
+@pure
+def name() -> String[10]:
+    return "Staked RLC"
+
+
+@external
+@pure
+def symbol() -> String[4]:
+    return "SRLC"
+
+
+@external
+@pure
+def decimals() -> uint8:
+    return 9
+
+
+@external
+@view
+def token() -> address:
+    return settings.TOKEN
+
+
+# ---- Assets --------------------------------------------------------------------------------------------------------
+
+@external
+@view
+def viewApp(app: address) -> types.AppInfo:
+    asset: Asset = Asset(app)
+    return types.AppInfo(
+        owner=staticcall asset.owner(),
+        m_appName=staticcall asset.m_appName(),
+        m_appType=staticcall asset.m_appType(),
+        m_appMultiaddr=staticcall asset.m_appMultiaddr(),
+        m_appChecksum=staticcall asset.m_appChecksum(),
+        m_appMREnclave=staticcall asset.m_appMREnclave(),
+    )
+
+
+@external
+@view
+def viewDataset(dataset: address) -> types.DatasetInfo:
+    asset: Asset = Asset(dataset)
+    return types.DatasetInfo(
+        owner=staticcall asset.owner(),
+        m_datasetName=staticcall asset.m_datasetName(),
+        m_datasetMultiaddr=staticcall asset.m_datasetMultiaddr(),
+        m_datasetChecksum=staticcall asset.m_datasetChecksum(),
+    )
+
+
+@external
+@view
+def viewWorkerpool(workerpool: address) -> types.WorkerpoolInfo:
+    asset: Asset = Asset(workerpool)
+    return types.WorkerpoolInfo(
+        owner=staticcall asset.owner(),
+        m_workerpoolDescription=staticcall asset.m_workerpoolDescription(),
+        m_workerStakeRatioPolicy=staticcall asset.m_workerStakeRatioPolicy(),
+        m_schedulerRewardRatioPolicy=staticcall asset.m_schedulerRewardRatioPolicy(),
+    )
+
+
+@external
+@view
+def appregistry() -> address:
+    return settings.appregistry
+
+
+@external
+@view
+def datasetregistry() -> address:
+    return settings.datasetregistry
+
+
+@external
+@view
+def workerpoolregistry() -> address:
+    return settings.workerpoolregistry
+
+
+# ---- Settings ------------------------------------------------------------------------------------------------------
+
+@external
+@view
+def owner() -> address:
+    return settings.owner
+
+
+@external
+@view
+def teebroker() -> address:
+    return settings._broker()
+
+
+@external
+@view
+def callbackgas() -> uint256:
+    return settings._callback_gas()
+
+
+@external
+@view
+def viewCategory(_catid: uint256) -> types.Category:
+    return settings._category(_catid)
+
+
+@external
+@view
+def countCategory() -> uint256:
+    return settings.categories
+
+
+@external
+@view
+def domain() -> types.EIP712Domain:
+    return types.EIP712Domain(
+        name=orders.NAME, version=orders.VERSION, chainId=chain.id, verifyingContract=self
+    )
+
+
+@external
+@view
+def eip712domain_separator() -> bytes32:
+    return orders._separator(self)
+
+
+# ---- Constants -----------------------------------------------------------------------------------------------------
+
+@external
+@pure
+def contribution_deadline_ratio() -> uint256:
+    return types.CONTRIBUTION_DEADLINE_RATIO
+
+
+@external
+@pure
+def reveal_deadline_ratio() -> uint256:
+    return types.REVEAL_DEADLINE_RATIO
+
+
+@external
+@pure
+def final_deadline_ratio() -> uint256:
+    return types.FINAL_DEADLINE_RATIO
+
+
+@external
+@pure
+def workerpool_stake_ratio() -> uint256:
+    return types.WORKERPOOL_STAKE_RATIO
+
+
+@external
+@pure
+def kitty_ratio() -> uint256:
+    return types.KITTY_RATIO
+
+
+@external
+@pure
+def kitty_min() -> uint256:
+    return types.KITTY_MIN
+
+
+@external
+@pure
+def kitty_address() -> address:
+    return types.KITTY_ADDRESS
+
+
+@external
+@pure
+def groupmember_purpose() -> uint256:
+    return types.GROUPMEMBER_PURPOSE
+
+
+# ---- Legacy: the same reads, flat ----------------------------------------------------------------------------------
+
+@external
+@view
+def viewAccountABILegacy(account: address) -> (uint256, uint256):
+    return ledger._balance(account), ledger._frozen(account)
+
+
+@external
+@view
+def viewDealABILegacy_pt1(
+    _id: bytes32,
+) -> (address, address, uint256, address, address, uint256, address, address, uint256):
+    deal: types.Deal = self._deal(_id)
+    return (
+        deal.app.pointer, deal.app.owner, deal.app.price,
+        deal.dataset.pointer, deal.dataset.owner, deal.dataset.price,
+        deal.workerpool.pointer, deal.workerpool.owner, deal.workerpool.price,
+    )
+
+
+@external
+@view
+def viewDealABILegacy_pt2(_id: bytes32) -> (uint256, bytes32, address, address, address, String[types.PARAMS]):
+    deal: types.Deal = self._deal(_id)
+    return deal.trust, deal.tag, deal.requester, deal.beneficiary, deal.callback, deal.params
+
+
+@external
+@view
+def viewConfigABILegacy(_id: bytes32) -> (uint256, uint256, uint256, uint256, uint256, uint256):
+    deal: types.Deal = self._deal(_id)
+    return (
+        deal.category, deal.startTime, deal.botFirst, deal.botSize, deal.workerStake, deal.schedulerRewardRatio
+    )
+
+
+@external
+@view
+def viewTaskABILegacy(
+    _taskid: bytes32,
+) -> (
+    uint8, bytes32, uint256, uint256, uint256, uint256, uint256, bytes32, uint256, uint256,
+    DynArray[address, types.CONTRIBUTORS], Bytes[types.RESULT]
+):
+    task: types.Task = self._task(_taskid)
+    return (
+        task.status, task.dealid, task.idx, task.timeref, task.contributionDeadline, task.revealDeadline,
+        task.finalDeadline, task.consensusValue, task.revealCounter, task.winnerCounter, task.contributors,
+        task.results,
+    )
+
+
+@external
+@view
+def viewContributionABILegacy(_taskid: bytes32, _worker: address) -> (uint8, bytes32, bytes32, address):
+    entry: types.Contribution = self._contribution(_taskid, _worker)
+    return entry.status, entry.resultHash, entry.resultSeal, entry.enclaveChallenge
+
+
+@external
+@view
+def viewCategoryABILegacy(_catid: uint256) -> (String[types.LABEL], String[types.LABEL], uint256):
+    category: types.Category = settings._category(_catid)
+    return category.name, category.description, category.workClockTimeRef

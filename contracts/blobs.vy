@@ -1,0 +1,80 @@
+# pragma version 0.4.3
+"""
+@title Blobs: bytes kept as the code of a contract, for a third of the price of slots
+@license Apache-2.0
+@notice A blob lives at the CREATE2 address of its key, made by a constant creation code that asks its creator (this
+        hub, which answers from transient storage) for the bytes. So the address depends on the key alone and can be
+        computed without a slot, and the code is the bytes themselves.
+@dev A second CREATE2 onto the same key would burn all gas it was given: callers make sure that a key is new. Code
+     may not begin with 0xEF (EIP-3541): every format's first byte is below 0x80.
+"""
+import types
+
+# STATICCALL the creator with empty calldata, return what it returned.
+INITCODE: constant(Bytes[15]) = x"5f5f5f5f335afa503d5f5f3e3d5ff3"
+INITCODE_HASH: constant(bytes32) = keccak256(x"5f5f5f5f335afa503d5f5f3e3d5ff3")
+
+# Longest head: that of a deal.
+HEAD: constant(uint256) = 288
+
+# The blob in the making, in three parts so that nobody has to join them in memory. Filled only while it is created.
+head: transient(Bytes[HEAD])
+body: transient(Bytes[types.PARAMS])
+tail: transient(Bytes[types.RESULT])
+
+
+@internal
+@view
+def _at(key: bytes32) -> address:
+    """
+    @return Where the blob of a key is, or would be.
+    """
+    digest: bytes32 = keccak256(concat(x"ff", convert(self, bytes20), key, INITCODE_HASH))
+    return convert(convert(digest, uint256) & types.ADDRESS_MASK, address)
+
+
+@internal
+def _put(key: bytes32, head: Bytes[HEAD]) -> address:
+    """
+    @notice Keep `head`, then `self.body`, then `self.tail`, under a key that was never used.
+    @dev The caller fills body and tail, straight from its own memory.
+    """
+    self.head = head
+    place: address = raw_create(INITCODE, salt=key, revert_on_failure=False)
+    assert place != empty(address), "blobs: could not be kept"
+    self.head = b""
+    self.body = b""
+    self.tail = b""
+    return place
+
+
+@internal
+@view
+def _served() -> Bytes[HEAD + types.PARAMS + types.RESULT]:
+    """
+    @notice What the creation code is told.
+    """
+    assert len(self.head) != 0, "fallback-disabled"
+    return concat(self.head, self.body, self.tail)
+
+
+@internal
+@view
+def _from(place: address, offset: uint256) -> Bytes[types.PARAMS]:
+    """
+    @return The blob's bytes from `offset` on. For views: it reads word by word, then byte by byte.
+    """
+    size: uint256 = place.codesize
+    rest: Bytes[types.PARAMS] = b""
+    at: uint256 = offset
+    for i: uint256 in range(types.PARAMS // 32):
+        if at + 32 > size:
+            break
+        rest = convert(concat(rest, slice(place.code, at, 32)), Bytes[types.PARAMS])
+        at += 32
+    for i: uint256 in range(31):
+        if at == size:
+            break
+        rest = convert(concat(rest, slice(place.code, at, 1)), Bytes[types.PARAMS])
+        at += 1
+    return rest

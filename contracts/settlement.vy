@@ -1,0 +1,102 @@
+# pragma version 0.4.3
+"""
+@title Settlement: who gets what when a task ends
+@license Apache-2.0
+@notice P is the price of one task (app + dataset + workerpool), W the workerpool's part, S the scheduler's stake. The
+        order of payments is the official one, which is the order of events.
+"""
+import types
+import deals
+import ledger
+import tasks
+
+uses: ledger
+uses: tasks
+
+
+@internal
+@pure
+def _price(deal: deals.Terms) -> uint256:
+    return unsafe_add(unsafe_add(deal.app_price, deal.dataset_price), deal.workerpool_price)
+
+
+@internal
+@pure
+def _scheduler_stake(workerpool_price: uint256) -> uint256:
+    return workerpool_price * types.WORKERPOOL_STAKE_RATIO // 100
+
+
+@internal
+@pure
+def _worker_stake(deal: deals.Terms) -> uint256:
+    return deal.workerpool_price * deal.stake_ratio // 100
+
+
+@internal
+def _pay_resources(deal: deals.Terms, taskid: bytes32):
+    """
+    @notice What every success begins with: P from the sponsor, their prices to app and dataset, S back and a share of
+            the kitty to the scheduler. W remains to be shared.
+    """
+    ledger._seize(deal.sponsor, deal.app_price + deal.dataset_price + deal.workerpool_price, taskid)
+    if deal.app_price > 0:
+        ledger._reward(deal.app_owner, deal.app_price, taskid)
+    if deal.dataset_price > 0:
+        ledger._reward(deal.dataset_owner, deal.dataset_price, taskid)
+    ledger._unlock(deal.workerpool_owner, self._scheduler_stake(deal.workerpool_price))
+    ledger._tap_kitty(deal.workerpool_owner, taskid)
+
+
+@internal
+def _pay_worker(deal: deals.Terms, taskid: bytes32, worker: address):
+    """
+    @notice W, between one worker and its scheduler.
+    """
+    reward: uint256 = deal.workerpool_price * (100 - deal.scheduler_ratio) // 100
+    ledger._reward(worker, reward, taskid)
+    ledger._reward(deal.workerpool_owner, deal.workerpool_price - reward, taskid)
+
+
+@internal
+def _pay_workers(deal: deals.Terms, taskid: bytes32, count: uint256):
+    """
+    @notice W and the stakes of those who were wrong or silent, between the proved, by weight, and the scheduler.
+    """
+    stake: uint256 = self._worker_stake(deal)
+    marks: uint256 = tasks.marks[taskid]
+    entries: DynArray[uint256, types.CONTRIBUTORS] = []
+    weights: uint256 = 0
+    total: uint256 = deal.workerpool_price
+    for place: uint256 in range(count, bound=types.CONTRIBUTORS):
+        entry: tasks.Entry = tasks._read_contribution(taskid, place)
+        entries.append((entry.weight << 160) | convert(entry.worker, uint256))
+        if tasks._mark(marks, place) == tasks.PROVED:
+            weights += entry.weight
+        else:
+            total += stake
+    pot: uint256 = total * (100 - deal.scheduler_ratio) // 100
+    for place: uint256 in range(count, bound=types.CONTRIBUTORS):
+        worker: address = convert(entries[place] & types.ADDRESS_MASK, address)
+        if tasks._mark(marks, place) == tasks.PROVED:
+            reward: uint256 = pot * (entries[place] >> 160) // weights
+            total -= reward
+            ledger._unlock(worker, stake)
+            ledger._reward(worker, reward, taskid)
+            ledger._praise(worker, taskid)
+        else:
+            ledger._seize(worker, stake, taskid)
+            ledger._blame(worker, taskid)
+    ledger._reward(deal.workerpool_owner, total, taskid)
+
+
+@internal
+def _refund(deal: deals.Terms, taskid: bytes32, count: uint256):
+    """
+    @notice Failure: P back to the sponsor, S to the kitty, every worker's stake back.
+    """
+    ledger._unlock(deal.sponsor, deal.app_price + deal.dataset_price + deal.workerpool_price)
+    stake: uint256 = self._scheduler_stake(deal.workerpool_price)
+    ledger._seize(deal.workerpool_owner, stake, taskid)
+    ledger._feed_kitty(stake, taskid)
+    for place: uint256 in range(count, bound=types.CONTRIBUTORS):
+        ledger._unlock(tasks._read_contribution(taskid, place).worker, self._worker_stake(deal))
