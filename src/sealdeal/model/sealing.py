@@ -472,7 +472,7 @@ def decrypt_result(
 
 
 def is_encrypted_result(archive: bytes) -> bool:
-    """Whether a result archive says of itself that it is encrypted. Raises UnsafeArchive when it is no zip."""
+    """Whether a result archive says that it is encrypted. Raises UnsafeArchive when it is no zip."""
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as container:
             return _AES_ENTRY in container.namelist()

@@ -137,7 +137,7 @@ class SimulatedPlatform:
         ):
             raise InvalidInput(
                 f"expected 64 bytes of report data, registers {', '.join(names)} of 48 bytes, version 4, 5; "
-                f"got {len(report_data)} bytes, {[len(value) for value in values.values()]}, version {version}"
+                f"got {len(report_data)} bytes, {[len(v) for v in values.values()]}, version {version}"
             )
         header = struct.pack("<HHIHH", version, 2, 0x81, 0, 0) + _INTEL_QE_VENDOR + bytes(20)
         attributes = struct.pack("<Q", (1 << 28) | int(debug))  # SEPT_VE_DISABLE

@@ -1,0 +1,318 @@
+"""A node's tables, all owned, and encryption at rest: without the node's storage key a copy is useless."""
+
+from __future__ import annotations
+
+import json
+import secrets as randomness
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sealdeal.db import OWNED, AddressColumn, Bytes32, Database, Uint256, open_database, tables_of
+from sealdeal.model.errors import Conflict, IntegrityError, NotFound
+from sealdeal.model.evidence import canonical_json
+from sealdeal.model.sealing import SecretShares
+from sealdeal.model.types import Address, hexstr
+from sealdeal.sdk.sms import AttemptTaken, NonceRefused, TooManyAttempts
+
+MAX_ATTEMPTS = 3
+"""Attempts at one task that may get secrets and a grant."""
+
+tables = tables_of("sms")
+
+_secrets = sa.Table(
+    "sms_secrets",
+    tables,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("subject", AddressColumn, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("version", Uint256, nullable=False),
+    sa.Column("door", sa.Text, nullable=False),
+    sa.Column("document", sa.Text),  # JSON of SecretShares, for a share
+    sa.Column("signature", sa.LargeBinary, nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),  # nonce (12) ‖ AES-256-GCM
+    sa.Column("stored_at", sa.BigInteger, nullable=False),
+    info=OWNED,
+)
+_enclaves = sa.Table(
+    "sms_enclaves",
+    tables,
+    sa.Column("task", Bytes32, primary_key=True),
+    sa.Column(
+        "slot", sa.Integer, primary_key=True
+    ),  # 0 … MAX_ATTEMPTS - 1: the database itself enforces the limit
+    sa.Column("attempt", Uint256, nullable=False),
+    sa.Column("worker", AddressColumn, nullable=False),
+    sa.Column("enclave", AddressColumn, nullable=False),
+    sa.Column("hpke_key", Bytes32, nullable=False),
+    sa.UniqueConstraint("task", "attempt", name="sms_enclaves_attempt"),
+    sa.CheckConstraint(f"slot >= 0 AND slot < {MAX_ATTEMPTS}", name="sms_enclaves_slot"),
+    info=OWNED,
+)
+_nonces = sa.Table(
+    "sms_nonces",
+    tables,
+    sa.Column("id", Bytes32, primary_key=True),
+    sa.Column("expires", sa.BigInteger, nullable=False, index=True),
+    sa.Column("enclave", AddressColumn, nullable=False),
+    info=OWNED,
+)
+_audit = sa.Table(
+    "sms_audit",
+    tables,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("time", sa.BigInteger, nullable=False),
+    sa.Column("task", Bytes32, nullable=False, index=True),
+    sa.Column("deal", Bytes32, nullable=False),
+    sa.Column("app", AddressColumn, nullable=False),
+    sa.Column("app_checksum", Bytes32, nullable=False),
+    sa.Column("dataset", AddressColumn, nullable=False, index=True),
+    sa.Column("worker", AddressColumn, nullable=False),
+    sa.Column("attempt", Uint256, nullable=False),
+    sa.Column("enclave", AddressColumn, nullable=False),
+    sa.Column("platform", sa.Text, nullable=False),
+    sa.Column("measurement", sa.Text, nullable=False),  # JSON: register -> 0x hexadecimal
+    sa.Column("released", sa.Text, nullable=False),  # JSON: [[kind, name, version, door], …]
+    info=OWNED,
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Held:
+    """A secret as this node holds it."""
+
+    kind: str
+    subject: Address
+    name: str
+    version: int
+    door: str
+    document: SecretShares | None
+    """For a share."""
+    signature: bytes
+    """The owner's: of the document, or of the challenge for a whole value."""
+    value: bytes
+    """The share, or the whole secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """One line of the audit: what left for whom. Written in the transaction that lets it leave."""
+
+    time: int
+    """Unix time by the node's clock."""
+    task: bytes
+    deal: bytes
+    app: Address
+    app_checksum: bytes
+    dataset: Address
+    worker: Address
+    attempt: int
+    enclave: Address
+    platform: str
+    """Platform id of the evidence, 0x hexadecimal."""
+    measurement: dict[str, str]
+    """Register -> 0x hexadecimal."""
+    released: list[list[Any]]
+    """[kind, name, version, door] of each secret; empty when only a grant was given."""
+
+
+class SecretStore:
+    """Secrets, spent nonces, enclaves and the audit of one node."""
+
+    def __init__(self, database: Database, key: bytes) -> None:
+        """`key`: 32 bytes that encrypt the secrets."""
+        self._database, self._aead = database, AESGCM(key)
+
+    @classmethod
+    async def open(cls, url: str, key: bytes) -> SecretStore:
+        """Open and migrate. Raises IntegrityError when the database was written with another key."""
+        store = cls(await open_database(url, tables), key)
+        try:
+            async with store._database.read() as connection:
+                row = (await connection.execute(sa.select(_secrets).limit(1))).one_or_none()
+            if row is not None:
+                store._held(row)
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def add(self, held: Held, now: int) -> None:
+        """Keep a new secret. Raises Conflict when there is one under that name."""
+        async with self._database.write() as connection:
+            if await self._row(connection, held.kind, held.subject, held.name):
+                raise Conflict(
+                    f"this node holds a {held.kind} of {held.subject} already; it is never replaced"
+                )
+            await connection.execute(sa.insert(_secrets).values(self._columns(held, now)))
+
+    async def replace(self, held: Held, now: int) -> None:
+        """Replace a whole named secret by the next version. Raises NotFound when there is none."""
+        async with self._database.write() as connection:
+            row = await self._row(connection, held.kind, held.subject, held.name)
+            if row is None:
+                raise NotFound(
+                    f"this node holds no {held.kind} secret of that name of {held.subject}: add it"
+                )
+            next_one = Held(
+                held.kind,
+                held.subject,
+                held.name,
+                row.version + 1,
+                held.door,
+                None,
+                held.signature,
+                held.value,
+            )
+            await self._overwrite(connection, next_one, now)
+
+    async def put_share(self, held: Held, now: int) -> None:
+        """Keep a share: a new one, the same again, or a later version of one.
+
+        Raises Conflict when a whole secret is there (it was seen whole: a share would hide that), or a
+        document of the same or a later version.
+        """
+        async with self._database.write() as connection:
+            row = await self._row(connection, held.kind, held.subject, held.name)
+            if row is None:
+                await connection.execute(sa.insert(_secrets).values(self._columns(held, now)))
+                return
+            known = self._held(row)
+            if known.document is None:
+                raise Conflict(
+                    f"this node was given the whole {held.kind} of {held.subject} before "
+                    f"(door {known.door}): that can't be made t of n any more"
+                )
+            if known.document == held.document and known.value == held.value:
+                return
+            if held.version <= known.version:
+                raise Conflict(
+                    f"this node holds version {known.version} of the {held.kind} of {held.subject}, "
+                    f"got another of version {held.version}: split it again with a higher one"
+                )
+            await self._overwrite(connection, held, now)
+
+    async def find(self, kind: str, subject: Address, name: str) -> Held | None:
+        """What this node holds under a name."""
+        async with self._database.read() as connection:
+            row = await self._row(connection, kind, subject, name)
+        return None if row is None else self._held(row)
+
+    async def holds(self, kind: str, subject: Address, name: str) -> bool:
+        """Whether this node holds anything under a name."""
+        async with self._database.read() as connection:
+            return await self._row(connection, kind, subject, name) is not None
+
+    async def commit_release(self, line: Released, hpke_key: bytes, nonce: bytes, expires: int) -> None:
+        """Spend the nonce, bind the enclave to the attempt and write the audit: all, or nothing leaves.
+
+        The same enclave may come again with the same or another nonce. Raises NonceRefused when another
+        enclave spent it, AttemptTaken when the attempt has another enclave, TooManyAttempts.
+        """
+        async with self._database.write() as connection:
+            await connection.execute(sa.delete(_nonces).where(_nonces.c.expires < line.time))
+            query = sa.select(_nonces.c.enclave).where(_nonces.c.id == nonce)
+            spender = (await connection.execute(query)).scalar_one_or_none()
+            if spender is None:
+                spent = {"id": nonce, "expires": expires, "enclave": line.enclave}
+                await connection.execute(sa.insert(_nonces).values(spent))
+            elif spender != line.enclave:
+                raise NonceRefused("expected an unspent nonce, got one that another enclave has spent")
+            await self._bind(connection, line, hpke_key)
+            columns = {name: getattr(line, name) for name in Released.__dataclass_fields__}
+            columns["measurement"] = json.dumps(line.measurement, sort_keys=True)
+            columns["released"] = json.dumps(line.released)
+            await connection.execute(sa.insert(_audit).values(columns))
+
+    async def _bind(self, connection: AsyncConnection, line: Released, hpke_key: bytes) -> None:
+        query = sa.select(_enclaves).where(_enclaves.c.task == line.task).with_for_update()
+        rows = (await connection.execute(query)).all()
+        for row in rows:
+            if row.attempt == line.attempt:
+                if (row.worker, row.enclave, row.hpke_key) != (line.worker, line.enclave, hpke_key):
+                    raise AttemptTaken(
+                        f"attempt {line.attempt} at task {hexstr(line.task)} has enclave {row.enclave} of "
+                        f"worker {row.worker}: the pool must start another attempt"
+                    )
+                return
+        if len(rows) >= MAX_ATTEMPTS:
+            raise TooManyAttempts(
+                f"expected at most {MAX_ATTEMPTS} attempts at task {hexstr(line.task)}, got one more"
+            )
+        bound = {"task": line.task, "slot": len(rows), "attempt": line.attempt, "worker": line.worker}
+        try:
+            await connection.execute(
+                sa.insert(_enclaves).values({**bound, "enclave": line.enclave, "hpke_key": hpke_key})
+            )
+        except sa.exc.IntegrityError:  # on PostgreSQL, another request took the slot in this very moment
+            raise AttemptTaken(
+                f"another enclave is being bound to task {hexstr(line.task)}: try again"
+            ) from None
+
+    async def audit(self, task: bytes | None = None, dataset: Address | None = None) -> list[Released]:
+        """What left, oldest first; for one task or one dataset, or all."""
+        query = sa.select(_audit).order_by(_audit.c.id)
+        if task is not None:
+            query = query.where(_audit.c.task == task)
+        if dataset is not None:
+            query = query.where(_audit.c.dataset == dataset)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        lines = []
+        for row in rows:
+            columns = {name: row[name] for name in Released.__dataclass_fields__}
+            columns["measurement"] = json.loads(row["measurement"])
+            columns["released"] = json.loads(row["released"])
+            lines.append(Released(**columns))
+        return lines
+
+    async def _row(self, connection: AsyncConnection, kind: str, subject: Address, name: str) -> Any:
+        c = _secrets.c
+        query = sa.select(_secrets).where(c.kind == kind, c.subject == subject, c.name == name)
+        return (await connection.execute(query)).one_or_none()
+
+    async def _overwrite(self, connection: AsyncConnection, held: Held, now: int) -> None:
+        c = _secrets.c
+        where = (c.kind == held.kind, c.subject == held.subject, c.name == held.name)
+        await connection.execute(sa.update(_secrets).where(*where).values(self._columns(held, now)))
+
+    def _columns(self, held: Held, now: int) -> dict[str, Any]:
+        nonce = randomness.token_bytes(12)
+        return {
+            "kind": held.kind,
+            "subject": held.subject,
+            "name": held.name,
+            "version": held.version,
+            "door": held.door,
+            "document": canonical_json(held.document.to_json()).decode() if held.document else None,
+            "signature": held.signature,
+            "sealed": nonce + self._aead.encrypt(nonce, held.value, _context(held)),
+            "stored_at": now,
+        }
+
+    def _held(self, row: Any) -> Held:
+        document = SecretShares.from_json(json.loads(row.document)) if row.document else None
+        held = Held(row.kind, row.subject, row.name, row.version, row.door, document, row.signature, b"")
+        try:
+            value = self._aead.decrypt(row.sealed[:12], row.sealed[12:], _context(held))
+        except InvalidTag:
+            raise IntegrityError(
+                f"the {row.kind} of {row.subject} does not open: the storage key is not this database's, "
+                "or the row was altered"
+            ) from None
+        return Held(
+            held.kind, held.subject, held.name, held.version, held.door, document, held.signature, value
+        )
+
+
+def _context(held: Held) -> bytes:
+    """What a ciphertext belongs to: rows can't be exchanged, nor a door or a document be changed."""
+    document = hexstr(held.document.struct_hash()) if held.document else None
+    return canonical_json([held.kind, held.subject, held.name, held.version, held.door, document])
