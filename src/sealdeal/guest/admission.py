@@ -1,0 +1,264 @@
+"""How the guest earns its secrets: nonces, evidence, and what the SMS nodes release for them.
+
+No node is believed alone. One that lies, is silent or refuses is named, and the others go on; it ends when
+`threshold` of them have granted and every secret is recovered, or cannot be any more.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sealdeal.model.errors import InvalidInput, SealdealError, SecretRefused
+from sealdeal.model.evidence import Evidence, Manifest, report_data
+from sealdeal.model.keys import Key, Rng
+from sealdeal.model.release import Gathered, Release, gather
+from sealdeal.model.sealing import SealingKey, check_result_key
+from sealdeal.model.types import Address, hexstr, unhex
+
+from .failures import Failure
+from .hello import Hello
+from .stream import Call, Channel
+
+ANSWER_LIMIT: Final = 1 << 20
+"""Bytes of a node's answer."""
+PATIENCE: Final = 60.0
+"""Seconds to wait for nodes whose view of the chain is not yet deep enough."""
+_PAUSE: Final = 0.25
+_NOT_YET: Final = ("NotFinalYet", "RateLimited")
+_REFUSED: Final = "TEE_SESSION_GENERATION_SECURE_SESSION_GENERATION_FAILED"
+
+
+class NodeRefusal(SealdealError):
+    """A node answered with an error."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}" if code not in message else message)
+        self.said = code
+
+
+@dataclass(frozen=True, slots=True)
+class Nonce:
+    """What a node wants to see in the evidence, and the beneficiary's key as it knows it."""
+
+    nonce: bytes
+    result_key: str
+
+
+@dataclass(slots=True)
+class Admission:
+    """Everything the guest holds once it is admitted."""
+
+    manifest: Manifest
+    enclave: Key
+    """Signs the result; made here, known nowhere else."""
+    hpke: SealingKey
+    evidence: Evidence
+    nonces: dict[Address, bytes]
+    releases: dict[Address, Release]
+    gathered: Gathered
+
+    def proof(self) -> dict[str, Any]:
+        """The public half, for receipts: it shows to anyone what was attested and who vouched."""
+        return {
+            "manifest": self.manifest.to_json(),
+            "evidence": self.evidence.to_json(),
+            "hpkeKey": hexstr(self.hpke.public),
+            "enclave": self.enclave.address,
+            "nonces": {node: hexstr(nonce) for node, nonce in sorted(self.nonces.items())},
+            "grants": {
+                node: {"validUntil": release.valid_until, "signature": hexstr(release.grant)}
+                for node, release in sorted(self.releases.items())
+                if node not in self.gathered.blamed
+            },
+            "doors": {"/".join(filter(None, name)): door for name, door in self.gathered.doors.items()},
+            "blamed": self.gathered.blamed,
+        }
+
+
+@dataclass(slots=True)
+class Asking:
+    """The talk with all nodes: begun early, so that image and dataset arrive while they think."""
+
+    channel: Channel
+    hello: Hello
+    rng: Rng
+    refused: dict[Address, SealdealError] = field(default_factory=dict)
+    """Nodes that will not take part, and their words."""
+    _nonces: dict[Address, Call] = field(default_factory=dict)
+    _releases: dict[Address, Call] = field(default_factory=dict)
+    _taken: dict[Address, Nonce] = field(default_factory=dict)
+    _proven: tuple[Manifest, Key, SealingKey, Evidence] | None = None
+
+    def begin(self) -> None:
+        """Ask every node for a nonce."""
+        for node in self.hello.nodes:
+            self._nonces[node] = self._ask_nonce(node)
+
+    def prove(self) -> None:
+        """Take the nonces, get the evidence over them, and ask every node for its release.
+
+        Raises Failure when fewer than `threshold` nodes want to talk.
+        """
+        taken = self._taken = self._collect_nonces()
+        key = _agreed_key(taken, self.hello, self.refused)
+        manifest, enclave = self.hello.manifest(key), Key.generate(self.rng)
+        hpke = SealingKey.generate(self.rng)
+        bound = report_data(
+            manifest.hash(), hpke.public, enclave.address, [(node, n.nonce) for node, n in taken.items()]
+        )
+        answer = self.channel.call("quote", reportData=hexstr(bound))
+        try:
+            evidence = Evidence.from_json(answer.answer())
+        except SealdealError as error:
+            raise Failure("TEE_PREPARATION_FAILED", f"the platform gives no evidence: {error}") from None
+        self._proven = manifest, enclave, hpke, evidence
+        body = {
+            "assignment": self.hello.assignment.to_json(),
+            "signature": hexstr(self.hello.signature),
+            "manifest": manifest.to_json(),
+            "evidence": evidence.to_json(),
+            "hpkeKey": hexstr(hpke.public),
+            "enclave": enclave.address,
+            "nonces": [{"node": node, "nonce": hexstr(n.nonce)} for node, n in sorted(taken.items())],
+        }
+        for node in taken:
+            self._releases[node] = _post(self.channel, node, "/tee/releases", body)
+
+    def admission(self) -> Admission:
+        """Wait for the releases. Raises Failure when too few nodes release."""
+        assert self._proven is not None
+        manifest, enclave, hpke, evidence = self._proven
+        releases: dict[Address, Release] = {}
+        waiting = dict(self._releases)
+        lacking: SecretRefused | None = None
+        while waiting:
+            node, call = _first(self.channel, waiting)
+            del waiting[node]
+            try:
+                releases[node] = Release.from_json(_json_answer(call))
+                if releases[node].node != node:
+                    raise SecretRefused(f"node {node} answered as {releases[node].node}")
+            except SealdealError as refusal:
+                releases.pop(node, None)
+                self.refused[node] = refusal
+                continue
+            if len(releases) < manifest.threshold:
+                continue
+            try:
+                gathered = gather(manifest, hpke, enclave.address, releases.values())
+            except SecretRefused as too_little:
+                lacking = too_little
+                continue
+            missing = {name for release in releases.values() for name in release.missing}
+            if waiting and missing - set(gathered.secrets):
+                continue  # a node that has not answered yet may hold it
+            for call in waiting.values():
+                self.channel.abandon(call)
+            for other, reason in self.refused.items():
+                gathered.blamed.setdefault(other, str(reason))
+            nonces = {n: taken.nonce for n, taken in self._taken.items()}
+            return Admission(manifest, enclave, hpke, evidence, nonces, releases, gathered)
+        what = (
+            str(lacking) if lacking else f"{len(releases)} of the {manifest.threshold} needed nodes released"
+        )
+        cause = "PRE_COMPUTE_DATASET_KEY_MISSING" if lacking and "dataset" in what else _REFUSED
+        raise Failure(cause, what + self._why())
+
+    def _ask_nonce(self, node: Address) -> Call:
+        signed = {"assignment": self.hello.assignment.to_json(), "signature": hexstr(self.hello.signature)}
+        return _post(self.channel, node, "/tee/nonces", signed)
+
+    def _collect_nonces(self) -> dict[Address, Nonce]:
+        taken: dict[Address, Nonce] = {}
+        give_up = time.monotonic() + PATIENCE
+        while self._nonces:
+            later: list[Address] = []
+            for node, call in self._nonces.items():
+                try:
+                    taken[node] = _read_nonce(node, _json_answer(call))
+                except NodeRefusal as refusal:
+                    if refusal.said in _NOT_YET and time.monotonic() < give_up:
+                        later.append(node)
+                    else:
+                        self.refused[node] = refusal
+                except SealdealError as refusal:
+                    self.refused[node] = refusal
+            if later and len(taken) >= self.hello.threshold:
+                # Enough can go on; a node that lags behind the chain is not waited for.
+                self.refused |= dict.fromkeys(later, NodeRefusal("NotFinalYet", "lags behind the others"))
+                break
+            if later:
+                time.sleep(_PAUSE)
+            self._nonces = {node: self._ask_nonce(node) for node in later}
+        if len(taken) < self.hello.threshold:
+            codes = {r.said for r in self.refused.values() if isinstance(r, NodeRefusal)}
+            cause = (
+                "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING" if "BeneficiaryKeyMissing" in codes else _REFUSED
+            )
+            raise Failure(
+                cause, f"{len(taken)} of the {self.hello.threshold} needed nodes talk" + self._why()
+            )
+        return taken
+
+    def _why(self) -> str:
+        return "".join(f"; {node}: {refusal}" for node, refusal in sorted(self.refused.items()))
+
+
+def _agreed_key(taken: dict[Address, Nonce], hello: Hello, refused: dict[Address, SealdealError]) -> str:
+    """The beneficiary's key that `threshold` nodes name. Nodes that name another one are set aside."""
+    if not hello.deal.parsed_params.result_encryption:
+        return ""
+    key, votes = Counter(nonce.result_key for nonce in taken.values()).most_common(1)[0]
+    for node in [n for n, nonce in taken.items() if nonce.result_key != key]:
+        refused[node] = NodeRefusal("OtherKey", "names another key of the beneficiary than the others do")
+        del taken[node]
+    if votes < hello.threshold or not key:
+        raise Failure(
+            "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING",
+            f"the deal asks for an encrypted result, and no {hello.threshold} nodes name the same key of its "
+            f"beneficiary {hello.deal.beneficiary}: push it to the SMS first",
+        )
+    try:
+        check_result_key(key)
+    except InvalidInput as wrong:
+        raise Failure("POST_COMPUTE_MALFORMED_ENCRYPTION_PUBLIC_KEY", str(wrong)) from None
+    return key
+
+
+def _post(channel: Channel, node: Address, path: str, body: Mapping[str, Any]) -> Call:
+    content = json.dumps(body, separators=(",", ":")).encode()
+    headers = {"content-type": "application/json"}
+    return channel.call("http", [content], dest=f"sms:{node}", method="POST", path=path, headers=headers)
+
+
+def _json_answer(call: Call) -> dict[str, Any]:
+    """A node's JSON answer. Raises NodeRefusal, or what the channel raises."""
+    status = call.answer().get("status")
+    try:
+        value = json.loads(call.content(ANSWER_LIMIT))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise NodeRefusal("NoAnswer", f"expected a JSON object, got status {status} and something else")
+    if status != 200:
+        raise NodeRefusal(
+            str(value.get("error", status))[:100], str(value.get("message", "no reason given"))[:2000]
+        )
+    return value
+
+
+def _read_nonce(node: Address, said: dict[str, Any]) -> Nonce:
+    nonce, key = unhex(str(said.get("nonce"))), said.get("beneficiaryKey", "")
+    if said.get("node") != node or not 16 <= len(nonce) <= 256 or not isinstance(key, str) or len(key) > 8192:
+        raise InvalidInput(f"node {node}: expected its nonce, got something else")
+    return Nonce(nonce, key)
+
+
+def _first(channel: Channel, waiting: Mapping[Address, Call]) -> tuple[Address, Call]:
+    ended = channel.first_ended(list(waiting.values()))
+    return next((node, call) for node, call in waiting.items() if call is ended)

@@ -1,0 +1,191 @@
+"""Read what the app left in /iexec_out, trusting nothing of it: computed.json, the digest, the archive.
+
+The app has ended, so the tree stands still; but every entry may be a trap. Each is opened through its
+parent's descriptor without following links, and only plain files with one name count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from sealdeal.model.errors import InvalidInput
+from sealdeal.model.types import Bytes32, keccak, unhex
+
+from .failures import AppFault
+from .hello import Limits
+
+COMPUTED: Final = "computed.json"
+OUT: Final = "/iexec_out"
+MAX_NAME: Final = 31
+"""Characters of a result file's name (wire.md §5.4)."""
+MAX_DEPTH: Final = 16
+MAX_COMPUTED: Final = 1 << 20
+"""Bytes of computed.json; its callback data goes on chain, where far less fits."""
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_PIECE: Final = 1 << 20
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip can say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What computed.json said, and the digest of it."""
+
+    digest: Bytes32
+    callback: bytes | None
+    """Bytes of `callback-data`, when the app gave some."""
+
+
+class Outputs:
+    """The app's output folder. Raises AppFault, on opening, for anything but plain files within the limits."""
+
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        self._top = os.open(folder, _FOLDER)
+        self._limits = limits
+        self.files: dict[str, int] = {}
+        """Relative path -> bytes, sorted."""
+        try:
+            self._walk(self._top, "", 0)
+        except BaseException:
+            self.close()
+            raise
+        self.files = dict(sorted(self.files.items()))
+
+    def close(self) -> None:
+        os.close(self._top)
+
+    def _walk(self, folder: int, prefix: str, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise AppFault(
+                "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED", f"its output is nested deeper than {MAX_DEPTH} folders"
+            )
+        for name in os.listdir(folder):
+            try:
+                name.encode("utf-8")
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except UnicodeEncodeError:
+                raise AppFault(
+                    "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED", "an output's name is not UTF-8"
+                ) from None
+            if stat.S_ISDIR(status.st_mode):
+                os.chmod(name, 0o700, dir_fd=folder)  # it may have locked itself out
+                inner = os.open(name, _FOLDER, dir_fd=folder)
+                try:
+                    self._walk(inner, f"{prefix}{name}/", depth + 1)
+                finally:
+                    os.close(inner)
+                continue
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+                raise AppFault(
+                    "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED",
+                    "its output holds something else than plain files (a link, a FIFO, a socket)",
+                )
+            if len(name) > MAX_NAME:
+                raise AppFault(
+                    "POST_COMPUTE_TOO_LONG_RESULT_FILE_NAME",
+                    f"an output's name has {len(name)} characters; at most {MAX_NAME} are allowed",
+                )
+            self.files[prefix + name] = status.st_size
+            if (
+                len(self.files) > self._limits.output_files
+                or sum(self.files.values()) > self._limits.output_bytes
+            ):
+                raise AppFault(
+                    "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED",
+                    f"its output exceeds {self._limits.output_files} files or {self._limits.output_bytes} bytes",
+                )
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """The content of one of `files`."""
+        parts = path.split("/")
+        here = os.dup(self._top)
+        try:
+            for part in parts[:-1]:
+                inner = os.open(part, _FOLDER, dir_fd=here)
+                os.close(here)
+                here = inner
+            handle = os.open(parts[-1], _FILE, dir_fd=here)
+        finally:
+            os.close(here)
+        with open(handle, "rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+
+    def sha256(self, path: str) -> Bytes32:
+        digest = hashlib.sha256()
+        for piece in self.pieces(path):
+            digest.update(piece)
+        return digest.digest()
+
+    def computed(self) -> Computed:
+        """The digest by the rules of wire.md §5.3. Raises AppFault."""
+        said = self._read_computed()
+        if (text := said.get("callback-data")) is not None:
+            try:
+                data = unhex(text)
+            except InvalidInput:
+                raise _faulty("callback-data must be 0x and hexadecimal digits") from None
+            return Computed(keccak(data), data)
+        path = said.get("deterministic-output-path")
+        if not isinstance(path, str) or not (path == OUT or path.startswith(OUT + "/")):
+            raise _faulty(f"deterministic-output-path must name a file or folder in {OUT}")
+        parts = [p for p in path.removeprefix(OUT).split("/") if p not in ("", ".")]
+        inside = "/".join(parts)
+        if inside in self.files:
+            return Computed(self.sha256(inside), None)
+        prefix = f"{inside}/" if inside else ""
+        children = [f for f in self.files if f.startswith(prefix) and "/" not in f[len(prefix) :]]
+        if not children:
+            raise AppFault(
+                "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED",
+                f"its {COMPUTED} names an output that is not there, or a folder without files",
+            )
+        return Computed(keccak(b"".join(self.sha256(child) for child in sorted(children))), None)
+
+    def _read_computed(self) -> dict[str, Any]:
+        if COMPUTED not in self.files:
+            raise AppFault("POST_COMPUTE_COMPUTED_FILE_NOT_FOUND", f"it wrote no {OUT}/{COMPUTED}")
+        if self.files[COMPUTED] > MAX_COMPUTED:
+            raise _faulty(f"it may have at most {MAX_COMPUTED} bytes")
+        try:
+            said = json.loads(b"".join(self.pieces(COMPUTED)))
+        except (ValueError, RecursionError):
+            said = None
+        if not isinstance(said, dict):
+            raise _faulty("it must hold a JSON object")
+        return said
+
+    def archive(self, out: IO[bytes], extra: Mapping[str, bytes]) -> None:
+        """Zip everything into `out`, and `extra` where the app wrote no file of that name.
+
+        The same files give the same bytes.
+        """
+        own = ((path, self.pieces(path)) for path in self.files)
+        added = ((name, iter([data])) for name, data in sorted(extra.items()) if name not in self.files)
+        write_archive(out, (*own, *added))
+
+
+def write_archive(out: IO[bytes], files: Iterable[tuple[str, Iterable[bytes]]]) -> None:
+    """A deterministic zip."""
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, pieces in files:
+            info = zipfile.ZipInfo(path, _EPOCH)
+            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
+            with archive.open(info, "w", force_zip64=False) as entry:
+                for piece in pieces:
+                    entry.write(piece)
+
+
+def _faulty(what: str) -> AppFault:
+    return AppFault(
+        "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED", f"its {COMPUTED} is not as agreed: {what}"
+    )

@@ -1,0 +1,208 @@
+"""The outer sandbox: where a guest runs, cut off from everything but its stream to the worker.
+
+`Sandbox` is what every driver offers. The one here is bubblewrap: namespaces of its own for everything, the
+guest's release as a read-only root, a tmpfs of bounded size for its work, no network, no capability, never
+uid 0. It stands in for a TEE; it does not protect the guest from the machine that it runs on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import stat
+import sys
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from sealdeal.model.errors import Unavailable
+from sealdeal.sdk.guest_release import COMMAND, GuestRelease
+
+from . import cgroups
+from .cgroups import Bounds
+
+FIRST_UID: Final = 200_000
+"""Slot n of a worker that runs as root has its guest as uid 200000 + n: nobody's, and not each other's."""
+_POINTS: Final = ("/mnt", "/media", "/srv", "/opt")
+_LAUNCH: Final = Path(__file__).with_name("launch.py")
+_STDERR_LINES: Final = 40
+_GUEST_UID: Final = 65534
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a driver's isolation is worth on this machine."""
+
+    driver: str
+    missing: tuple[str, ...]
+    """Each bound that is not enforced here, with the reason."""
+
+
+class Guest(Protocol):
+    """A running guest."""
+
+    stdin: asyncio.StreamWriter
+    stdout: asyncio.StreamReader
+
+    async def wait(self) -> int:
+        """Its exit status, negative after a signal; its last words are in `complaint`."""
+
+    async def kill(self) -> None:
+        """Kill it with everything in it, and wait until it is gone. Harmless when it has ended."""
+
+    def out_of_memory(self) -> bool:
+        """Whether something in it was killed for want of memory."""
+
+    @property
+    def complaint(self) -> str:
+        """The end of what it, or its sandbox, wrote to standard error."""
+
+
+class Sandbox(Protocol):
+    """A driver: starts guests."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def start(self, slot: int) -> Guest:
+        """A guest in this slot, waiting for its HELLO. Raises Unavailable when it cannot be started."""
+
+    def sweep(self) -> int:
+        """Kill what an earlier worker process of this name left running; returns how many guests."""
+
+
+class BubblewrapSandbox:
+    """Guests in bubblewrap. `name` must be this worker's own on this machine: `sweep` goes by it."""
+
+    def __init__(self, release: GuestRelease, name: str, bounds: Bounds | None = None) -> None:
+        """Raises Unavailable when bubblewrap, or user namespaces, are missing."""
+        found = shutil.which("bwrap")
+        if found is None:
+            raise Unavailable("bubblewrap is missing: install it (apt install bubblewrap)")
+        self._bwrap, self._release, self._name = found, release, name
+        self._bounds = bounds or Bounds()
+        self._root = os.geteuid() == 0
+        lacking = cgroups.missing()
+        self._grouped = len(lacking) < 3
+        if not self._root:
+            lacking["user"] = "not started as root, so guests run as the worker's own user"
+        self.capabilities = Capabilities("bubblewrap", tuple(f"{k}: {v}" for k, v in lacking.items()))
+
+    def sweep(self) -> int:
+        left = cgroups.leftovers(f"{self._name}-") if self._grouped else []
+        for group in left:
+            group.remove()
+        return len(left)
+
+    async def start(self, slot: int) -> Guest:
+        uid = FIRST_UID + slot if self._root else None
+        hidden = uid is not None and not _reachable(self._release.rootfs)
+        point = next((p for p in _POINTS if Path(p).is_dir() and not Path(p).is_symlink()), None)
+        if hidden and point is None:
+            raise Unavailable(
+                f"the guest's files at {self._release.rootfs} can be read by root only, and none of "
+                f"{', '.join(_POINTS)} exists to show them elsewhere: use a cache folder that others may enter"
+            )
+        group = cgroups.Group(f"{self._name}-{slot}") if self._grouped else None
+        if group is not None:
+            group.make(self._bounds)
+        told = {
+            "cgroups": group.doors if group else [],
+            "uid": uid,
+            "root": str(self._release.rootfs.resolve()) if hidden else None,
+            "point": point,
+            "parent": os.getpid(),
+            "command": self._command(point if hidden and point else str(self._release.rootfs)),
+        }
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(_LAUNCH), json.dumps(told)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+                limit=4 << 20,
+            )
+        except BaseException:
+            if group is not None:
+                group.remove()
+            raise
+        return _BubblewrapGuest(process, group)
+
+    def _command(self, root: str) -> list[str]:
+        return [
+            *(
+                self._bwrap,
+                "--unshare-all",
+                "--unshare-user",
+                "--uid",
+                str(_GUEST_UID),
+                "--gid",
+                str(_GUEST_UID),
+            ),
+            *("--hostname", "guest", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
+            *("--ro-bind", root, "/", "--proc", "/proc", "--dev", "/dev"),
+            *("--size", str(1 << 20), "--perms", "0700", "--tmpfs", "/tmp"),
+            *("--size", str(self._bounds.work), "--perms", "0700", "--tmpfs", "/work"),
+            *("--setenv", "LC_ALL", "C.UTF-8", "--chdir", "/", "--", *COMMAND),
+        ]
+
+
+class _BubblewrapGuest:
+    def __init__(self, process: asyncio.subprocess.Process, group: cgroups.Group | None) -> None:
+        assert process.stdin is not None and process.stdout is not None
+        self.stdin, self.stdout = process.stdin, process.stdout
+        self._process, self._group = process, group
+        self._short_of_memory = False
+        self._lines: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._listening = asyncio.create_task(self._listen())
+        self._gone = False
+
+    async def _listen(self) -> None:
+        assert self._process.stderr is not None
+        with contextlib.suppress(ValueError):  # a line longer than the stream's limit
+            async for line in self._process.stderr:
+                self._lines.append(line[:500].decode(errors="replace").rstrip())
+
+    async def wait(self) -> int:
+        status = await self._process.wait()
+        await self._clear()
+        return status
+
+    async def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            # The sandbox's monitor: its child, the first process of the namespace, dies with it, and the
+            # kernel then kills the rest.
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+        await self._clear()
+
+    async def _clear(self) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        await asyncio.wait([self._listening], timeout=2)
+        self._listening.cancel()
+        if self._group is not None:
+            self._short_of_memory = self._group.out_of_memory()
+            await asyncio.to_thread(self._group.remove)
+
+    def out_of_memory(self) -> bool:
+        return self._short_of_memory or (self._group is not None and self._group.out_of_memory())
+
+    @property
+    def complaint(self) -> str:
+        return "\n".join(self._lines)
+
+
+def _reachable(folder: Path) -> bool:
+    """Whether everybody may enter this folder."""
+    everybody = stat.S_IXOTH | stat.S_IROTH
+    parents = folder.resolve().parents
+    enterable = all(parent.stat().st_mode & stat.S_IXOTH for parent in parents)
+    return enterable and folder.stat().st_mode & everybody == everybody
