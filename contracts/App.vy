@@ -1,10 +1,10 @@
 # pragma version 0.4.3
-# pragma optimize gas
 """
 @title App: an application in the AppRegistry
 @license Apache-2.0
 """
 import entry
+import types
 
 initializes: entry
 
@@ -13,20 +13,20 @@ exports: entry.__interface__
 
 
 # What people call it.
-m_appName: public(String[1024])
+m_appName: public(String[types.TEXT])
 
 # How it is packaged, such as "DOCKER".
-m_appType: public(String[1024])
+m_appType: public(String[types.TEXT])
 
 # Where its image lies.
-m_appMultiaddr: public(Bytes[2048])
+m_appMultiaddr: public(Bytes[types.BLOB])
 
 # sha256 of its image's OCI manifest: in a TEE deal, the app's measurement. An app with zero here gets no
 # secrets.
 m_appChecksum: public(bytes32)
 
 # What older TEE frameworks measure; opaque, may be empty.
-m_appMREnclave: public(Bytes[2048])
+m_appMREnclave: public(Bytes[types.BLOB])
 
 
 @deploy
@@ -36,11 +36,11 @@ def __init__():
 
 @external
 def initialize(
-    name: String[1024],
-    type: String[1024],
-    multiaddr: Bytes[2048],
+    name: String[types.TEXT],
+    type: String[types.TEXT],
+    multiaddr: Bytes[types.BLOB],
     checksum: bytes32,
-    mrenclave: Bytes[2048],
+    mrenclave: Bytes[types.BLOB],
 ):
     entry._only_registry()
     self.m_appName = name

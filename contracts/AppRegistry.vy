@@ -1,10 +1,10 @@
 # pragma version 0.4.3
-# pragma optimize gas
 """
 @title AppRegistry: the collection of applications
 @license Apache-2.0
 """
 import registry
+import types
 
 initializes: registry
 
@@ -27,11 +27,11 @@ def __init__(hub: address, app_code: Bytes[16384]):
 @external
 def createApp(
     owner: address,
-    name: String[registry.TEXT],
-    type: String[registry.TEXT],
-    multiaddr: Bytes[registry.BLOB],
+    name: String[types.TEXT],
+    type: String[types.TEXT],
+    multiaddr: Bytes[types.BLOB],
     checksum: bytes32,
-    mrenclave: Bytes[registry.BLOB],
+    mrenclave: Bytes[types.BLOB],
 ) -> address:
     return registry._create(owner, self._setup(name, type, multiaddr, checksum, mrenclave))
 
@@ -40,11 +40,11 @@ def createApp(
 @view
 def predictApp(
     owner: address,
-    name: String[registry.TEXT],
-    type: String[registry.TEXT],
-    multiaddr: Bytes[registry.BLOB],
+    name: String[types.TEXT],
+    type: String[types.TEXT],
+    multiaddr: Bytes[types.BLOB],
     checksum: bytes32,
-    mrenclave: Bytes[registry.BLOB],
+    mrenclave: Bytes[types.BLOB],
 ) -> address:
     return registry._predict(owner, self._setup(name, type, multiaddr, checksum, mrenclave))
 
@@ -52,11 +52,11 @@ def predictApp(
 @internal
 @pure
 def _setup(
-    name: String[registry.TEXT],
-    type: String[registry.TEXT],
-    multiaddr: Bytes[registry.BLOB],
+    name: String[types.TEXT],
+    type: String[types.TEXT],
+    multiaddr: Bytes[types.BLOB],
     checksum: bytes32,
-    mrenclave: Bytes[registry.BLOB],
+    mrenclave: Bytes[types.BLOB],
 ) -> Bytes[registry.SETUP]:
     return abi_encode(
         name,

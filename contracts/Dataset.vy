@@ -1,10 +1,10 @@
 # pragma version 0.4.3
-# pragma optimize gas
 """
 @title Dataset: a dataset in the DatasetRegistry
 @license Apache-2.0
 """
 import entry
+import types
 
 initializes: entry
 
@@ -13,10 +13,10 @@ exports: entry.__interface__
 
 
 # What people call it.
-m_datasetName: public(String[1024])
+m_datasetName: public(String[types.TEXT])
 
 # Where its encrypted bytes lie.
-m_datasetMultiaddr: public(Bytes[2048])
+m_datasetMultiaddr: public(Bytes[types.BLOB])
 
 # sha256 of its encrypted bytes.
 m_datasetChecksum: public(bytes32)
@@ -28,7 +28,7 @@ def __init__():
 
 
 @external
-def initialize(name: String[1024], multiaddr: Bytes[2048], checksum: bytes32):
+def initialize(name: String[types.TEXT], multiaddr: Bytes[types.BLOB], checksum: bytes32):
     entry._only_registry()
     self.m_datasetName = name
     self.m_datasetMultiaddr = multiaddr

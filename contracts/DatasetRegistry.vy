@@ -1,10 +1,10 @@
 # pragma version 0.4.3
-# pragma optimize gas
 """
 @title DatasetRegistry: the collection of datasets
 @license Apache-2.0
 """
 import registry
+import types
 
 initializes: registry
 
@@ -26,7 +26,7 @@ def __init__(hub: address, dataset_code: Bytes[16384]):
 
 @external
 def createDataset(
-    owner: address, name: String[registry.TEXT], multiaddr: Bytes[registry.BLOB], checksum: bytes32
+    owner: address, name: String[types.TEXT], multiaddr: Bytes[types.BLOB], checksum: bytes32
 ) -> address:
     return registry._create(owner, self._setup(name, multiaddr, checksum))
 
@@ -34,7 +34,7 @@ def createDataset(
 @external
 @view
 def predictDataset(
-    owner: address, name: String[registry.TEXT], multiaddr: Bytes[registry.BLOB], checksum: bytes32
+    owner: address, name: String[types.TEXT], multiaddr: Bytes[types.BLOB], checksum: bytes32
 ) -> address:
     return registry._predict(owner, self._setup(name, multiaddr, checksum))
 
@@ -42,6 +42,6 @@ def predictDataset(
 @internal
 @pure
 def _setup(
-    name: String[registry.TEXT], multiaddr: Bytes[registry.BLOB], checksum: bytes32
+    name: String[types.TEXT], multiaddr: Bytes[types.BLOB], checksum: bytes32
 ) -> Bytes[registry.SETUP]:
     return abi_encode(name, multiaddr, checksum, method_id=method_id("initialize(string,bytes,bytes32)"))

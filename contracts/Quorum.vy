@@ -1,5 +1,4 @@
 # pragma version 0.4.3
-# pragma optimize gas
 """
 @title Quorum: the hub's TEE broker, t of n SMS nodes
 @license Apache-2.0

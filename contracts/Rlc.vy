@@ -1,5 +1,4 @@
 # pragma version 0.4.3
-# pragma optimize gas
 """
 @title Rlc: the base token of a network that has no RLC of its own
 @license Apache-2.0

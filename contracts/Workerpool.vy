@@ -1,11 +1,11 @@
 # pragma version 0.4.3
-# pragma optimize gas
 """
 @title Workerpool: a workerpool in the WorkerpoolRegistry
 @license Apache-2.0
 @dev Its policies lie in the registry's record of it, beside its owner, because the hub mirrors that word.
 """
 import entry
+import types
 
 initializes: entry
 
@@ -26,7 +26,7 @@ event PolicyUpdate:
 
 
 # What the pool says about itself, and how people find its scheduler.
-m_workerpoolDescription: public(String[2048])
+m_workerpoolDescription: public(String[types.BLOB])
 
 
 @deploy
@@ -35,7 +35,7 @@ def __init__():
 
 
 @external
-def initialize(description: String[2048]):
+def initialize(description: String[types.BLOB]):
     entry._only_registry()
     self.m_workerpoolDescription = description
 

@@ -1,10 +1,10 @@
 # pragma version 0.4.3
-# pragma optimize gas
 """
 @title WorkerpoolRegistry: the collection of workerpools
 @license Apache-2.0
 """
 import registry
+import types
 
 initializes: registry
 
@@ -35,13 +35,13 @@ def __init__(hub: address, workerpool_code: Bytes[16384]):
 
 
 @external
-def createWorkerpool(owner: address, description: String[registry.BLOB]) -> address:
+def createWorkerpool(owner: address, description: String[types.BLOB]) -> address:
     return registry._create(owner, self._setup(description))
 
 
 @external
 @view
-def predictWorkerpool(owner: address, description: String[registry.BLOB]) -> address:
+def predictWorkerpool(owner: address, description: String[types.BLOB]) -> address:
     return registry._predict(owner, self._setup(description))
 
 
@@ -57,5 +57,5 @@ def setPolicy(stake_ratio: uint256, scheduler_ratio: uint256):
 
 @internal
 @pure
-def _setup(description: String[registry.BLOB]) -> Bytes[registry.SETUP]:
+def _setup(description: String[types.BLOB]) -> Bytes[registry.SETUP]:
     return abi_encode(description, method_id=method_id("initialize(string)"))

@@ -1,11 +1,12 @@
 # pragma version 0.4.3
-# pragma optimize gas
 """
 @title Entry: what App, Dataset and Workerpool share
 @license Apache-2.0
 @notice An entry is an ERC-1167 proxy, made and initialised by its registry in one transaction. It belongs to
         the holder of the ERC-721 token whose id is its address. There is no upgrade path.
 """
+import types
+
 
 interface Registry:
     def ownerOf(id: uint256) -> address: view
@@ -28,7 +29,7 @@ def owner() -> address:
 
 @external
 @view
-def setName(ens: address, reverse_name: String[1024]):
+def setName(ens: address, reverse_name: String[types.TEXT]):
     """
     @notice Always refused: it named an entry in ENS, which the protocol's chains do not have.
     """

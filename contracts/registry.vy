@@ -1,5 +1,4 @@
 # pragma version 0.4.3
-# pragma optimize gas
 """
 @title Registry: an ERC-721 collection whose tokens are entry contracts
 @license Apache-2.0
@@ -19,6 +18,8 @@
 
      32 bits hold any index: 2**32 creations would cost more than 10**15 gas.
 """
+import types
+
 
 interface Hub:
     def sync(entry: address, packed: uint256): nonpayable
@@ -47,13 +48,8 @@ event OwnershipTransferred:
     newOwner: indexed(address)
 
 
-# Longest texts (names, types), longest bytes (multiaddresses, measurements), in bytes. Longer ones are
-# refused by the ABI decoder, without data; the official contracts have no bound.
-TEXT: constant(uint256) = 1024
-BLOB: constant(uint256) = 2048
-
 # Longest calldata of an entry's `initialize`: an app's selector, five head words, two texts, two blobs.
-SETUP: constant(uint256) = 4 + 5 * 32 + 2 * (32 + TEXT) + 2 * (32 + BLOB)
+SETUP: constant(uint256) = 4 + 5 * 32 + 2 * (32 + types.TEXT) + 2 * (32 + types.BLOB)
 
 # Longest data of a safe transfer.
 DATA: constant(uint256) = 4096
@@ -192,7 +188,7 @@ def setBaseURI(base_uri: String[256]):
 
 @external
 @view
-def setName(ens: address, reverse_name: String[TEXT]):
+def setName(ens: address, reverse_name: String[types.TEXT]):
     """
     @notice Always refused: it named a registry in ENS, which the protocol's chains do not have.
     """
