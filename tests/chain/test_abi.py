@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from eth_abi import decode as oracle_decode
 from eth_abi import encode as oracle_encode
@@ -71,10 +73,8 @@ def test_data_cut_short_or_garbled_never_breaks_out(
     if raw:
         raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     cut = bytes(raw[: data.draw(st.integers(0, len(raw)))])
-    try:
+    with contextlib.suppress(BadAnswer):
         decode(kinds, cut)
-    except BadAnswer:
-        pass
 
 
 @pytest.mark.parametrize(

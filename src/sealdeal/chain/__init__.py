@@ -2,6 +2,7 @@
 
 from .abi import Event
 from .contract import Contract, artefact
+from .deploy import QuorumTerms, deploy
 from .errors import BlockGone, ChainUnreachable, KeystoreError, NotMined, Reverted, RpcError
 from .follow import Batch, Follower, RolledBack
 from .hub import Hub
@@ -26,6 +27,7 @@ __all__ = [
     "KeystoreError",
     "NotMined",
     "Quorum",
+    "QuorumTerms",
     "Receipt",
     "Reverted",
     "RolledBack",
@@ -34,4 +36,5 @@ __all__ = [
     "Sender",
     "Wallet",
     "artefact",
+    "deploy",
 ]

@@ -176,6 +176,12 @@ class Sender:
         call = _Call(contract.address, data, 0, gas, contract, function, known)
         return await (await self._submit(call, intent)).receipt()
 
+    async def next_nonce(self) -> int:
+        """The nonce that the next transaction gets, if nobody else sends in between."""
+        lane, _ = await self._ready()
+        async with lane.lock:
+            return await self._next_nonce(lane)
+
     async def recover(self) -> list[bytes]:
         """Send again what a crash may have left unsent; the hashes of all that is not mined yet.
 
@@ -298,7 +304,8 @@ class Sender:
         history = answers[0]
         base = int(history["baseFeePerGas"][-1], 16)
         tips = sorted(int(row[0], 16) for row in history.get("reward") or [] if row)
-        tip = max(tips[len(tips) // 2] if tips else 0, MIN_TIP)
+        # no two are alike: equal acts of two processes with one key must not merge into one transaction
+        tip = max(tips[len(tips) // 2] if tips else 0, 2 * MIN_TIP) - secrets.randbelow(MIN_TIP)
         fee = 2 * base + tip
         if self.max_fee is not None:
             fee, tip = min(fee, self.max_fee), min(tip, self.max_fee)
@@ -348,7 +355,7 @@ class Sender:
                         await self._bump(entry, call)
                     if used < entry.nonce:
                         await self._fill(lane, entry)
-                    if lost > 2 and await self._raw_receipt(entry.hashes) is None:
+                    if lost > 1 and await self._raw_receipt(entry.hashes) is None:
                         # the nonce went to another transaction: ours can never be mined, so a new one is safe
                         self._drop(entry)
                         again = await self._submit(call, entry.intent if entry.named else None)
