@@ -128,11 +128,10 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """One transaction: committed at the end, rolled back by an exception. Must not be nested."""
-        async with self._writer or nullcontext():
-            async with self.engine.connect() as connection:
-                await connection.execution_options(sealdeal_write=True)
-                async with connection.begin():
-                    yield connection
+        async with self._writer or nullcontext(), self.engine.connect() as connection:
+            await connection.execution_options(sealdeal_write=True)
+            async with connection.begin():
+                yield connection
 
     async def close(self) -> None:
         """Give back every connection."""
@@ -187,7 +186,7 @@ def _engine(url: str) -> AsyncEngine:
 
 
 def _on_connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # type: ignore[attr-defined]  # we say BEGIN: the driver forgets it for DDL
+    connection.isolation_level = None  # we say BEGIN: the driver forgets it for DDL
     cursor = connection.cursor()
     for pragma in (f"busy_timeout={_BUSY_MS}", "journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -195,7 +194,7 @@ def _on_connect(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
 
 
 def _on_begin(connection: sa.Connection) -> None:
-    # A deferred transaction that reads and then writes fails at once, without waiting, if another wrote between.
+    # A deferred transaction that reads, then writes, fails at once (no waiting) if another wrote in between.
     writes = connection.get_execution_options().get("sealdeal_write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

@@ -1,0 +1,222 @@
+"""The matcher: turns the book's best fills into deals.
+
+It wakes when an order is published or the index moves, looks at the requests that this may serve, the best
+paying first, then the oldest, and sends `matchOrders` for each one's best fill until it is served in full or
+nothing fits. The chain decides: an order that it refuses is set aside with the reason, for a time that
+doubles each time, and is looked at again earlier when something about it changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ..chain import Hub, NotMined, Reverted
+from ..model.deals import deal_id
+from ..model.errors import ChainError, Unavailable
+from ..model.orders import Kind, RequestOrder
+from ..model.types import Address, Block, format_rlc, hexstr, keccak
+from .book import Fill, Offer, best_fill
+from .index import Index, Moved
+from .lists import Lists
+from .store import MarketStore
+
+log = logging.getLogger("sealdeal.market")
+
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
+"""Seconds that an order is set aside, the first time and at most."""
+_ATTEMPTS = 100  # fills of one request in a row before the others have their turn
+
+_BLAMED = {0x2: Kind.APP, 0x3: Kind.DATASET, 0x4: Kind.WORKERPOOL, 0x5: Kind.REQUEST}
+"""High digit of a refusal's code (iExecV5-matchOrders-0x21 …) -> whose signature or registration failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Why an order is not used for now."""
+
+    reason: str
+    signer: Address
+    until: float
+    """On the monotonic clock."""
+
+
+Place = tuple[bytes, bytes]
+"""(order, request): where an order is set aside; the order twice when it is for every request."""
+
+
+class Engine:
+    """Matches with the wallet that `hub` sends from."""
+
+    def __init__(self, store: MarketStore, hub: Hub, index: Index) -> None:
+        self._store, self._lists = store, Lists(store)
+        self._hub, self._index = hub, index
+        self._fresh: set[bytes] = set()
+        self._all = True
+        self._woken = asyncio.Event()
+        self._aside: dict[Place, Aside] = {}
+        self._pauses: dict[Place, float] = {}
+        index.listeners.append(self._moved)
+
+    def consider(self, hashes: Iterable[bytes]) -> None:
+        """Look at these orders, and what they may serve, soon."""
+        self._fresh |= set(hashes)
+        self._woken.set()
+
+    def notes(self, request: bytes) -> dict[bytes, str]:
+        """Order -> why it is set aside, for this request or for all."""
+        return {
+            order: aside.reason for (order, asker), aside in self._aside.items() if asker in (order, request)
+        }
+
+    async def run(self) -> None:
+        """Match for ever; ends by cancellation only."""
+        while True:
+            try:
+                if self._index.cursor is None:
+                    await self._pause(1.0)
+                    continue
+                fresh, self._fresh = self._fresh, set()
+                everything, self._all = self._all, False
+                self._woken.clear()
+                fresh |= self._due()
+                waiting = (
+                    await self._lists.waiting(None if everything else fresh) if everything or fresh else []
+                )
+                for request in waiting:
+                    await self._serve(request)
+                await self._pause(self._next_due())
+            except (ChainError, Unavailable) as wrong:
+                log.warning("matching waits: %s", wrong)
+                self._all = True
+                await asyncio.sleep(FIRST_PAUSE)
+
+    async def _pause(self, seconds: float | None) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), seconds)
+
+    # --- one request
+
+    async def _serve(self, request_hash: bytes) -> None:
+        """Match one request until it is served or nothing fits."""
+        for _ in range(_ATTEMPTS):
+            block = await self._index.caught_up()
+            record = await self._store.order(request_hash, Kind.REQUEST)
+            if record is None or record.status != "open" or (request_hash, request_hash) in self._aside:
+                return
+            request: Offer[RequestOrder] = record.offer
+            found = await self._lists.candidates(request.order)
+            aside = [order for order, asker in self._aside if asker in (order, request_hash)]
+            fill = best_fill(request, found.without(aside))
+            if fill is None:
+                return
+            if await self._can_pay(fill, block):
+                await self._send(fill)
+        self.consider([request_hash])
+
+    async def _can_pay(self, fill: Fill, block: Block) -> bool:
+        """Whether both escrow accounts cover the deal; sets the one aside that does not."""
+        payer, owner = fill.request.signer, fill.workerpool.signer
+        have, staked = (
+            (await self._hub.account(payer, block)).stake,
+            (await self._hub.account(owner, block)).stake,
+        )
+        asked, lock = fill.terms.payer_lock, fill.terms.scheduler_lock
+        if have < asked:
+            self._set_aside(
+                fill.request,
+                f"the requester has {format_rlc(have)} in escrow, the deal locks {format_rlc(asked)}",
+            )
+            return False
+        if staked < lock:
+            self._set_aside(
+                fill.workerpool,
+                f"the workerpool's owner has {format_rlc(staked)} in escrow, a deal locks {format_rlc(lock)}",
+                fill.request,
+            )
+            return False
+        return True
+
+    async def _send(self, fill: Fill) -> None:
+        request = fill.request
+        first = request.order.volume - request.remaining
+        try:
+            dealid, receipt = await self._hub.match_orders(
+                fill.app.signed,
+                fill.dataset.signed if fill.dataset else None,
+                fill.workerpool.signed,
+                request.signed,
+                intent=keccak(b"match" + deal_id(request.hash, first)),
+            )
+        except Reverted as refused:
+            self._blame(fill, refused)
+            return
+        except NotMined as late:
+            self._set_aside(request, str(late))
+            return
+        log.info("deal %s: %d tasks, block %d", hexstr(dealid), fill.terms.volume, receipt.block.number)
+        self._forget(*(offer.hash for offer in (fill.app, fill.dataset, fill.workerpool, request) if offer))
+        with suppress(Unavailable):  # a slow index: the next look reads the chain's refusal instead
+            await self._index.reached(receipt.block)
+
+    def _blame(self, fill: Fill, refused: Reverted) -> None:
+        """Set aside the order that the contract refused; for this request alone when it did not say which."""
+        reason = refused.reason or ""
+        head, _, code = reason.partition("matchOrders-0x")
+        kind = _BLAMED.get(int(code[:1], 16)) if head and code else None
+        offers = {
+            Kind.APP: fill.app,
+            Kind.DATASET: fill.dataset,
+            Kind.WORKERPOOL: fill.workerpool,
+            Kind.REQUEST: fill.request,
+        }
+        offer = offers.get(kind) if kind else None
+        if offer is not None:
+            self._set_aside(offer, str(refused))
+        else:
+            self._set_aside(fill.workerpool, str(refused), fill.request)
+
+    # --- set aside
+
+    def _set_aside(self, offer: Offer[Any], reason: str, request: Offer[RequestOrder] | None = None) -> None:
+        place = (offer.hash, request.hash if request else offer.hash)
+        pause = self._pauses[place] = min(2 * self._pauses.get(place, FIRST_PAUSE / 2), LONGEST_PAUSE)
+        self._aside[place] = Aside(reason, offer.signer, time.monotonic() + pause)
+        log.info("order %s is set aside for %.0f s: %s", hexstr(offer.hash), pause, reason)
+
+    def _due(self) -> set[bytes]:
+        """Orders whose time aside is over, to be looked at again."""
+        now = time.monotonic()
+        places = [place for place, aside in self._aside.items() if aside.until <= now]
+        for place in places:
+            del self._aside[place]
+        return {request for _, request in places}
+
+    def _next_due(self) -> float | None:
+        """Seconds until the next order's time aside is over."""
+        if not self._aside:
+            return None
+        return max(0.0, min(aside.until for aside in self._aside.values()) - time.monotonic())
+
+    def _moved(self, moved: Moved) -> None:
+        """What was set aside may work now if the order changed or its signer got money."""
+        places = [
+            place
+            for place, aside in self._aside.items()
+            if not moved.changed.isdisjoint(place) or aside.signer in moved.credited
+        ]
+        for place in places:
+            del self._aside[place]
+            self._pauses.pop(place, None)
+        self.consider({*moved.changed, *(request for _, request in places)})
+
+    def _forget(self, *hashes: bytes) -> None:
+        """A match worked: what these orders failed at before is no longer held against them."""
+        gone = frozenset(hashes)
+        for place in [place for place in self._pauses if place[0] in gone]:
+            del self._pauses[place]

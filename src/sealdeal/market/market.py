@@ -1,0 +1,235 @@
+"""The market: who may publish what (wire.md §1.2, §1.4, §1.5), with its index and its engine.
+
+The chain's facts that a publication is judged by are read at the block that the index shows, and the order
+enters the book only if the index is still there: so no event can slip between the judgement and the book.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import string
+import time
+from typing import Any
+
+from ..chain import Hub, Reverted
+from ..model.errors import BadSignature, Forbidden, InvalidInput, NotFound, Unavailable
+from ..model.keys import Rng, recover_digest
+from ..model.orders import TEE, Kind, RequestOrder, Signed, WorkerpoolOrder, owner_field, tag_bits
+from ..model.types import ZERO, Address, Block, address, bytes32, format_rlc, hexstr, unhex
+from ..sdk.market import challenge_document, challenge_hash
+from .book import Explanation, explain, stake_needed
+from .engine import Engine
+from .index import Index
+from .lists import Lists
+from .store import MarketStore, Overtaken, Publication, Record
+
+MAX_OPEN_ORDERS = 50
+"""Open orders of one kind that a wallet may have (the official market's MAX_OPEN_ORDERS_PER_WALLET)."""
+CHALLENGE_LIFE = 600
+"""Seconds for which a challenge can be answered."""
+_TRIES = 20  # a publication that the index overtakes is judged again, at the block it shows then
+_ALPHANUMERIC = string.ascii_letters + string.digits
+
+
+class Market:
+    """One network's marketplace. Made by `open`; `run` keeps it at the head of the chain and matching."""
+
+    def __init__(
+        self,
+        store: MarketStore,
+        hub: Hub,
+        chain_id: int,
+        *,
+        matching: bool = True,
+        origin: int = 0,
+        interval: float = 0.2,
+        max_open_orders: int = MAX_OPEN_ORDERS,
+        rng: Rng = secrets.token_bytes,
+    ) -> None:
+        self.store, self.lists = store, Lists(store)
+        self.hub, self.chain_id = hub, chain_id
+        self.index = Index(store, hub, origin=origin, interval=interval)
+        self.engine = Engine(store, hub, self.index) if matching else None
+        self.max_open_orders, self._rng = max_open_orders, rng
+
+    @classmethod
+    async def open(cls, database: str, hub: Hub, **options: Any) -> Market:
+        """Open the market of `hub`, kept in `database` (a URL, see db.open_database).
+
+        `matching`: match with the hub's sender (True), or only keep the book. `origin`: a block before the
+        hub's first event. `interval`: seconds between looks at the chain. `max_open_orders`: of one kind
+        and wallet.
+        """
+        chain_id = await hub.rpc.chain_id()
+        if options.get("matching", True):
+            _ = hub.sender  # raises InvalidInput now rather than at the first match
+        return cls(await MarketStore.open(database), hub, chain_id, **options)
+
+    async def run(self) -> None:
+        """Index and match until cancelled."""
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(self.index.run())
+            if self.engine:
+                parts.create_task(self.engine.run())
+
+    async def close(self) -> None:
+        await self.store.close()
+
+    # --- who asks
+
+    async def challenge(self, account: Address) -> dict[str, Any]:
+        """A fresh challenge for this account, as the typed data that its wallet signs."""
+        noise = "".join(_ALPHANUMERIC[byte % len(_ALPHANUMERIC)] for byte in self._rng(32))
+        text = f"Sign this message to log into iExec Gateway: {noise}"
+        now = _now()
+        forget = now - CHALLENGE_LIFE * 1000
+        await self.store.add_challenge(challenge_hash(self.chain_id, text), account, now, forget)
+        return challenge_document(self.chain_id, text)
+
+    async def authorized(self, header: str | None) -> Address:
+        """Who answered a challenge, which is then spent. Raises Forbidden, not saying what was wrong."""
+        try:
+            hash, signature, claimed = (header or "").split("_")
+            digest, account = bytes32(hash), address(claimed)
+            genuine = account != ZERO and recover_digest(digest, unhex(signature)) == account
+        except (ValueError, InvalidInput, BadSignature):
+            genuine = False
+        if genuine:
+            genuine = await self.store.spend_challenge(digest, account, _now() - CHALLENGE_LIFE * 1000)
+        if not genuine:
+            raise Forbidden("invalid authorization")
+        return account
+
+    # --- publish
+
+    async def publish(
+        self, kind: Kind, signed: Signed[Any], by: Address, *, standing: bool = False
+    ) -> Record:
+        """Put a signed order into the book, or raise Forbidden with the first rule that it breaks."""
+        standing = standing and kind is Kind.REQUEST
+        hash = signed.hash(await self.hub.domain())
+        for _ in range(_TRIES):
+            block = await self.index.caught_up()
+            present = await self.store.order(hash)
+            if present is not None and present.status != "dead":
+                raise Forbidden("order already published")
+            remaining = await self._judge(kind, signed, hash, by, block, standing)
+            new = Publication(hash, kind, signed, by, _now(), remaining, standing, block)
+            try:
+                record = await self.store.publish(new, self.max_open_orders)
+            except Overtaken:
+                continue
+            if record is None:
+                raise self._too_many(kind, by)
+            if self.engine:
+                self.engine.consider([hash])
+            return record
+        raise Unavailable("the chain moves faster than this order can be checked; try again")
+
+    def _too_many(self, kind: Kind, signer: Address) -> Forbidden:
+        most = self.max_open_orders
+        return Forbidden(f"maximum of {most} published open {kind}order has been reached for wallet {signer}")
+
+    async def _judge(
+        self, kind: Kind, signed: Signed[Any], hash: bytes, by: Address, block: Block, standing: bool
+    ) -> int:
+        """The rules of wire.md §1.4 from step 2 on, in its order and words; the tasks left in the order."""
+        order, hub = signed.order, self.hub
+        signer = await self._owner(kind, owner_field(order), block)
+        if signer != by:
+            raise Forbidden(f"only order signer {signer} can publish an order")
+        if not await self._is_signed(signer, hash, signed.sign, block):
+            raise Forbidden("invalid sign")
+        if await self.store.open_count(kind, signer) >= self.max_open_orders:
+            raise self._too_many(kind, signer)
+        remaining = int(order.volume) - await hub.consumed(hash, block)
+        if remaining <= 0:
+            raise Forbidden("order already consumed")
+        needed = stake_needed(order, remaining)
+        if needed and (await hub.account(signer, block)).stake < needed:
+            if isinstance(order, WorkerpoolOrder):
+                raise Forbidden("workerpool owner's stake is too low to cover required workerpool lock")
+            raise Forbidden(
+                "requester stake is too low to cover requestorder payment, "
+                f"minimum stake required is {needed} nRLC"
+            )
+        if isinstance(order, RequestOrder) and not standing:
+            await self._offers_exist(order)
+        return remaining
+
+    async def _owner(self, kind: Kind, asset: Address, block: Block) -> Address:
+        if kind is Kind.REQUEST:
+            return asset
+        if not await self.hub.is_registered(kind, asset, block):
+            raise Forbidden("Resource not deployed")
+        return await self.hub.owner_of(asset, block)
+
+    async def _is_signed(self, signer: Address, hash: bytes, sign: bytes, block: Block) -> bool:
+        if not sign:
+            return await self.hub.presigned(hash, block) == signer != ZERO
+        try:
+            return await self.hub.verify_signature(signer, hash, sign, block)
+        except Reverted:  # a signature of odd length
+            return False
+
+    async def _offers_exist(self, order: RequestOrder) -> None:
+        """Whether a request's app and dataset are on offer, within its prices."""
+        best = await self.store.best_price(Kind.APP, order)
+        if best is None:
+            tee = "tee enabled " if tag_bits(order.tag) & TEE else ""
+            raise Forbidden(f"No {tee}apporder published for app {order.app}")
+        if best > order.appmaxprice:
+            raise Forbidden(f"appmaxprice for app {order.app} is too low, actual best price is {best} nRLC")
+        if order.dataset == ZERO:
+            return
+        best = await self.store.best_price(Kind.DATASET, order)
+        if best is None:
+            raise Forbidden(f"No datasetorder published for dataset {order.dataset}")
+        if best > order.datasetmaxprice:
+            raise Forbidden(
+                f"datasetmaxprice for dataset {order.dataset} is too low, actual best price is {best} nRLC"
+            )
+
+    async def unpublish(
+        self,
+        kind: Kind,
+        by: Address,
+        *,
+        hash: bytes | None = None,
+        asset: Address | None = None,
+        last: bool = False,
+    ) -> list[bytes]:
+        """Delete open orders of `by`: one by hash, or all (or the last) of an asset.
+
+        Raises Forbidden when there is none.
+        """
+        gone, _ = await self.store.unpublish(kind, by, hash=hash, asset=asset, last=last)
+        if not gone and hash is not None:
+            raise Forbidden(f"{kind}order with orderHash {hexstr(hash)} is not published")
+        if not gone:
+            field = "requester" if kind is Kind.REQUEST else kind
+            raise Forbidden(f"no open {kind}order published by signer {by} for {field} {asset}")
+        return gone
+
+    # --- why
+
+    async def why(self, hash: bytes) -> tuple[Record, Explanation]:
+        """A published request, and what keeps it from being matched. Raises NotFound."""
+        block = await self.index.caught_up()
+        record = await self.store.order(hash, Kind.REQUEST)
+        if record is None:
+            raise NotFound("requestorder not found")
+        order: RequestOrder = record.signed.order
+        notes = self.engine.notes(hash) if self.engine else {}
+        stake = (await self.hub.account(record.signer, block)).stake
+        if stake < (needed := stake_needed(order, 1)):
+            notes[hash] = (
+                f"the requester has {format_rlc(stake)} in escrow, one task may cost {format_rlc(needed)}"
+            )
+        found = await self.lists.neighbours(order)
+        return record, explain(record.offer, found, notes)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
