@@ -198,7 +198,7 @@ class SmsClient(Client):
     async def push(
         self, kind: str, owner: Key, subject: Address, name: str, value: str, *, update: bool = False
     ) -> None:
-        """Give this one node a whole secret, which it can read (door `single`). `update`: replace a named one.
+        """Give this one node a whole secret, which it can read (door `single`). `update` replaces one.
 
         Raises Unauthorized unless `owner` owns `subject`, TooLarge over 4096 bytes, Conflict if it is there.
         """

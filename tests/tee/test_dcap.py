@@ -1,0 +1,210 @@
+"""The DCAP verifier, on quotes of the simulated platform and on real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealdeal.model.evidence import (
+    DCAP,
+    CollateralExpired,
+    DebugEnabled,
+    Evidence,
+    EvidenceRefused,
+    NotAuthentic,
+    TcbStatusIn,
+    TrustClass,
+    UnknownKind,
+    WrongTcb,
+)
+from sealdeal.tee import DcapVerifier, SimulatedPlatform, verify
+
+NOW = 1_790_000_000
+RELEASE, CHECKSUM, BOUND = b"\x11" * 32, b"\x22" * 32, b"\x33" * 64
+DAY = 86_400
+
+PLATFORM = SimulatedPlatform.generate(NOW)
+VERIFIER = DcapVerifier(PLATFORM.root_der)
+REGISTERS = PLATFORM.measure(RELEASE, CHECKSUM)
+GOOD = PLATFORM.evidence(BOUND, REGISTERS, NOW)
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_simulated_quote_verifies_under_its_root(version: int) -> None:
+    evidence = dataclasses.replace(GOOD, quote=PLATFORM.quote(BOUND, REGISTERS, version=version))
+    claims = VERIFIER.verify(evidence, NOW)
+    assert (claims.tee, claims.trust, claims.debug) == ("tdx", TrustClass.SIMULATED, False)
+    assert (claims.report_data, claims.platform_id) == (BOUND, PLATFORM.ppid)
+    assert {name: claims.registers[name] for name in REGISTERS} == REGISTERS
+    assert claims.tcb_status == "UpToDate" and claims.tcb_eval == 17
+    assert NOW < claims.valid_until <= NOW + 30 * DAY
+
+
+def test_another_root_refuses() -> None:
+    other = SimulatedPlatform.generate(NOW)
+    for verifier in (DcapVerifier(), DcapVerifier(other.root_der)):
+        with pytest.raises(NotAuthentic, match="expected an Intel quote signed under"):
+            verifier.verify(GOOD, NOW)
+    mixed = Evidence(DCAP, GOOD.quote, other.collateral(NOW))
+    for verifier in (VERIFIER, DcapVerifier(other.root_der)):
+        with pytest.raises(NotAuthentic):
+            verifier.verify(mixed, NOW)
+
+
+def test_debug_is_refused() -> None:
+    quote = PLATFORM.quote(BOUND, REGISTERS, debug=True)
+    with pytest.raises(DebugEnabled):
+        VERIFIER.verify(dataclasses.replace(GOOD, quote=quote), NOW)
+
+
+def test_a_revoked_platform_is_refused() -> None:
+    with pytest.raises(NotAuthentic):
+        VERIFIER.verify(dataclasses.replace(GOOD, collateral=PLATFORM.collateral(NOW, revoke_pck=True)), NOW)
+
+
+@pytest.mark.parametrize("now", [NOW + 31 * DAY, NOW - DAY, 0])
+def test_collateral_counts_in_its_time_only(now: int) -> None:
+    with pytest.raises(CollateralExpired, match=f"expected collateral valid at {now}"):
+        VERIFIER.verify(GOOD, now)
+
+
+@pytest.mark.parametrize("now", [-1, 2**70])
+def test_impossible_times_are_refused(now: int) -> None:
+    with pytest.raises(EvidenceRefused):
+        VERIFIER.verify(GOOD, now)
+
+
+def test_a_clock_a_little_behind_is_fine() -> None:
+    VERIFIER.verify(GOOD, NOW - 600)
+
+
+@pytest.mark.parametrize("status", ["OutOfDate", "SWHardeningNeeded", "ConfigurationNeeded"])
+def test_the_tcb_status_is_told_and_judged_by_policy(status: str) -> None:
+    evidence = dataclasses.replace(GOOD, collateral=PLATFORM.collateral(NOW, tcb_status=status))
+    claims = VERIFIER.verify(evidence, NOW)
+    assert (claims.tcb_status, claims.advisories) == (status, ("SIMULATED-SA-00001",))
+    with pytest.raises(WrongTcb, match=f"got {status}"):
+        TcbStatusIn(frozenset({"UpToDate"})).check(claims, NOW)
+
+
+@pytest.mark.parametrize("name", ["tcb_info", "qe_identity"])
+def test_edited_collateral_is_refused(name: str) -> None:
+    members = json.loads(GOOD.collateral or b"")
+    members[name] = members[name].replace('"tcbEvaluationDataNumber":17', '"tcbEvaluationDataNumber":99')
+    with pytest.raises(NotAuthentic):
+        VERIFIER.verify(dataclasses.replace(GOOD, collateral=json.dumps(members).encode()), NOW)
+
+
+@pytest.mark.parametrize("collateral", [None, b"", b"{}", b"[]", b"\xff", b"null", b"x" * (1 << 20)])
+def test_collateral_must_be_there_and_sound(collateral: bytes | None) -> None:
+    with pytest.raises(NotAuthentic):
+        VERIFIER.verify(dataclasses.replace(GOOD, collateral=collateral), NOW)
+
+
+@given(st.integers(0, len(GOOD.quote) - 1), st.integers(1, 255))
+def test_a_changed_byte_changes_no_claim_that_counts(position: int, flip: int) -> None:
+    """Quotes are malleable, so some changes verify; what we read from them must then be the same."""
+    quote = bytearray(GOOD.quote)
+    quote[position] ^= flip
+    try:
+        claims = VERIFIER.verify(dataclasses.replace(GOOD, quote=bytes(quote)), NOW)
+    except EvidenceRefused:
+        return
+    assert claims == VERIFIER.verify(GOOD, NOW)
+
+
+@given(st.integers(0, len(GOOD.quote) - 1))
+def test_a_cut_quote_is_refused(length: int) -> None:
+    with pytest.raises(NotAuthentic):
+        VERIFIER.verify(dataclasses.replace(GOOD, quote=GOOD.quote[:length]), NOW)
+
+
+@given(st.binary(max_size=2000))
+def test_noise_is_refused(noise: bytes) -> None:
+    with pytest.raises(NotAuthentic):
+        VERIFIER.verify(dataclasses.replace(GOOD, quote=noise), NOW)
+
+
+def test_every_signed_byte_counts() -> None:
+    """Header and body (632 bytes) are signed: no flip there verifies."""
+    for position in range(0, 632):
+        quote = bytearray(GOOD.quote)
+        quote[position] ^= 1
+        with pytest.raises(EvidenceRefused):
+            VERIFIER.verify(dataclasses.replace(GOOD, quote=bytes(quote)), NOW)
+
+
+def test_evidence_of_another_kind_is_refused_by_name() -> None:
+    foreign = Evidence("snp", GOOD.quote, GOOD.collateral)
+    with pytest.raises(UnknownKind, match="expected evidence of kind dcap, got 'snp'"):
+        VERIFIER.verify(foreign, NOW)
+    with pytest.raises(UnknownKind, match=r"a verifier \(dcap\), got 'snp'"):
+        verify([VERIFIER], foreign, NOW)
+    with pytest.raises(UnknownKind, match=r"a verifier \(none\)"):
+        verify([], GOOD, NOW)
+
+
+def test_the_root_that_signed_decides_among_several() -> None:
+    assert verify([DcapVerifier(), VERIFIER], GOOD, NOW).trust is TrustClass.SIMULATED
+    assert verify([VERIFIER, DcapVerifier()], GOOD, NOW).trust is TrustClass.SIMULATED
+    with pytest.raises(NotAuthentic):
+        verify([DcapVerifier()], GOOD, NOW)
+
+
+# --- real evidence --------------------------------------------------------------------------------
+
+VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "intel"
+REAL = pytest.mark.skipif(
+    not (VECTORS / "tdx_quote").exists(), reason="Intel's sample quotes are not in ../shared/vectors/intel"
+)
+
+
+def real(name: str) -> Evidence:
+    return Evidence(DCAP, (VECTORS / name).read_bytes(), (VECTORS / f"{name}_collateral.json").read_bytes())
+
+
+def at(text: str) -> int:
+    return int(dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC).timestamp())
+
+
+@REAL
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tdx_quote", {"tee": "tdx", "tcb_status": "UpToDate"}),
+        ("sgx_quote", {"tee": "sgx", "tcb_status": "ConfigurationAndSWHardeningNeeded"}),
+    ],
+)
+def test_real_evidence_verifies_under_intels_root_alone(name: str, expected: dict[str, Any]) -> None:
+    now = at("2025-06-20T12:00:00")
+    claims = DcapVerifier().verify(real(name), now)
+    assert claims.trust is TrustClass.HARDWARE and not claims.debug
+    assert {key: getattr(claims, key) for key in expected} == expected
+    assert len(claims.platform_id) == 16 and claims.valid_until > now
+    with pytest.raises(NotAuthentic):
+        VERIFIER.verify(real(name), now)
+    for late in (now + 400 * DAY, now - 400 * DAY):
+        with pytest.raises(CollateralExpired):
+            DcapVerifier().verify(real(name), late)
+
+
+@REAL
+def test_real_evidence_with_foreign_parts_is_refused() -> None:
+    now, tdx, sgx = at("2025-06-20T12:00:00"), real("tdx_quote"), real("sgx_quote")
+    tampered = bytearray(tdx.quote)
+    tampered[600] ^= 1  # in the report data
+    for bad in (
+        dataclasses.replace(tdx, collateral=sgx.collateral),
+        dataclasses.replace(tdx, quote=bytes(tampered)),
+        dataclasses.replace(tdx, quote=tdx.quote[:-1000]),
+        dataclasses.replace(tdx, collateral=PLATFORM.collateral(now)),
+    ):
+        with pytest.raises(NotAuthentic):
+            DcapVerifier().verify(bad, now)
