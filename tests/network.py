@@ -92,9 +92,8 @@ class Network:
     def as_(self, role: str) -> Hub:
         """The hub, acted on by a role."""
         if role not in self._hubs:
-            self._hubs[role] = Hub(
-                self.rpc, self.addresses, Sender(self.rpc, Wallet(key(role)), patience=30.0)
-            )
+            sender = Sender(self.rpc, Wallet(key(role)), patience=30.0)
+            self._hubs[role] = Hub(self.rpc, self.addresses, sender)
         return self._hubs[role]
 
     async def mine(self, blocks: int = 1) -> None:

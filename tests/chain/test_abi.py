@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from eth_abi import decode as oracle_decode
-from eth_abi import encode as oracle_encode
+from eth_abi.abi import decode as oracle_decode
+from eth_abi.abi import encode as oracle_encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

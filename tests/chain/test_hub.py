@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from sealdeal.chain import BlockGone, Hub, Quorum, Reverted
+from sealdeal.chain import BlockGone, Hub, Quorum, Reverted, RpcError
 from sealdeal.chain.errors import BadAnswer
 from sealdeal.model.deals import (
     AccountState,
+    AppInfo,
     ContributionStatus,
     TaskStatus,
     authorisation_message,
@@ -65,11 +66,7 @@ async def test_assets_are_registered_once_where_predicted(network: Network) -> N
     app, _ = await hub.create_app(*args)
     assert app == predicted and await hub.is_registered("app", app)
     info = await hub.app(app)
-    assert (info.owner, info.name, info.type, info.multiaddr, info.checksum, info.mrenclave) == (
-        owner,
-        *args,
-        b"",
-    )
+    assert info == AppInfo(owner, *args, mrenclave=b"")
     assert await hub.owner_of(app) == owner and await hub.assets_of("app", owner) == [app]
     with pytest.raises(Conflict, match=app):
         await hub.create_app(*args)
@@ -143,14 +140,11 @@ async def test_contributions_of_several_workers(network: Network) -> None:
 
 async def test_refusals_of_a_match_are_explained(network: Network) -> None:
     requester = network.as_("requester")
-    app, dataset, pool, request = await network.orders()
+    assets = await network.assets()
+    app, dataset, pool, request = await network.orders(assets)
+    plain = (await network.orders(assets, bits=0))[2]
     with pytest.raises(Reverted, match=r"0x06.*tag lacks a bit"):
-        low = (
-            await network.orders(
-                assets=None or (app.order.app, dataset.order.dataset, pool.order.workerpool), bits=0
-            )
-        )[2]  # type: ignore[union-attr]
-        await requester.match_orders(app, dataset, low, request)
+        await requester.match_orders(app, dataset, plain, request)
     forged = type(app)(app.order, request.sign)
     with pytest.raises(Reverted, match="not signed by the app's owner"):
         await requester.match_orders(forged, dataset, pool, request)
@@ -158,9 +152,7 @@ async def test_refusals_of_a_match_are_explained(network: Network) -> None:
     with pytest.raises(Reverted, match="used up or cancelled"):
         await requester.match_orders(app, dataset, pool, request)
     await requester.withdraw(STAKE)
-    rich = await network.orders(
-        (app.order.app, dataset.order.dataset, pool.order.workerpool), salt=keccak(b"1")
-    )  # type: ignore[union-attr]
+    rich = await network.orders(assets, salt=keccak(b"another"))
     with pytest.raises(Reverted, match="deposit more"):
         await requester.match_orders(*rich)
     dealid, receipt = await network.as_("worker").match_orders(*rich, sponsored=True)
@@ -174,6 +166,8 @@ async def test_orders_signed_on_chain_need_no_signature(network: Network) -> Non
     assert await network.hub.presigned(app.hash(network.domain)) == network.address("app_provider")
     assert (await network.as_("requester").match_orders(bare, dataset, pool, request))[0]
     with pytest.raises(Reverted, match="only the asset's owner"):
+        await network.as_("worker").manage_order(pool, "close", signature=pool.sign)
+    with pytest.raises(Reverted, match="invalid-signature-format"):
         await network.as_("worker").manage_order(pool, "close")
 
 
@@ -199,8 +193,6 @@ async def test_reads_are_pinned_to_their_block(network: Network) -> None:
 
 
 async def test_nodes_without_pinning_by_hash_are_checked_by_number(network: Network) -> None:
-    from sealdeal.chain import RpcError
-
     hub, me = Hub(network.rpc, network.addresses), network.address("requester")
     real = network.rpc.batch
 
@@ -214,28 +206,20 @@ async def test_nodes_without_pinning_by_hash_are_checked_by_number(network: Netw
     try:
         before = await hub.block()
         assert (await hub.account(me, before)).stake == STAKE
-        await network.mine()
-        gone = await hub.block()
+        gone = (await network.as_("requester").deposit(1)).block
         await network.rpc.call("anvil_reorg", 1, [])
         with pytest.raises(BlockGone):
             await hub.account(me, gone)
     finally:
-        del network.rpc.batch  # type: ignore[method-assign]
+        del network.rpc.batch
 
 
 async def test_the_hubs_owner_adds_categories(network: Network) -> None:
     number, _ = await network.as_("hub_owner").create_category("new", "of a test", 77)
     found = await network.hub.category(number)
     assert (found.id, found.name, found.reference_time) == (6, "new", 77)
-    assert [c.reference_time for c in await network.hub.categories()] == [
-        300,
-        1200,
-        3600,
-        10800,
-        36000,
-        2,
-        77,
-    ]
+    times = [category.reference_time for category in await network.hub.categories()]
+    assert times == [300, 1200, 3600, 10800, 36000, 2, 77]
     with pytest.raises(NotFound):
         await network.hub.category(7)
     with pytest.raises(Reverted, match="only the contract's owner"):

@@ -171,7 +171,7 @@ async def test_the_heartbeat_gives_depth_and_time_and_rests(anvil: Anvil, chain:
             assert heart.reasons == ("task 0x1", "task 0x2")
             while (await reader.block()).number < mined + 6:
                 await asyncio.sleep(0.01)
-        assert heart.reasons == ()
+        assert not heart.reasons
     finally:
         beating.cancel()
     assert hexstr((await reader.block()).hash)

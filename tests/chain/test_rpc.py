@@ -14,7 +14,8 @@ class Node:
     """A node that answers as it is told: each answer a (status, body) or None to hang up."""
 
     def __init__(self, *answers: tuple[int, object] | None) -> None:
-        self.answers, self.asked = list(answers), []
+        self.answers = list(answers)
+        self.asked: list[object] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():

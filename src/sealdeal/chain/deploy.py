@@ -20,7 +20,7 @@ CATEGORIES = (
     ("L", "about 3 hours", 10_800),
     ("XL", "about 10 hours", 36_000),
 )
-"""(name, description, reference time in seconds) of categories 0 to 4, as on every known network (poco.md §3)."""
+"""(name, description, reference time in seconds) of categories 0 to 4, as on every network (poco.md §3)."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +51,11 @@ async def deploy(
     ChainError when something was.
     """
     first = await sender.next_nonce()
-    plan = [
-        ("HubViews", 0),
-        ("HubAdmin", 1),
-        ("AppRegistry", 2),
-        ("DatasetRegistry", 3),
-        ("WorkerpoolRegistry", 4),
-    ]
-    place = {name: create_address(sender.address, first + at) for name, at in [*plan, ("Hub", 5)]}
-    for name in ([] if token else ["Rlc"]) + (["Quorum"] if quorum else []):
-        place[name] = create_address(sender.address, first + len(place))
+    names = ["HubViews", "HubAdmin", "AppRegistry", "DatasetRegistry", "WorkerpoolRegistry", "Hub"]
+    names += ([] if token else ["Rlc"]) + (["Quorum"] if quorum else [])
+    place = {name: create_address(sender.address, first + at) for at, name in enumerate(names)}
     base, hub = token or place["Rlc"], place["Hub"]
-    registries = [place["AppRegistry"], place["DatasetRegistry"], place["WorkerpoolRegistry"]]
+    registries = (place["AppRegistry"], place["DatasetRegistry"], place["WorkerpoolRegistry"])
     arguments: dict[str, tuple[Any, ...]] = {
         "HubViews": (hub, base),
         "HubAdmin": (hub, base, place["HubViews"]),
@@ -78,8 +71,8 @@ async def deploy(
     for name, submitted in sent.items():
         if (created := (await submitted.receipt()).contract) != place[name]:
             raise ChainError(
-                f"expected {name} at {place[name]}, got {created}: another transaction of {sender.address} came "
-                "in between; deploy again, from an account that nothing else uses"
+                f"expected {name} at {place[name]}, got {created}: another transaction of {sender.address} "
+                "came in between; deploy again, from an account that nothing else uses"
             )
     await _configure(sender, hub, place.get("Quorum"), [*CATEGORIES, *extra_categories])
     return Addresses(hub, base, *registries, place.get("Quorum"))
