@@ -1,7 +1,7 @@
-"""Run the app in its own sandbox, inside the guest's: its image as a read-only root, no network, no privilege.
+"""Run the app in its own sandbox, inside the guest's: its image as a read-only root, no network.
 
-Layout for the app (wire.md §5): /iexec_in read-only, /iexec_out, a small /tmp and /dev/shm. It sees no file of
-the guest, and of the guest's processes nothing.
+Layout for the app (wire.md §5): /iexec_in read-only, /iexec_out, a small /tmp and /dev/shm. It has no
+privilege, and sees neither files nor processes of the guest.
 """
 
 from __future__ import annotations

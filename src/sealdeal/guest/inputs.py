@@ -9,6 +9,7 @@ from pathlib import Path
 from sealdeal.model.errors import IntegrityError, InvalidInput, SealdealError, TooLarge
 from sealdeal.model.images import ImageReader, Process
 from sealdeal.model.sealing import decrypt_dataset
+from sealdeal.model.types import hexstr
 
 from .failures import Failure
 from .hello import Hello
@@ -19,7 +20,7 @@ _PIECE = 1 << 20
 
 
 def fetch_image(channel: Channel, hello: Hello, root: Path) -> Process:
-    """Unpack the app's image into `root` while it arrives; every byte is checked against the chain's checksum."""
+    """Unpack the app's image into `root` while it arrives, checked against the checksum on chain."""
     if not any(hello.app_checksum):
         raise Failure(
             "APP_IMAGE_DOWNLOAD_FAILED",
@@ -45,8 +46,8 @@ def fetch_dataset(channel: Channel, hello: Hello, place: Path) -> None:
     if digest != hello.dataset_checksum:
         raise Failure(
             "PRE_COMPUTE_INVALID_DATASET_CHECKSUM",
-            f"dataset {hello.deal.dataset.pointer}: expected sha256 0x{hello.dataset_checksum.hex()} as on chain, "
-            f"got 0x{digest.hex()}: the file was changed after it was protected",
+            f"dataset {hello.deal.dataset.pointer}: expected sha256 {hexstr(hello.dataset_checksum)} as on "
+            f"chain, got {hexstr(digest)}: the file was changed after it was protected",
         )
 
 

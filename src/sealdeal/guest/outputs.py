@@ -46,7 +46,7 @@ class Computed:
 
 
 class Outputs:
-    """The app's output folder. Raises AppFault, on opening, for anything but plain files within the limits."""
+    """The app's output folder. Raises AppFault, on opening, unless it holds plain files within limits."""
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self._top = os.open(folder, _FOLDER)
@@ -101,7 +101,8 @@ class Outputs:
             ):
                 raise AppFault(
                     "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED",
-                    f"its output exceeds {self._limits.output_files} files or {self._limits.output_bytes} bytes",
+                    f"its output has more than {self._limits.output_files} files or "
+                    f"{self._limits.output_bytes} bytes",
                 )
 
     def pieces(self, path: str) -> Iterator[bytes]:

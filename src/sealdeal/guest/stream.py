@@ -4,8 +4,8 @@
 
 The worker opens with HELLO. Then the guest asks (CALL, a JSON object with the member `call`; a body may
 follow as DATA frames and END) and the worker answers under the same number: ANSWER (a JSON object), DATA
-frames, END; or ERROR (`{"cause", "message"}`), which ends it. Calls overlap freely. EVENTs (number 0) tell the
-worker what happens; the last one is `done` or `failed`.
+frames, END; or ERROR (`{"cause", "message"}`), which ends it. Calls overlap freely. EVENTs (number 0) tell
+the worker what happens; the last one is `done` or `failed`.
 
 `Decoder` and `encode` serve both sides; `Channel` is the guest's, which blocks.
 """

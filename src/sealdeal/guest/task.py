@@ -17,7 +17,7 @@ from sealdeal.model.eip712 import digest as typed_digest
 from sealdeal.model.errors import InvalidInput, SealdealError
 from sealdeal.model.orders import Params
 from sealdeal.model.sealing import SecretKind, encrypt_result
-from sealdeal.model.types import ZERO, Bytes32, hexstr, keccak
+from sealdeal.model.types import ZERO, Address, Bytes32, hexstr, keccak
 
 from . import app, inputs
 from .admission import Admission, Asking
@@ -59,10 +59,10 @@ def run(channel: Channel, work: Path, bwrap: Path) -> None:
     asking.begin()
     channel.event("status", phase="APP_DOWNLOADING")
     process = inputs.fetch_image(channel, hello, folders["root"])
-    channel.event("status", phase="ATTESTING")
+    channel.event("status", phase="APP_DOWNLOADED")
     asking.prove()
     encrypted = work / "dataset"
-    channel.event("status", phase="DATA_DOWNLOADING")
+    channel.event("status", phase="DATA_DOWNLOADING", step="attested")
     if deal.has_dataset:
         inputs.fetch_dataset(channel, hello, encrypted)
     for number, url in enumerate(params.input_files, 1):
@@ -73,11 +73,18 @@ def run(channel: Channel, work: Path, bwrap: Path) -> None:
         key = found[(SecretKind.DATASET_KEY.value, "")]
         inputs.open_dataset(encrypted, folders["in"] / deal.dataset.pointer, key)
 
-    channel.event("status", phase="COMPUTING", blamed=admission.gathered.blamed)
+    channel.event(
+        "status", phase="DATA_DOWNLOADED", step="secrets", message=_blame(admission.gathered.blamed)
+    )
+    channel.event("status", phase="COMPUTING", step="app")
     environment = _environment(hello, params, found)
     outcome = _compute(hello, params, process, environment, folders, work, bwrap)
-    channel.event("status", phase="UPLOADING")
+    channel.event("status", phase="COMPUTED")
     channel.event("done", **Delivery(channel, hello, admission, outcome).deliver(work))
+
+
+def _blame(blamed: dict[Address, str]) -> str:
+    return "; ".join(f"set aside node {node}: {why}" for node, why in sorted(blamed.items()))
 
 
 def _refuse_unknown(hello: Hello, params: Params) -> None:
@@ -114,7 +121,7 @@ def _environment(hello: Hello, params: Params, found: dict[tuple[str, str], byte
         variables["IEXEC_INPUT_FILES_FOLDER"] = "/iexec_in"
     for number, url in enumerate(params.input_files, 1):
         variables[f"IEXEC_INPUT_FILE_NAME_{number}"] = inputs.input_name(url)
-    for (kind, name), value in found.items():
+    for (kind, _), value in found.items():
         if kind == SecretKind.APP_SECRET:
             text = _text(value, "the app developer's secret")
             variables |= {"IEXEC_APP_DEVELOPER_SECRET": text, "IEXEC_APP_DEVELOPER_SECRET_1": text}
@@ -220,6 +227,7 @@ class Delivery:
         enclave, hello = self.admission.enclave, self.hello
         login = {"enclave": enclave.address, "authorization": hexstr(self.admission.gathered.authorisation)}
         self._told(self.channel.call("login", None, **login), "the result store's login")
+        self.channel.event("status", phase="RESULT_UPLOADING")
         receipt = None
         if hello.deal.callback != ZERO:
             results = {"storage": "ethereum", "location": hello.deal.callback}
@@ -245,6 +253,7 @@ class Delivery:
         }
         path = f"/v1/results/{hexstr(self.task)}/proof"
         self._http("PUT", path, [json.dumps(proof).encode()], "the proof's upload")
+        self.channel.event("status", phase="RESULT_UPLOADED", step="uploaded")
         fault = self.outcome.fault
         return {
             "taskId": hexstr(self.task),
@@ -337,9 +346,10 @@ class Delivery:
         except SealdealError as error:
             raise Failure("POST_COMPUTE_IPFS_UPLOAD_FAILED", f"{what}: {error}") from None
         if not 200 <= int(answer.get("status", 0)) < 300:
+            said = content[:300].decode(errors="replace")
             raise Failure(
                 "POST_COMPUTE_IPFS_UPLOAD_FAILED",
-                f"{what}: the store answered {answer.get('status')}: {content[:300].decode(errors='replace')}",
+                f"{what}: the store answered {answer.get('status')}, {said}",
             )
         return content
 

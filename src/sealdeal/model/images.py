@@ -40,7 +40,7 @@ _BLOBS: Final = "blobs/sha256/"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One member of a layer: a file, a symbolic link or (with neither) a folder. Owned by uid 0, of time 0."""
+    """One member of a layer: a file, a symbolic link or (neither) a folder. Owned by uid 0, of time 0."""
 
     path: str
     """Inside the image, without a leading slash."""

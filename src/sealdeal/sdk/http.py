@@ -18,7 +18,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from sealdeal.model.errors import InvalidInput, SealdealError, Unavailable
+from sealdeal.model.errors import InvalidInput, SealdealError, TooLarge, Unavailable
 
 Transport = httpx2.AsyncBaseTransport
 
@@ -67,6 +67,22 @@ class Client:
     async def json(self, method: str, path: str, **options: Any) -> Any:
         """`request`, and the JSON value of its answer."""
         return (await self.request(method, path, **options)).json()
+
+    async def exchange(self, method: str, path: str, *, limit: int, **options: Any) -> tuple[int, bytes]:
+        """One request whose answer is passed on, whatever it is: (status, body).
+
+        Raises TooLarge for a body of more than `limit` bytes, Unavailable when there is no answer.
+        """
+        try:
+            async with self._http.stream(method, path, **options) as response:
+                body = bytearray()
+                async for piece in response.aiter_bytes():
+                    body += piece
+                    if len(body) > limit:
+                        raise TooLarge(f"{self.base_url}{path} answers with more than {limit} bytes")
+                return response.status_code, bytes(body)
+        except httpx2.HTTPError as failed:
+            raise self._unavailable(failed) from None
 
     async def stream(self, path: str, **options: Any) -> AsyncIterator[bytes]:
         """The body of a GET, piece by piece. Raises as `request` does."""

@@ -22,8 +22,8 @@ PREFIX: Final = "usr/local"
 """Where an image keeps its interpreter; Python finds its library relative to its own program."""
 
 _LEFT_OUT: Final = frozenset(
-    "__pycache__ ensurepip idlelib lib2to3 pydoc_data site-packages dist-packages sitecustomize.py test tests "
-    "tkinter turtle.py turtledemo".split()
+    {"__pycache__", "ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tests", "tkinter", "turtledemo"}
+    | {"dist-packages", "site-packages", "sitecustomize.py", "turtle.py"}
 )
 """Parts of the standard library that no app needs: tests, windows, installers, old converters."""
 _LEFT_OUT_MODULES: Final = ("_test", "_tkinter", "_ctypes_test", "_xxtestfuzz", "xxlimited")

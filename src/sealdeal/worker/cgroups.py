@@ -56,7 +56,7 @@ def missing() -> dict[str, str]:
     try:
         probe.make(Bounds())
     except OSError as error:
-        why = {name: f"cgroups cannot be written ({error.strerror})" for name in ("memory", "pids", "cpu")}
+        why = dict.fromkeys(("memory", "pids", "cpu"), f"cgroups cannot be written ({error.strerror})")
     else:
         for name in ("memory", "pids", "cpu"):
             if not probe.controls(name):
@@ -110,11 +110,11 @@ class Group:
 
     def out_of_memory(self) -> bool:
         """Whether the kernel killed a process here for want of memory."""
-        folder = self._folders.get("memory")
+        folder = self._folders.get("memory", MOUNT)
         for name in ("memory.events", "memory.oom_control"):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                lines = dict(line.split() for line in (folder / name).read_text().splitlines())  # type: ignore[operator]
-                return int(lines.get("oom_kill", 0)) > 0
+            with contextlib.suppress(OSError, ValueError):
+                words = (folder / name).read_text().split()
+                return int(words[words.index("oom_kill") + 1]) > 0
         return False
 
     def members(self) -> list[int]:

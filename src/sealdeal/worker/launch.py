@@ -32,8 +32,8 @@ def main() -> None:
         with open(path, "w") as handle:
             handle.write("0")
     if told["root"] is not None:
-        # The files lie below a folder that the sandbox's user may not enter (/root, say). In a mount namespace
-        # of its own they also lie where it may.
+        # The files lie below a folder that the sandbox's user may not enter (/root, say). In a mount
+        # namespace of its own they also lie where it may.
         must(libc.unshare(CLONE_NEWNS), "unshare")
         must(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
         must(libc.mount(told["root"].encode(), told["point"].encode(), None, MS_BIND, None), "mount --bind")

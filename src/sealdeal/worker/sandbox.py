@@ -31,7 +31,7 @@ FIRST_UID: Final = 200_000
 _POINTS: Final = ("/mnt", "/media", "/srv", "/opt")
 _LAUNCH: Final = Path(__file__).with_name("launch.py")
 _STDERR_LINES: Final = 40
-_GUEST_UID: Final = 65534
+_GUEST_UID: Final = "65534"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Sandbox(Protocol):
     def capabilities(self) -> Capabilities: ...
 
     async def start(self, slot: int) -> Guest:
-        """A guest in this slot, waiting for its HELLO. Raises Unavailable when it cannot be started."""
+        """A guest in this slot, waiting for its HELLO. Raises Unavailable when it cannot start."""
 
     def sweep(self) -> int:
         """Kill what an earlier worker process of this name left running; returns how many guests."""
@@ -105,8 +105,8 @@ class BubblewrapSandbox:
         point = next((p for p in _POINTS if Path(p).is_dir() and not Path(p).is_symlink()), None)
         if hidden and point is None:
             raise Unavailable(
-                f"the guest's files at {self._release.rootfs} can be read by root only, and none of "
-                f"{', '.join(_POINTS)} exists to show them elsewhere: use a cache folder that others may enter"
+                f"the guest's files at {self._release.rootfs} are for root only, and none of "
+                f"{', '.join(_POINTS)} exists to show them elsewhere: use a cache folder that others can enter"
             )
         group = cgroups.Group(f"{self._name}-{slot}") if self._grouped else None
         if group is not None:
@@ -141,9 +141,9 @@ class BubblewrapSandbox:
                 "--unshare-all",
                 "--unshare-user",
                 "--uid",
-                str(_GUEST_UID),
+                _GUEST_UID,
                 "--gid",
-                str(_GUEST_UID),
+                _GUEST_UID,
             ),
             *("--hostname", "guest", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
             *("--ro-bind", root, "/", "--proc", "/proc", "--dev", "/dev"),

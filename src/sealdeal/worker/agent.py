@@ -1,0 +1,517 @@
+"""The worker: asks its scheduler for tasks, runs each in a guest, and contributes what the guest hands over.
+
+It keeps no state of its own: what is assigned is the scheduler's, what is contributed is the chain's, and a
+transaction under way is in the sender's outbox. Recovery is starting again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import sealdeal
+from sealdeal.chain import Hub, Quorum, Sender
+from sealdeal.chain.errors import BlockGone, NotMined, OutOfGasMoney, Reverted
+from sealdeal.guest.hello import VERSION, Hello, Limits
+from sealdeal.model.cid import multiaddr_text
+from sealdeal.model.deals import (
+    ContributionStatus,
+    Deal,
+    Task,
+    TaskStatus,
+    authorisation_message,
+    pool_domain,
+    task_id,
+)
+from sealdeal.model.errors import NotFound, SealdealError, Unauthorized, Unavailable
+from sealdeal.model.evidence import Evidence
+from sealdeal.model.types import ZERO, Address, Block, hexstr, keccak
+from sealdeal.sdk.guest_release import GuestRelease
+from sealdeal.sdk.http import Client
+from sealdeal.sdk.pool import Attempt, AttemptEnded, PoolClient, Report, Running, Work, WorkerState
+from sealdeal.sdk.results import Authorisation, ResultsClient
+from sealdeal.sdk.sms import SmsClient
+
+from .cgroups import Bounds
+from .downloads import Downloads
+from .relay import AttemptFailed, Done, Platform, Relay, World
+from .sandbox import BubblewrapSandbox, Sandbox
+
+log = logging.getLogger("sealdeal.worker")
+
+VISIBLE_SECONDS: Final = 60.0
+"""How long a worker waits for a task that its scheduler sees on chain and it does not see yet."""
+AROUND_SECONDS: Final = 600.0
+"""Allowed to a guest around its app's time: images and data arrive, nodes answer, results leave."""
+CLOSING_SECONDS: Final = 60.0
+"""How long an attempt that has ended tries to tell its scheduler."""
+_PAUSE: Final = 0.2
+_BACK_OFF: Final = (0.5, 15.0)
+"""Seconds between tries while the scheduler does not answer: first, at most."""
+_CHAIN_PAUSE: Final = 1.0
+_FAILED: Final = {
+    Attempt.CREATED: Attempt.START_FAILED,
+    Attempt.STARTING: Attempt.START_FAILED,
+    Attempt.STARTED: Attempt.START_FAILED,
+    Attempt.APP_DOWNLOADING: Attempt.APP_DOWNLOAD_FAILED,
+    Attempt.APP_DOWNLOADED: Attempt.START_FAILED,
+    Attempt.DATA_DOWNLOADING: Attempt.DATA_DOWNLOAD_FAILED,
+    Attempt.DATA_DOWNLOADED: Attempt.DATA_DOWNLOAD_FAILED,
+    Attempt.COMPUTING: Attempt.COMPUTE_FAILED,
+    Attempt.COMPUTED: Attempt.RESULT_UPLOAD_FAILED,
+    Attempt.RESULT_UPLOADING: Attempt.RESULT_UPLOAD_FAILED,
+}
+"""How an attempt has failed, from how far it was; anything later is a failed contribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A task as this worker's own final block shows it."""
+
+    block: Block
+    deal: Deal
+    task: Task
+    hello: Hello
+
+
+class Worker:
+    """One worker of one workerpool, with `slots` guests at a time."""
+
+    def __init__(
+        self,
+        *,
+        hub: Hub,
+        sender: Sender,
+        pool: PoolClient,
+        results: ResultsClient,
+        sms: Mapping[Address, SmsClient],
+        platform: Platform,
+        release: GuestRelease,
+        cache: Path,
+        slots: int = 1,
+        confirmations: int = 0,
+        bounds: Bounds | None = None,
+        limits: Limits | None = None,
+        sandbox: Sandbox | None = None,
+        clock: Callable[[], float] = time.time,
+        name: str = "",
+    ) -> None:
+        """`sender`: of the worker's wallet, with an outbox that survives. `sms`: clients by node; nodes that
+        only the scheduler knows are reached at the URL it gives. `cache`: a folder of this worker's own.
+        `confirmations`: blocks on top of a task before work on it begins. `bounds`, `limits`: of each guest.
+
+        Raises Unavailable when this machine cannot start guests.
+        """
+        self.hub, self.sender, self.pool, self.results = hub.using(sender), sender, pool, results
+        self.sms, self.platform, self.release = dict(sms), platform, release
+        self.slots, self.confirmations, self.clock, self.name = slots, confirmations, clock, name
+        self.limits = limits or Limits(seconds=0)
+        own = hashlib.sha256(f"{cache.resolve()} {sender.address}".encode()).hexdigest()[:16]
+        self.sandbox: Sandbox = sandbox or BubblewrapSandbox(release, own, bounds)
+        limit = max(self.limits.image_bytes, self.limits.dataset_bytes)
+        self.downloads = Downloads(cache / "content", results, limit=limit)
+        self._running: dict[bytes, tuple[int, asyncio.Task[None]]] = {}
+        self._free = list(range(slots))
+        self._changed = asyncio.Event()
+
+    @property
+    def address(self) -> Address:
+        return self.sender.address
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Limits on guests that this machine does not enforce, each with its reason."""
+        return self.sandbox.capabilities.missing
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until cancelled; then every guest is gone."""
+        for limit in self.missing:
+            log.warning("worker %s: this machine does not enforce: %s", self.address, limit)
+        try:
+            if left := await asyncio.to_thread(self.sandbox.sweep):
+                log.warning("worker %s: killed %d guests of an earlier run", self.address, left)
+            await self._recover()
+            await self._poll_for_ever()
+        finally:
+            tasks = [task for _, task in self._running.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _recover(self) -> None:
+        """Wait until what an earlier run had sent is mined, so that no task is begun twice."""
+        for wait in _waits():
+            try:
+                if not await self.sender.recover():
+                    return
+            except Unavailable as error:
+                log.warning("worker %s: the chain does not answer: %s", self.address, error)
+            await asyncio.sleep(wait)
+
+    async def _poll_for_ever(self) -> None:
+        waits = _waits()
+        while True:
+            self._changed.clear()
+            poll = asyncio.create_task(self.pool.poll(self._state()))
+            changed = asyncio.create_task(self._changed.wait())
+            try:
+                await asyncio.wait({poll, changed}, return_when=asyncio.FIRST_COMPLETED)
+                if not poll.done():
+                    continue  # what it told the scheduler is no longer true
+                work = poll.result()
+                waits = _waits()
+            except SealdealError as error:
+                log.warning("worker %s: its scheduler: %s: %s", self.address, error.code, error)
+                await asyncio.sleep(next(waits))
+                continue
+            finally:
+                for each in (poll, changed):
+                    each.cancel()
+                await asyncio.gather(poll, changed, return_exceptions=True)
+            if work is not None and work.task not in self._running and self._free:
+                self._begin(work)
+
+    def _state(self) -> WorkerState:
+        running = tuple(Running(task=task, attempt=attempt) for task, (attempt, _) in self._running.items())
+        return WorkerState(
+            slots=self.slots, running=running, name=self.name, version=sealdeal.__version__, standard=False
+        )
+
+    def _begin(self, work: Work) -> None:
+        slot = self._free.pop(0)
+        task = asyncio.create_task(self._attempt(work, slot))
+        self._running[work.task] = work.attempt, task
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._running[work.task]
+            self._free.append(slot)
+            self._changed.set()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("worker %s: an attempt ended in an error of its own", self.address, exc_info=error)
+
+        task.add_done_callback(ended)
+
+    # --- one attempt ------------------------------------------------------------------------------
+
+    async def _attempt(self, work: Work, slot: int) -> None:
+        reports = Reports(self.pool, work)
+        doing = asyncio.create_task(self._do(work, slot, reports))
+        reports.stop = doing.cancel
+        try:
+            await doing
+        except asyncio.CancelledError:
+            if not reports.refused:
+                reports.drop()  # this worker is being stopped: the scheduler will notice
+                raise
+            log.info("worker %s: %s is over for the scheduler", self.address, hexstr(work.task))
+        finally:
+            doing.cancel()
+            await asyncio.gather(doing, return_exceptions=True)
+            await reports.close()
+
+    async def _do(self, work: Work, slot: int, reports: Reports) -> None:
+        try:
+            reports.add(Report(status=Attempt.STARTING))
+            seen = await self._look(work)
+            if seen.task.status is TaskStatus.COMPLETED:  # by us, before a crash
+                reports.add(Report(status=Attempt.CONTRIBUTE_AND_FINALIZE_DONE))
+                return
+            reports.add(Report(status=Attempt.STARTED))
+            done = await self._run_guest(work, slot, seen, reports)
+            reports.add(Report(status=Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING, enclave=done.enclave))
+            reports.stop = lambda: None  # a contribution that has begun is brought to its end
+            transaction = await self._contribute(work, seen.task, done)
+            reports.add(
+                Report(
+                    status=Attempt.CONTRIBUTE_AND_FINALIZE_DONE,
+                    cause=done.fault_cause,
+                    message=done.fault_message,
+                    exit_code=done.exit_code,
+                    tx_hash=transaction,
+                    enclave=done.enclave,
+                )
+            )
+        except (SealdealError, OSError) as error:
+            cause = error.cause if isinstance(error, AttemptFailed) else _cause_of(error)
+            failed = _FAILED.get(reports.last, Attempt.CONTRIBUTE_AND_FINALIZE_FAILED)
+            log.warning("worker %s: %s: %s: %s", self.address, hexstr(work.task), cause, error)
+            reports.add(Report(status=failed, cause=cause, message=str(error)))
+
+    async def _look(self, work: Work) -> Seen:
+        """The task and all that belongs to it, at this worker's final block; checked for it to be worked on.
+
+        Raises AttemptFailed that says why not.
+        """
+        give_up = asyncio.get_running_loop().time() + VISIBLE_SECONDS
+        while True:
+            try:
+                block = await self.hub.final_block(self.confirmations)
+                deal = await self.hub.deal(work.dealid, block)
+                task = await self.hub.task(work.task, block)
+                if task.status is not TaskStatus.UNSET:
+                    return await self._check(work, block, deal, task)
+            except (NotFound, BlockGone):
+                pass
+            if asyncio.get_running_loop().time() > give_up:
+                raise AttemptFailed(
+                    "BLOCK_NOT_REACHED",
+                    f"the task is not on chain {self.confirmations} blocks deep, as this worker sees it",
+                )
+            await asyncio.sleep(_PAUSE)
+
+    async def _check(self, work: Work, block: Block, deal: Deal, task: Task) -> Seen:
+        chain_id = await self.hub.rpc.chain_id()
+        hub, assignment = self.hub.addresses.hub, work.assignment
+        work.check(pool_domain(chain_id, hub), deal.workerpool.owner)
+        if assignment.worker != self.address:
+            raise AttemptFailed(
+                "TASK_DESCRIPTION_INVALID", f"the assignment is for worker {assignment.worker}"
+            )
+        if work.index not in deal.indices() or task_id(deal.dealid, work.index) != assignment.task:
+            raise AttemptFailed(
+                "TASK_DESCRIPTION_INVALID", f"the task is none of deal {hexstr(deal.dealid)}'s"
+            )
+        account, mine = await asyncio.gather(
+            self.hub.account(self.address, block), self.hub.contribution(work.task, self.address)
+        )
+        now = await self.hub.task(work.task)
+        ours = mine.status is not ContributionStatus.UNSET
+        if now.status is not TaskStatus.ACTIVE and not (now.status is TaskStatus.COMPLETED and ours):
+            raise AttemptFailed("TASK_NOT_ACTIVE", f"the task is {now.status.name} already")
+        if deal.trust > 1:
+            stake = f"deals of trust {deal.trust} ask a worker to lock {deal.worker_stake} nRLC"
+            if account.stake < deal.worker_stake:
+                raise AttemptFailed(
+                    "STAKE_TOO_LOW", f"{stake}, and {self.address} has {account.stake}: deposit"
+                )
+            raise AttemptFailed("TRUST_NOT_1", f"{stake}, and this worker contributes alone only")
+        if not deal.tee:
+            raise AttemptFailed(
+                "TEE_NOT_SUPPORTED", "the deal's tag asks for no TEE, and this worker has TEEs only"
+            )
+        if min(task.contribution_deadline, work.deadline) <= block.timestamp:
+            raise AttemptFailed("CONTRIBUTION_TIMEOUT", "the time to contribute to the task is over")
+        hello = await self._hello(work, block, deal, chain_id)
+        return Seen(block, deal, now, hello)
+
+    async def _hello(self, work: Work, block: Block, deal: Deal, chain_id: int) -> Hello:
+        broker = self.hub.addresses.quorum
+        if broker is None:
+            raise AttemptFailed(
+                "TEE_NOT_SUPPORTED", "the hub has no TEE-broker quorum to vouch for an enclave"
+            )
+        quorum = Quorum(self.hub.rpc, broker)
+        app, category, nodes, threshold = await asyncio.gather(
+            self.hub.app(deal.app.pointer, block),
+            self.hub.category(deal.category, block),
+            quorum.members(block),
+            quorum.threshold(block),
+        )
+        dataset = await self.hub.dataset(deal.dataset.pointer, block) if deal.has_dataset else None
+        return Hello(
+            version=VERSION,
+            chain_id=chain_id,
+            hub=self.hub.addresses.hub,
+            quorum=broker,
+            nodes=nodes,
+            threshold=threshold,
+            deal=deal,
+            index=work.index,
+            worker=self.address,
+            attempt=work.attempt,
+            app_multiaddr=multiaddr_text(app.multiaddr),
+            app_checksum=app.checksum,
+            dataset_multiaddr=multiaddr_text(dataset.multiaddr) if dataset else "",
+            dataset_checksum=dataset.checksum if dataset else bytes(32),
+            assignment=work.assignment,
+            signature=work.signature,
+            limits=replace(self.limits, seconds=category.reference_time),
+        )
+
+    async def _run_guest(self, work: Work, slot: int, seen: Seen, reports: Reports) -> Done:
+        hello, clients = seen.hello, dict[Address, Client](self.sms)
+        async with contextlib.AsyncExitStack() as stack:
+            for node in work.nodes:
+                if node.address in hello.nodes and node.address not in clients:
+                    clients[node.address] = await stack.enter_async_context(SmsClient(node.url))
+            files = self._files(hello, stack)
+            guest = await self.sandbox.start(slot)
+            stack.push_async_callback(_gone, guest.kill)
+            world = World(
+                evidence=partial(self._evidence, hello.app_checksum),
+                files=files,
+                nodes=clients,
+                results=self.results,
+                login=partial(self._login, work, seen.deal),
+            )
+            left = min(seen.task.contribution_deadline, work.deadline) - seen.block.timestamp
+            seconds = min(left, hello.limits.seconds + AROUND_SECONDS)
+            try:
+                async with asyncio.timeout(seconds):
+                    return await Relay(guest, world, reports.say).run(hello)
+            except TimeoutError:
+                raise AttemptFailed(
+                    "GUEST_TIMEOUT", f"the guest did not end within {seconds:.0f} s"
+                ) from None
+
+    def _files(
+        self, hello: Hello, stack: contextlib.AsyncExitStack
+    ) -> dict[str, Callable[[], Awaitable[Path]]]:
+        """What the guest may fetch; the downloads begin at once, while the guest starts."""
+        wanted = {"image": hello.app_multiaddr}
+        if hello.deal.has_dataset:
+            wanted["dataset"] = hello.dataset_multiaddr
+        for number, url in enumerate(hello.deal.parsed_params.input_files, 1):
+            wanted[f"input/{number}"] = url
+
+        def begin(location: str) -> Callable[[], Awaitable[Path]]:
+            task = asyncio.create_task(self.downloads.get(location))
+            stack.push_async_callback(_settled, task)
+            return lambda: asyncio.shield(task)
+
+        return {name: begin(location) for name, location in wanted.items()}
+
+    async def _evidence(self, app_checksum: bytes, report_data: bytes) -> Evidence:
+        registers = self.platform.measure(self.release.digest, app_checksum)
+        return await asyncio.to_thread(self.platform.evidence, report_data, registers, int(self.clock()))
+
+    async def _login(self, work: Work, deal: Deal, enclave: Address, blob: bytes) -> str:
+        asked = Authorisation(work.task, self.address, enclave, blob, dealid=deal.dealid, index=work.index)
+        return await self.results.token(asked, self.sender.wallet.key)
+
+    async def _contribute(self, work: Work, task: Task, done: Done) -> bytes | None:
+        """Give the result and end the task, once; waits for a chain that is away until the time is over.
+
+        Returns the transaction's hash. Raises AttemptFailed.
+        """
+        if done.enclave == ZERO or not done.enclave_signature:
+            raise AttemptFailed("ENCLAVE_SIGNATURE_NOT_FOUND", "the guest handed over no signature")
+        message = authorisation_message(self.address, work.task, done.enclave)
+        give_up = self.clock() + max(0, task.contribution_deadline - (await self._now()))
+        while True:
+            try:
+                receipt = await self.hub.contribute_and_finalize(
+                    work.task,
+                    done.digest,
+                    done.results,
+                    done.callback,
+                    done.enclave,
+                    done.enclave_signature,
+                    done.authorisation,
+                    intent=keccak(b"contributeAndFinalize" + work.task),
+                )
+                return receipt.tx_hash
+            except OutOfGasMoney as poor:
+                raise AttemptFailed("OUT_OF_GAS", str(poor)) from None
+            except Reverted as refused:
+                late = self.clock() >= give_up
+                cause = "CONTRIBUTION_TIMEOUT" if late else "CHAIN_RECEIPT_NOT_VALID"
+                raise AttemptFailed(cause, f"{refused} (authorisation of {hexstr(message)})") from None
+            except (NotMined, Unavailable) as away:
+                if self.clock() >= give_up:
+                    raise AttemptFailed("CHAIN_UNREACHABLE", str(away)) from None
+                log.warning("worker %s: contribution waits for the chain: %s", self.address, away)
+                await asyncio.sleep(_CHAIN_PAUSE)
+
+    async def _now(self) -> int:
+        """The chain's time, or this machine's while the chain is away."""
+        try:
+            return (await self.hub.block()).timestamp
+        except Unavailable:
+            return int(self.clock())
+
+
+class Reports:
+    """An attempt's reports on their way, in order. A scheduler that is away holds nothing up."""
+
+    def __init__(self, pool: PoolClient, work: Work) -> None:
+        self._pool, self._work = pool, work
+        self._queue: asyncio.Queue[Report | None] = asyncio.Queue()
+        self.last = Attempt.CREATED
+        self.refused = False
+        """Whether the scheduler said that the attempt is over."""
+        self.stop: Callable[[], Any] = lambda: None
+        """Called once then."""
+        self._sending = asyncio.create_task(self._send())
+
+    def add(self, report: Report) -> None:
+        self.last = report.status
+        self._queue.put_nowait(report)
+
+    def say(self, said: Mapping[str, Any]) -> None:
+        """A guest's status event."""
+        try:
+            phase = Attempt(str(said.get("phase")))
+        except ValueError:
+            return
+        if self.last.rank <= phase.rank <= Attempt.RESULT_UPLOADED.rank:
+            self.add(
+                Report(
+                    status=phase, step=str(said.get("step", ""))[:100], message=str(said.get("message", ""))
+                )
+            )
+
+    async def _send(self) -> None:
+        while (report := await self._queue.get()) is not None:
+            for wait in _waits():
+                try:
+                    await self._pool.report(self._work.task, self._work.attempt, report)
+                    break
+                except AttemptEnded:
+                    self.refused = True
+                    self.stop()
+                    return
+                except Unavailable:
+                    await asyncio.sleep(wait)
+                except SealdealError as error:
+                    log.warning("the scheduler refused a report: %s: %s", error.code, error)
+                    break
+
+    def drop(self) -> None:
+        """Send nothing more."""
+        self._sending.cancel()
+
+    async def close(self) -> None:
+        """Send what is left, unless the scheduler stays away."""
+        self._queue.put_nowait(None)
+        _, late = await asyncio.wait([self._sending], timeout=CLOSING_SECONDS)
+        if late:
+            log.warning("the scheduler did not hear how %s ended", hexstr(self._work.task))
+            self.drop()
+
+
+def _waits() -> Any:
+    """Growing pauses, without end."""
+    first, most = _BACK_OFF
+    wait = first
+    while True:
+        yield wait
+        wait = min(wait * 2, most)
+
+
+def _cause_of(error: Exception) -> str:
+    if isinstance(error, Unavailable):
+        return "CHAIN_UNREACHABLE"
+    if isinstance(error, Unauthorized):
+        return "WORKERPOOL_AUTHORIZATION_NOT_FOUND"
+    return "UNKNOWN" if isinstance(error, OSError) else "TASK_DESCRIPTION_INVALID"
+
+
+async def _gone(kill: Callable[[], Awaitable[None]]) -> None:
+    """A guest is gone, also when this worker is being cancelled meanwhile."""
+    await asyncio.shield(asyncio.ensure_future(kill()))
+
+
+async def _settled(task: asyncio.Task[Path]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
