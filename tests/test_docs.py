@@ -69,7 +69,7 @@ def routes(service: str) -> set[str]:
     nothing = Mock()  # what a service keeps matters to its answers, not to its routes
     app: FastAPI = importlib.import_module(f"sealdeal.{service}.app").create_app(nothing)
     found = [route for route in app.routes if isinstance(route, APIRoute)]
-    return {f"{verb} {route.path}" for route in found for verb in route.methods or ()}
+    return {f"{verb} {route.path_format}" for route in found for verb in route.methods or ()}
 
 
 def missing(things: set[str], name: str) -> list[str]:
