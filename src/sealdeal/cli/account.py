@@ -1,0 +1,55 @@
+"""`sealdeal account`: money in the hub's escrow, from which deals are paid."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from sealdeal.model.types import hexstr, parse_rlc
+
+from . import session
+from .session import AsJson, WalletName
+from .wallet import holdings
+
+account = App(name="account", help="Money in the hub's escrow, from which deals are paid.")
+
+
+@account.command
+async def show(*, wallet: WalletName = None, json: AsJson = False) -> None:
+    """What the wallet's account holds: in the wallet, free in the escrow, locked by deals."""
+    key = session.unlock(wallet)
+    async with session.connected(key) as client:
+        session.show(await holdings(client, key.address), as_json=json)
+
+
+@account.command
+async def deposit(amount: str, *, wallet: WalletName = None, json: AsJson = False) -> None:
+    """Move RLC from the wallet into the escrow.
+
+    Parameters
+    ----------
+    amount
+        How much, such as `10` or `1.5 RLC`.
+    """
+    async with session.connected(session.unlock(wallet)) as client:
+        receipt = await client.deposit(parse_rlc(amount))
+        session.show(
+            {**await holdings(client, client.key.address), "transaction": hexstr(receipt.tx_hash)},
+            as_json=json,
+        )
+
+
+@account.command
+async def withdraw(amount: str, *, wallet: WalletName = None, json: AsJson = False) -> None:
+    """Move free RLC from the escrow back to the wallet.
+
+    Parameters
+    ----------
+    amount
+        How much, such as `10` or `1.5 RLC`.
+    """
+    async with session.connected(session.unlock(wallet)) as client:
+        receipt = await client.withdraw(parse_rlc(amount))
+        session.show(
+            {**await holdings(client, client.key.address), "transaction": hexstr(receipt.tx_hash)},
+            as_json=json,
+        )

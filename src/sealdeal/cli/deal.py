@@ -1,0 +1,131 @@
+"""`sealdeal deal`: buy runs, and look at deals."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from cyclopts import App
+
+from sealdeal.model.deals import Deal
+from sealdeal.model.errors import Conflict
+from sealdeal.model.orders import Params, tag_names
+from sealdeal.model.types import ZERO, address, bytes32, format_rlc, hexstr, parse_rlc
+from sealdeal.sdk.client import Quote, Sealdeal
+
+from . import session
+from .session import AsJson, WalletName
+from .task import follow
+
+deal = App(name="deal", help="Buy runs and look at deals.")
+
+
+@deal.command
+async def run(
+    app: str,
+    *,
+    dataset: str = ZERO,
+    args: str = "",
+    category: int = 0,
+    volume: int = 1,
+    max_price: str | None = None,
+    encrypt: bool = True,
+    wait: bool = True,
+    timeout: float = 300,
+    wallet: WalletName = None,
+    json: AsJson = False,
+) -> None:
+    """Ask for runs of an app, wait for the deal, and follow its first task to the end.
+
+    Parameters
+    ----------
+    app
+        The app's address.
+    dataset
+        The dataset it shall run on.
+    args
+        Arguments for the app, split like a shell's.
+    category
+        Size of the task: 0 XS (5 min), 1 S (20 min), 2 M (1 h), 3 L (3 h), 4 XL (10 h).
+    volume
+        How many tasks.
+    max_price
+        Refuse when one task costs more RLC than this, all together.
+    encrypt
+        Encrypt the result for this wallet's result key (`sealdeal wallet result-key`).
+    wait
+        Wait for the first task's end.
+    timeout
+        Seconds to wait for the deal, and then for the task.
+    """
+    async with session.connected(session.unlock(wallet)) as client:
+        program, data = address(app), address(dataset)
+        quote: Quote = await client.quote(program, dataset=data, category=category)
+        if max_price is not None and quote.price > parse_rlc(max_price):
+            raise Conflict(f"one task costs {format_rlc(quote.price)} now, above your maximum of {max_price}")
+        request = await client.request(
+            program,
+            dataset=data,
+            params=Params(args=args, result_encryption=encrypt),
+            category=category,
+            volume=volume,
+            max_prices=quote,
+        )
+        made = await client.deal_of(request, timeout=timeout)
+        taskid = made.task_ids()[0]
+        if not json:
+            print(f"deal {hexstr(made.dealid)}: {made.bot_size} task(s) at {format_rlc(made.price)} each")
+        if wait:
+            await follow(client, taskid, quiet=json, timeout=timeout)
+        answer = {
+            "deal": hexstr(made.dealid),
+            "request": hexstr(request),
+            "tasks": [hexstr(task) for task in made.task_ids()],
+            "price": format_rlc(made.price),
+            "next": f"sealdeal result get {hexstr(taskid)}",
+        }
+        session.show(answer, as_json=json)
+
+
+@deal.command
+async def show(dealid: str, *, json: AsJson = False) -> None:
+    """A deal as the chain shows it.
+
+    Parameters
+    ----------
+    dealid
+        The deal's id, 0x and 64 digits.
+    """
+    async with session.connected() as client:
+        session.show(await _described(client, await client.hub.deal(bytes32(dealid))), as_json=json)
+
+
+@deal.command
+async def why(request: str, *, json: AsJson = False) -> None:
+    """Why a request is not matched: what stands between it and the nearest offers.
+
+    Parameters
+    ----------
+    request
+        Hash of the request order.
+    """
+    async with session.connected() as client:
+        answer = await client.market.why(bytes32(request))
+        session.show(answer.model_dump(mode="json"), as_json=json)
+
+
+async def _described(client: Sealdeal, made: Deal) -> dict[str, Any]:
+    states = [task.status.name if task else "UNSET" for task in await client.hub.tasks(made.task_ids())]
+    members = {
+        name: hexstr(value) if isinstance(value, bytes) else value
+        for name, value in asdict(made).items()
+        if name not in ("app", "dataset", "workerpool")
+    }
+    for name in ("app", "dataset", "workerpool"):
+        resource = getattr(made, name)
+        members[name] = f"{resource.pointer} at {format_rlc(resource.price)} to {resource.owner}"
+    return {
+        **members,
+        "tag": tag_names(made.tag),
+        "tasks": {hexstr(i): s for i, s in zip(made.task_ids(), states, strict=True)},
+    }

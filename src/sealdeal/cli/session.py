@@ -1,0 +1,99 @@
+"""What every command shares: settings, the wallet, the network, and how answers are printed."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from sealdeal.chain import Wallet
+from sealdeal.model.errors import Conflict, InvalidInput, NotFound
+from sealdeal.model.keys import Key
+from sealdeal.sdk.client import Sealdeal
+from sealdeal.sdk.network import Network
+from sealdeal.settings import Settings
+
+WalletName = Annotated[str | None, Parameter(name="--wallet", help="Wallet that signs (setting: wallet).")]
+AsJson = Annotated[
+    bool, Parameter(name="--json", negative=(), help="Print one JSON document and nothing else.")
+]
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    return Settings()
+
+
+def wallet_file(name: str) -> Path:
+    """Where a wallet's keystore lies. Raises InvalidInput for a name that is no file name."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        raise InvalidInput(f"expected a wallet name of letters, digits, '_', '.', '-', got {name!r}")
+    return settings().wallets / f"{name}.json"
+
+
+def result_key_file(name: str) -> Path:
+    """Where the private key that opens results for a wallet lies, encrypted with the wallet's password."""
+    return wallet_file(name).with_suffix(".result.pem")
+
+
+def password(name: str, *, new: bool = False) -> str:
+    """The wallet's password: from SEALDEAL_PASSWORD, else asked for at the terminal."""
+    given = settings().password
+    if given is not None:
+        return given.get_secret_value()
+    if not sys.stdin.isatty():
+        raise InvalidInput(f"wallet {name} needs its password: set SEALDEAL_PASSWORD, or use a terminal")
+    typed = getpass.getpass(f"{'New password' if new else 'Password'} of wallet {name}: ")
+    if new and typed != getpass.getpass("Again: "):
+        raise InvalidInput("the two passwords differ: nothing was made")
+    return typed
+
+
+def unlock(name: str | None = None) -> Key:
+    """The key of a wallet (default: the one in the settings). Raises NotFound when there is none."""
+    chosen = name or settings().wallet
+    path = wallet_file(chosen)
+    if not path.exists():
+        raise NotFound(
+            f"there is no wallet {chosen} in {path.parent}: make one with `sealdeal wallet create {chosen}`"
+        )
+    return Wallet.load(path, password(chosen)).key
+
+
+def network() -> Network:
+    """The network that commands work with."""
+    return Network.load(settings().network_file())
+
+
+@asynccontextmanager
+async def connected(key: Key | None = None) -> AsyncIterator[Sealdeal]:
+    """A client of the network, with a key or only to read."""
+    outbox = settings().wallets / "outbox" if key else None
+    async with Sealdeal(network(), key, outbox=outbox) as client:
+        yield client
+
+
+def show(value: dict[str, Any], *, as_json: bool) -> None:
+    """Print an answer: a JSON document, or aligned lines for people."""
+    if as_json:
+        print(json.dumps(value, indent=2))
+        return
+    width = max((len(name) for name in value), default=0)
+    for name, member in value.items():
+        text = json.dumps(member) if isinstance(member, dict | list) else member
+        print(f"{name.replace('_', ' '):<{width}}  {text}")
+
+
+def refuse_existing(path: Path) -> None:
+    """Never overwrite what cannot be made again."""
+    if path.exists():
+        raise Conflict(f"{path} exists already, and is kept: choose another name")

@@ -1,0 +1,149 @@
+"""`sealdeal wallet`: encrypted keys on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cyclopts import App
+
+from sealdeal.chain import Wallet
+from sealdeal.model.errors import InvalidInput, NotFound
+from sealdeal.model.keys import Key
+from sealdeal.model.sealing import generate_result_key, result_key_text
+from sealdeal.model.types import Address, address, format_rlc, hexstr, parse_rlc, unhex
+from sealdeal.sdk.client import Sealdeal
+
+from . import session
+from .session import AsJson, WalletName
+
+wallet = App(name="wallet", help="Keys on this machine, encrypted with a password.")
+
+
+@wallet.command
+def create(name: str = "default", *, key: str | None = None, json: AsJson = False) -> None:
+    """Make a wallet.
+
+    Parameters
+    ----------
+    name
+        Name of the wallet.
+    key
+        Import this private key (0x…) instead of making a fresh one.
+    """
+    path = session.wallet_file(name)
+    session.refuse_existing(path)
+    made = Key(unhex(key)) if key else Key.generate(secrets.token_bytes)
+    Wallet(made).save(path, session.password(name, new=True))
+    session.show({"name": name, "address": made.address, "file": str(path)}, as_json=json)
+
+
+@wallet.command(name="list")
+def list_(*, json: AsJson = False) -> None:
+    """The wallets on this machine."""
+    found = sorted(p for p in session.settings().wallets.glob("*.json") if p.is_file())
+    session.show({path.stem: _address_in(path) for path in found}, as_json=json)
+
+
+@wallet.command
+async def show(*, wallet: WalletName = None, json: AsJson = False) -> None:
+    """A wallet's address and what it owns on the network."""
+    name = wallet or session.settings().wallet
+    path = session.wallet_file(name)
+    if not path.exists():
+        raise NotFound(f"there is no wallet {name}: make one with `sealdeal wallet create {name}`")
+    owner = address(_address_in(path))
+    async with session.connected() as client:
+        session.show(await holdings(client, owner), as_json=json)
+
+
+@wallet.command
+async def fund(
+    amount: str = "100 RLC", *, to: str | None = None, wallet: WalletName = None, json: AsJson = False
+) -> None:
+    """Take RLC (and gas) from the local network's faucet.
+
+    Parameters
+    ----------
+    amount
+        How much, such as `100` or `1.5 RLC`.
+    to
+        Address to fund instead of the wallet's.
+    """
+    path = session.wallet_file(wallet or session.settings().wallet)
+    if to is None and not path.exists():
+        raise NotFound(
+            f"there is no wallet {path.stem}: make one with `sealdeal wallet create`, or name an address"
+        )
+    target = address(to or _address_in(path))
+    funder = session.network().accounts.get("funder")
+    if funder is None:
+        raise InvalidInput("this network has no faucet: only a local network's file holds a funder's key")
+    async with session.connected(Key(unhex(funder["key"]))) as client:
+        sent = await client.faucet(target, parse_rlc(amount))
+        session.show({**await holdings(client, target), "transaction": hexstr(sent.tx_hash)}, as_json=json)
+
+
+@wallet.command
+async def result_key(*, wallet: WalletName = None, json: AsJson = False) -> None:
+    """Make the key that results for this wallet are encrypted with, and tell the network its public half.
+
+    Run again, it tells the network once more and changes nothing.
+    """
+    name = wallet or session.settings().wallet
+    key, secret, path = session.unlock(name), session.password(name), session.result_key_file(name)
+    if path.exists():
+        text = result_key_text(read_result_key(path, secret))
+    else:
+        text = make_result_key(path, secret)
+    async with session.connected(key) as client:
+        await client.share_result_key(text)
+    session.show({"wallet": name, "file": str(path), "public_key": text}, as_json=json)
+
+
+def make_result_key(path: Path, secret: str) -> str:
+    """Write a fresh private key, encrypted with a password; its public text."""
+    private, text = generate_result_key()
+    lock = BestAvailableEncryption(secret.encode()) if secret else NoEncryption()
+    closed = load_pem_private_key(private, None).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(closed)
+    return text
+
+
+def read_result_key(path: Path, secret: str) -> bytes:
+    """The private key as an open PEM. Raises InvalidInput for a wrong password."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), secret.encode() or None)
+    except (ValueError, TypeError):
+        raise InvalidInput(f"expected the password of the result key {path}, got another one") from None
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+async def holdings(client: Sealdeal, owner: Address) -> dict[str, Any]:
+    """An account's holdings, for people."""
+    balance = await client.balance(owner)
+    return {
+        "address": owner,
+        "wallet": format_rlc(balance.wallet),
+        "stake": format_rlc(balance.stake),
+        "locked": format_rlc(balance.locked),
+    }
+
+
+def _address_in(path: Path) -> str:
+    try:
+        return str(address(json.loads(path.read_text())["address"]))
+    except (ValueError, KeyError, TypeError):
+        raise InvalidInput(f"{path} is not a wallet (a V3 keystore with an address)") from None

@@ -1,0 +1,146 @@
+"""The receipt of a finished task: everything needed to check it with nothing but a chain node.
+
+A receipt holds what the parties published (manifest, evidence, grants, the enclave's statement, the store's
+receipt) and what the chain said. `Receipt.check` verifies all that signatures and hashes can show; what the
+chain says today, and whether the evidence's chain of certificates ends at a trusted root, is the caller's to
+add (`sdk.client` does both). Format: the JSON of `to_json`, `version` 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from .deals import (
+    Grant,
+    ResultStatement,
+    authorisation_message,
+    enclave_message,
+    quorum_domain,
+    result_domain,
+)
+from .eip712 import digest
+from .errors import IntegrityError, InvalidInput, SealdealError
+from .evidence import Evidence, Manifest, report_data
+from .keys import message_digest, recover_digest, recover_message
+from .types import Address, Bytes32, address, bytes32, keccak, unhex
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One finished task. Times are chain seconds, amounts nRLC, hashes and bytes 0x hexadecimal text."""
+
+    version: int
+    trust: str
+    """`hardware` or `simulated`: what the network's quorum stands for."""
+    chain_id: int
+    hub: str
+    quorum: str
+    dealid: str
+    taskid: str
+    worker: str
+    price: int
+    """What the sponsor paid for the task."""
+    digest: str
+    results: str
+    """The text on chain: where the result lies."""
+    enclave_signature: str | None
+    """Over the result hash and seal, as the contract checked it."""
+    transaction: str
+    """The transaction that settled the task."""
+    proof: dict[str, Any]
+    """The public attestation bundle: manifest, evidence, hpkeKey, enclave, nonces, grants, statement, …"""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Raises InvalidInput when `value` is not a receipt of a version known here."""
+        if not isinstance(value, dict) or value.get("version") != 1:
+            raise InvalidInput(
+                "expected a receipt of version 1 (a JSON object with version, dealid, taskid, proof …)"
+            )
+        try:
+            return cls(**value)
+        except TypeError as wrong:
+            raise InvalidInput(f"this is not a receipt: {wrong}") from None
+
+    @property
+    def enclave(self) -> Address:
+        return address(self.proof["enclave"])
+
+    @property
+    def evidence(self) -> Evidence:
+        return Evidence.from_json(self.proof["evidence"])
+
+    @property
+    def manifest(self) -> Manifest:
+        return Manifest.from_json(self.proof["manifest"])
+
+    def expected_report_data(self) -> bytes:
+        """What the evidence must carry: it ties the hardware's word to manifest, keys and nonces."""
+        nonces = [(address(node), unhex(nonce)) for node, nonce in self.proof["nonces"].items()]
+        return report_data(self.manifest.hash(), unhex(self.proof["hpkeKey"]), self.enclave, nonces)
+
+    def check(self) -> frozenset[Address]:
+        """Verify every signature and hash. Returns the SMS nodes whose grants are good.
+
+        Raises IntegrityError naming the first thing that is not as it should be.
+        """
+        try:
+            return self._check()
+        except (KeyError, TypeError, AttributeError, ValueError) as wrong:
+            raise IntegrityError(f"the receipt's proof is incomplete: {wrong!r}") from None
+        except IntegrityError:
+            raise
+        except SealdealError as wrong:
+            raise IntegrityError(f"the receipt does not verify: {wrong}") from None
+
+    def _check(self) -> frozenset[Address]:
+        hub, worker, taskid = address(self.hub), address(self.worker), bytes32(self.taskid)
+        manifest, statement = self.manifest, ResultStatement.from_json(self.proof["statement"])
+        told = (manifest.chain_id, manifest.hub, manifest.task_id, manifest.worker)
+        _same("the manifest's chain, hub, task and worker", (self.chain_id, hub, taskid, worker), told)
+        signer = recover_digest(
+            digest(result_domain(self.chain_id, hub), statement), unhex(self.proof["statementSignature"])
+        )
+        _same("the signer of the result statement", self.enclave, signer)
+        expected = ResultStatement(
+            task=taskid,
+            worker=worker,
+            digest=bytes32(self.digest),
+            results=keccak(self.results.encode()),
+            beneficiaryKey=_key_hash(manifest.result_key),
+        )
+        _same("the result statement", expected, statement)
+        if self.enclave_signature is not None:
+            message = enclave_message(worker, taskid, bytes32(self.digest))
+            _same(
+                "the enclave's signature",
+                self.enclave,
+                recover_message(message, unhex(self.enclave_signature)),
+            )
+        return frozenset(self._grants(worker, taskid))
+
+    def _grants(self, worker: Address, taskid: Bytes32) -> list[Address]:
+        asked = message_digest(authorisation_message(worker, taskid, self.enclave))
+        domain = quorum_domain(self.chain_id, address(self.quorum))
+        found = []
+        for node, grant in self.proof["grants"].items():
+            signed = digest(domain, Grant(asked, int(grant["validUntil"])))
+            _same(
+                f"the grant of node {node}", address(node), recover_digest(signed, unhex(grant["signature"]))
+            )
+            found.append(address(node))
+        return found
+
+
+def _key_hash(text: str) -> Bytes32:
+    return hashlib.sha256(text.encode()).digest() if text else bytes(32)
+
+
+def _same(what: str, expected: Any, came: Any) -> None:
+    if expected != came:
+        raise IntegrityError(f"{what} should be {expected}, and is {came}")

@@ -1,0 +1,461 @@
+"""Assembly: which parts of a network run in this process, and who talks to whom.
+
+`LocalNetwork` is a whole network in one process besides the chain: market, SMS nodes, scheduler, workers
+and result store, each on its own port of this machine for clients outside, and in memory for each other.
+Its state lies in one folder; started again on it, the network continues where it was. Several processes may
+each run some `parts` of one folder's network: then those meet over HTTP.
+
+    network.json      what clients need to find it (sdk.network)
+    local.json        keys, ports and addresses, mode 600: a local network's keys are throw-away
+    chain.json.gz     the chain, as anvil dumps it
+    *.db              databases; blobs/ the result store; worker-N/ caches; outbox/ transactions under way
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from sealdeal.chain import Addresses, Anvil, Heartbeat, Hub, QuorumTerms, Rpc, Sender, Wallet, deploy
+from sealdeal.market.app import create_app as market_app
+from sealdeal.market.market import Market
+from sealdeal.model.errors import Conflict, InvalidInput, SealdealError
+from sealdeal.model.keys import Key
+from sealdeal.model.types import RLC, address, hexstr, unhex
+from sealdeal.pool.app import create_app as pool_app
+from sealdeal.pool.offers import Offer, Offers
+from sealdeal.pool.rules import PoolSettings
+from sealdeal.pool.scheduler import Scheduler
+from sealdeal.results.app import create_app as results_app
+from sealdeal.results.blobs import FolderStore
+from sealdeal.results.uploads import Results
+from sealdeal.sdk.guest_release import build_guest_release
+from sealdeal.sdk.http import Transport, in_memory
+from sealdeal.sdk.market import MarketClient
+from sealdeal.sdk.network import Network, Services
+from sealdeal.sdk.pool import PoolClient
+from sealdeal.sdk.results import ResultsClient
+from sealdeal.sdk.sms import SmsClient
+from sealdeal.sms.app import create_app as sms_app
+from sealdeal.sms.release import Node
+from sealdeal.tee import DcapVerifier, SimulatedPlatform
+from sealdeal.worker.agent import Worker
+
+log = logging.getLogger("sealdeal.node")
+
+CHAIN_ID = 65_535
+NODES, THRESHOLD, WORKERS = 3, 2, 2
+POOL_STAKE = 10_000 * RLC
+"""Put in escrow by the workerpool's owner when a network is made: it covers the offers below."""
+OFFERS = tuple(Offer(category=c, price=p * RLC, volume=100) for c, p in enumerate((1, 2, 5, 12, 40)))
+"""What the local workerpool asks for a task of each category."""
+GAS_MONEY = 10_000 * 10**18
+"""Native currency given to each account of a local network, in wei."""
+SAVE_EVERY = 5.0
+"""Seconds between dumps of the chain while it grows: what a SIGKILL of this process may cost."""
+
+_SMS = tuple(f"sms-{n}" for n in range(NODES))
+_SERVED = ("results", *_SMS, "market", "scheduler")
+
+
+class LocalNetwork:
+    """A network of simulated TEEs on this machine. Use it as an async context; `wait` keeps it running."""
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        cache: Path,
+        anvil: Path | None = None,
+        chain_id: int = CHAIN_ID,
+        confirmations: int = 1,
+        workers: int = WORKERS,
+        categories: tuple[tuple[str, str, int], ...] = (),
+        offers: tuple[Offer, ...] = OFFERS,
+        parts: Collection[str] | None = None,
+        tap: Callable[[str, ASGIApp], ASGIApp] | None = None,
+    ) -> None:
+        """`state`, `cache`: folders, made when they do not exist. `categories`: (name, description, seconds) to
+        add to the five of the protocol. `offers`: what the workerpool keeps published. `parts`: which of
+        `chain, results, sms-0…, market, scheduler, worker-0…` run here; the one with `chain` begins a network.
+        `tap` is put around each service's application, given its name, to watch what it is asked and answers.
+        """
+        self._worker_names = tuple(f"worker-{n}" for n in range(workers))
+        everything = ("chain", *_SERVED, *self._worker_names)
+        self.parts = frozenset(everything if parts is None else parts)
+        if unknown := self.parts - set(everything):
+            raise InvalidInput(
+                f"expected parts among {', '.join(everything)}; got {', '.join(sorted(unknown))}"
+            )
+        self.state, self.cache = state, cache
+        self.chain_id, self.confirmations = chain_id, confirmations
+        self._anvil_binary, self._categories, self._offers, self._tap = anvil, categories, offers, tap
+        self._stack = contextlib.AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failed: asyncio.Future[None] | None = None
+        self.transports: dict[str, Transport] = {}
+        """By URL: how a client in this process reaches each service in memory."""
+        self.missing: tuple[str, ...] = ()
+        """Limits on apps that this machine cannot enforce."""
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def wait(self) -> None:
+        """Run until cancelled; raises what a part failed with, if one does."""
+        assert self._failed is not None
+        await self._failed
+
+    async def stop(self) -> None:
+        """Stop every part, workers first, and save the chain. Safe to call twice."""
+        for task in reversed(self._tasks):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._tasks.clear()
+        await self._stack.aclose()
+
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Keep a part running; its failure is the network's."""
+
+        async def watched() -> None:
+            try:
+                await work
+            except Exception as wrong:
+                log.exception("%s stopped", name)
+                assert self._failed is not None
+                if not self._failed.done():
+                    self._failed.set_exception(wrong)
+
+        self._tasks.append(asyncio.create_task(watched(), name=name))
+
+    def _close_at_end(self, close: Callable[[], Awaitable[Any]]) -> None:
+        self._stack.push_async_callback(close)
+
+    # --- start ------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        self._failed = asyncio.get_running_loop().create_future()
+        self._failed.add_done_callback(lambda f: f.cancelled() or f.exception())
+        self.state.mkdir(parents=True, exist_ok=True)
+        first = "chain" in self.parts
+        if first:
+            self._stack.enter_context(_locked(self.state))
+        self._kept = Kept.load(self.state / "local.json", self._worker_names, may_write=first)
+        self._listeners = {name: self._listen(name) for name in _SERVED if first or name in self.parts}
+        building = asyncio.create_task(asyncio.to_thread(build_guest_release, self.cache))
+        try:
+            await (self._start_chain() if first else self._join_chain())
+        finally:
+            self.release = await building
+        self.platform = self._platform()
+        starts: dict[str, Callable[[], Awaitable[None]]] = {
+            "results": self._start_results,
+            **{name: partial(self._start_sms, name) for name in _SMS},
+            "market": self._start_market,
+            "scheduler": self._start_scheduler,
+            **{name: partial(self._start_worker, name) for name in self._worker_names},
+        }
+        for name, start in starts.items():
+            if name in self.parts:
+                await start()
+            elif name in self._listeners:
+                self._listeners[name].close()  # its port is kept from now on, for the process that runs it
+        if first:
+            _write_private(self.state / "network.json", json.dumps(self.network.to_json(), indent=1))
+            self._kept.save()
+            self._run("save", self._save_often())
+
+    async def _join_chain(self) -> None:
+        """Use the chain that another process of this network runs."""
+        self.rpc = Rpc(f"http://127.0.0.1:{self._kept.ports['chain']}", patience=60.0)
+        self._close_at_end(self.rpc.aclose)
+        self.addresses = Addresses.from_json(self._kept.addresses or {})
+        self.hub = Hub(self.rpc, self.addresses)
+
+    async def _start_chain(self) -> None:
+        anvil = Anvil(
+            binary=self._anvil_binary,
+            port=self._kept.ports.get("chain", 0),
+            chain_id=self.chain_id,
+            state=self.state / "chain.json.gz",
+        )
+        self._kept.ports["chain"] = anvil.port
+        self.anvil = await self._stack.enter_async_context(anvil)
+        self.rpc = Rpc(anvil.url, patience=60.0)
+        self._close_at_end(self.rpc.aclose)
+        if self._kept.addresses is None:
+            self._kept.addresses = (await self._make_network()).to_json()
+            await anvil.save()
+            self._kept.save()
+        self._close_at_end(anvil.save)
+        self.addresses = Addresses.from_json(self._kept.addresses)
+        self.hub = Hub(self.rpc, self.addresses)
+
+    async def _make_network(self) -> Addresses:
+        """Deploy the contracts, fund the accounts, and make the workerpool."""
+        await asyncio.gather(*(self.anvil.fund(self._key(n).address, GAS_MONEY) for n in self._kept.keys))
+        owner, funder, pool = (self._key(n) for n in ("hub_owner", "funder", "workerpool_owner"))
+        addresses = await deploy(
+            Sender(self.rpc, Wallet(owner)),
+            QuorumTerms([self._key(name).address for name in _SMS], THRESHOLD, "simulated"),
+            extra_categories=self._categories,
+            holder=funder.address,
+        )
+        hub = Hub(self.rpc, addresses)
+        await hub.using(Sender(self.rpc, Wallet(funder))).transfer_token(pool.address, POOL_STAKE)
+        pool_hub = hub.using(Sender(self.rpc, Wallet(pool)))
+        made, _ = await pool_hub.create_workerpool("[simulated] local workerpool of this machine")
+        await pool_hub.deposit(POOL_STAKE)
+        self._kept.workerpool = made
+        return addresses
+
+    def _platform(self) -> SimulatedPlatform:
+        """This machine's simulated TEE hardware; its root is what the network's nodes trust."""
+        path = self.state / "platform.json"
+        if not path.exists():
+            _write_private(path, SimulatedPlatform.generate(int(time.time())).to_json())
+        return SimulatedPlatform.from_json(path.read_text())
+
+    async def _start_results(self) -> None:
+        blobs = FolderStore(self.state / "blobs")
+        tokens = self._key("tokens").secret
+        results = await Results.open(self._database("results"), blobs, self.hub, self._key("store"), tokens)
+        self._close_at_end(results.close)
+        self._serve("results", results_app(results))
+
+    async def _start_sms(self, name: str) -> None:
+        node = await Node.open(
+            self._database(name),
+            key=self._key(name),
+            storage_key=self._key(f"{name}-storage").secret,
+            hub=self.hub,
+            verifiers=[DcapVerifier(self.platform.root_der)],
+            guest_releases=[self.release.digest],
+            confirmations=self.confirmations,
+        )
+        self._close_at_end(node.close)
+        self._serve(name, sms_app(node))
+
+    async def _start_market(self) -> None:
+        market = await Market.open(self._database("market"), self.hub.using(self._sender("matcher")))
+        self._close_at_end(market.close)
+        self._serve("market", market_app(market))
+        self._run("market", market.run())
+
+    async def _start_scheduler(self) -> None:
+        owner = self._key("workerpool_owner")
+        hub = self.hub.using(self._sender("workerpool_owner"))
+        settings = PoolSettings(
+            workerpool=address(self._kept.workerpool or ""),
+            nodes=tuple((self._key(name).address, self._url(name)) for name in _SMS),
+            results_url=self._url("results"),
+            public_url=self._url("scheduler"),
+            confirmations=self.confirmations,
+        )
+        heartbeat = Heartbeat(self.rpc, depth=self.confirmations)
+        self.scheduler = await Scheduler.open(
+            self._database("pool"), hub, owner, settings, waiting=heartbeat.waiting
+        )
+        self._close_at_end(self.scheduler.close)
+        self._serve("scheduler", pool_app(self.scheduler))
+        self._run("heartbeat", heartbeat.run())
+        self._run("scheduler", self.scheduler.run())
+        market = MarketClient(self._url("market"), self.chain_id, transport=self._transport("market"))
+        self._close_at_end(market.close)
+        self._run("offers", Offers(hub, owner, settings.workerpool, market, self._offers).run())
+
+    async def _start_worker(self, name: str) -> None:
+        sms = {n: SmsClient(self._url(n), transport=self._transport(n)) for n in _SMS}
+        pool = PoolClient(self._url("scheduler"), key=self._key(name), transport=self._transport("scheduler"))
+        results = ResultsClient(self._url("results"))  # by its port: images are streams
+        for client in (*sms.values(), pool, results):
+            self._close_at_end(client.close)
+        worker = Worker(
+            hub=self.hub,
+            sender=self._sender(name),
+            pool=pool,
+            results=results,
+            sms={self._key(n).address: client for n, client in sms.items()},
+            platform=self.platform,
+            release=self.release,
+            cache=self.state / name,
+            confirmations=self.confirmations,
+        )
+        self.missing = tuple(worker.missing)
+        self._run(name, worker.run())
+
+    async def _save_often(self) -> None:
+        saved = -1
+        while True:
+            await asyncio.sleep(SAVE_EVERY)
+            with contextlib.suppress(SealdealError):
+                head = (await self.hub.block()).number
+                if head != saved:
+                    await self.anvil.save()
+                    saved = head
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    def _key(self, name: str) -> Key:
+        return Key(unhex(self._kept.keys[name]))
+
+    def _sender(self, name: str) -> Sender:
+        return Sender(self.rpc, Wallet(self._key(name)), outbox=self.state / "outbox" / name)
+
+    def _database(self, name: str) -> str:
+        return f"sqlite+aiosqlite:///{(self.state / f'{name}.db').absolute()}"
+
+    def _url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._kept.ports[name]}"
+
+    def _transport(self, name: str) -> Transport | None:
+        """In memory when the service runs in this process, else None: by its URL."""
+        return self.transports.get(self._url(name))
+
+    def _listen(self, name: str) -> socket.socket:
+        """A socket on the port kept for a service, or on a free one that is kept from now on."""
+        # IPPROTO_TCP: without it asyncio does not set TCP_NODELAY, and each request costs 40 ms
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._stack.callback(listener.close)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port = self._kept.ports.get(name, 0)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as busy:
+            raise Conflict(
+                f"port {port}, kept for {name} in {self.state}, is taken: {busy.strerror}"
+            ) from None
+        self._kept.ports[name] = listener.getsockname()[1]
+        return listener
+
+    def _serve(self, name: str, app: ASGIApp) -> None:
+        """Answer on the service's port, and in memory."""
+        app = self._tap(name, app) if self._tap else app
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        )
+        self.transports[self._url(name)] = in_memory(app)
+        self._run(f"{name} server", _Server(config).serve(sockets=[self._listeners[name]]))
+
+    # --- what users see ---------------------------------------------------------------------------
+
+    @property
+    def network(self) -> Network:
+        """What clients need to know, with the local network's throw-away keys."""
+        keys = {name: self._key(name) for name in ("funder", "hub_owner", "workerpool_owner")}
+        store, scheduler = self._url("results"), self._url("scheduler")
+        return Network(
+            rpc_url=self.rpc.url,
+            chain_id=self.chain_id,
+            contracts=self.addresses,
+            services=Services(
+                market=self._url("market"),
+                results=store,
+                scheduler=scheduler,
+                sms=tuple(self._url(name) for name in _SMS),
+                ipfs_gateway=store,
+                ipfs_node=store,
+                compass=scheduler,
+            ),
+            workerpool=address(self._kept.workerpool or ""),
+            trust="simulated",
+            tee_root=hexstr(self.platform.root_der),
+            accounts={n: {"address": k.address, "key": hexstr(k.secret)} for n, k in keys.items()},
+        )
+
+    def worker_keys(self) -> list[Key]:
+        """The wallets that this network's workers sign with and are paid to."""
+        return [self._key(name) for name in self._worker_names]
+
+
+class Kept:
+    """What a local network remembers of itself besides chain and databases: keys, ports, addresses."""
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path = path
+        self.keys: dict[str, str] = content.get("keys", {})
+        self.ports: dict[str, int] = content.get("ports", {})
+        self.addresses: dict[str, Any] | None = content.get("addresses")
+        self.workerpool: str | None = content.get("workerpool")
+
+    @classmethod
+    def load(cls, path: Path, workers: Collection[str], *, may_write: bool) -> Kept:
+        """Read it; who may write begins it, and makes the keys that are missing.
+
+        Raises Conflict for a file that is damaged, or that another process should have made.
+        """
+        if not may_write and not path.exists():
+            raise Conflict(
+                f"there is no network in {path.parent} yet: start the process with its chain first"
+            )
+        try:
+            kept = cls(path, json.loads(path.read_text()) if path.exists() else {})
+        except (ValueError, AttributeError):
+            raise Conflict(
+                f"{path} is damaged: restore it, or begin anew with another --state folder"
+            ) from None
+        if may_write:
+            names = ["funder", "hub_owner", "workerpool_owner", "matcher", "store", "tokens", *_SMS, *workers]
+            for name in [*names, *(f"{node}-storage" for node in _SMS)]:
+                kept.keys.setdefault(name, hexstr(Key.generate(secrets.token_bytes).secret))
+            kept.save()
+        return kept
+
+    def save(self) -> None:
+        members = {n: getattr(self, n) for n in ("keys", "ports", "addresses", "workerpool")}
+        _write_private(self.path, json.dumps(members, indent=1))
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to whoever assembled the network."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Replace a file at once, readable by its owner only."""
+    temporary = path.with_name(path.name + ".new")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    """Hold a state folder alone. Raises Conflict when another process does."""
+    with (state / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Conflict(
+                f"another process runs the network of {state}: stop it, or choose another --state"
+            ) from None
+        yield

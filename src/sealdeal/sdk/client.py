@@ -1,0 +1,501 @@
+"""The API people use: publish apps, protect data, grant it, buy runs, follow them, fetch results.
+
+    async with Sealdeal(network, key) as deals:
+        app = await deals.publish_app(image, price=1 * RLC)
+        data = await deals.protect_dataset(csv, name="patients")
+        await deals.grant(data.address, app=app.address, price=2 * RLC)
+        request = await deals.request(app.address, dataset=data.address)
+        deal = await deals.deal_of(request)
+        result = await deals.result(deal.task_ids()[0], private_key)
+
+It holds no state but the wallet's key; everything else is read from the network when it is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from sealdeal.chain import Hub, Quorum, Rpc, Sender, Wallet
+from sealdeal.chain import Receipt as TxReceipt
+from sealdeal.model import sealing
+from sealdeal.model.cid import cid_in, multiaddr_bytes
+from sealdeal.model.deals import AccountState, Deal, Task, TaskStatus, deal_id
+from sealdeal.model.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unavailable
+from sealdeal.model.evidence import ReportData
+from sealdeal.model.keys import Key
+from sealdeal.model.orders import (
+    TEE_TDX,
+    AppOrder,
+    DatasetOrder,
+    Kind,
+    Order,
+    Params,
+    RequestOrder,
+    Signed,
+    tag,
+)
+from sealdeal.model.receipts import Receipt
+from sealdeal.model.types import ZERO, Address, Bytes32, hexstr, unhex
+from sealdeal.tee import DcapVerifier
+
+from .http import Transport
+from .images import BuiltImage
+from .market import MarketClient
+from .network import Network
+from .pool import PoolClient
+from .results import ResultsClient
+from .sms import SmsClient, split_to_nodes
+
+UNLIMITED = 2**53 - 2
+"""The largest volume that every client of the network can read back exactly (wire.md §1.4)."""
+RESULT_LIMIT = 512 << 20
+"""Bytes of a result archive that are held in memory."""
+RESULT_KEY = "iexec-result-encryption-public-key"
+"""Name under which the beneficiary's public key lies at the SMS nodes (wire.md §2)."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What an account owns, in nRLC."""
+
+    wallet: int
+    stake: int
+    locked: int
+
+    @property
+    def total(self) -> int:
+        return self.wallet + self.stake + self.locked
+
+
+@dataclass(frozen=True)
+class Published:
+    """An asset that is on chain, with what it took."""
+
+    address: Address
+    order: Bytes32 | None
+    """Hash of the order published for it, if any."""
+    multiaddr: str
+    checksum: Bytes32
+    transactions: tuple[TxReceipt, ...]
+
+
+@dataclass(frozen=True)
+class Quote:
+    """The cheapest open orders that a request would meet now, in nRLC per task."""
+
+    app: int
+    dataset: int
+    workerpool: int
+
+    @property
+    def price(self) -> int:
+        return self.app + self.dataset + self.workerpool
+
+
+@dataclass(frozen=True)
+class Result:
+    """A task's decrypted result and the receipt that proves where it comes from."""
+
+    files: dict[str, bytes]
+    """The archive's files; the app's own next to computed.json, stdout.txt and stderr.txt."""
+    receipt: Receipt | None
+    """None for a result without an enclave's statement (another network's)."""
+
+
+class Sealdeal:
+    """A network as one user sees it. Use it as an async context, or call `close`."""
+
+    def __init__(
+        self,
+        network: Network,
+        key: Key | None = None,
+        *,
+        outbox: Path | None = None,
+        transports: Mapping[str, Transport] | None = None,
+    ) -> None:
+        """`key` signs orders and transactions; without one the network can only be read. `outbox`: a folder in
+        which transactions survive a crash. `transports`: by URL, for services in this process.
+        """
+        inside = transports or {}
+        at = network.services
+        self.network = network
+        self._key = key
+        self.rpc = Rpc(network.rpc_url, patience=30.0)
+        self._sender = Sender(self.rpc, Wallet(key), outbox=outbox) if key else None
+        self.hub = Hub(self.rpc, network.contracts, self._sender)
+        quorum = network.contracts.quorum
+        self.quorum = Quorum(self.rpc, quorum) if quorum else None
+        self.market = MarketClient(at.market, network.chain_id, transport=inside.get(at.market))
+        self.results = ResultsClient(at.results, transport=inside.get(at.results))
+        self.nodes = [SmsClient(url, transport=inside.get(url)) for url in at.sms]
+        self.scheduler = (
+            PoolClient(at.scheduler, transport=inside.get(at.scheduler)) if at.scheduler is not None else None
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        closing = [self.market.close(), self.results.close(), *(node.close() for node in self.nodes)]
+        if self.scheduler:
+            closing.append(self.scheduler.close())
+        await asyncio.gather(*closing, self.rpc.aclose())
+
+    @property
+    def key(self) -> Key:
+        """The key that signs. Raises InvalidInput when this client can only read."""
+        if self._key is None:
+            raise InvalidInput("this needs a wallet: create one with `sealdeal wallet create`, or pass a key")
+        return self._key
+
+    @property
+    def sender(self) -> Sender:
+        """Sends this wallet's transactions. Raises as `key` does."""
+        if self._sender is None:
+            raise InvalidInput("this needs a wallet: create one with `sealdeal wallet create`, or pass a key")
+        return self._sender
+
+    # --- money ------------------------------------------------------------------------------------
+
+    async def balance(self, who: Address | None = None) -> Balance:
+        """Wallet, stake and locked amounts of an account (default: one's own), in nRLC."""
+        account = who or self.key.address
+        block = await self.hub.block()
+        escrow: AccountState = await self.hub.account(account, block)
+        return Balance(await self.hub.token_balance(account, block), escrow.stake, escrow.locked)
+
+    async def deposit(self, amount: int) -> TxReceipt:
+        """Move nRLC from the wallet to the hub's escrow, where deals can use them."""
+        have = await self.hub.token_balance(self.key.address)
+        if have < amount:
+            raise Conflict(
+                f"the wallet holds {have} nRLC, a deposit of {amount} was asked for: fund it first"
+            )
+        return await self.hub.deposit(amount)
+
+    async def withdraw(self, amount: int) -> TxReceipt:
+        """Move free nRLC from the escrow back to the wallet."""
+        have = (await self.hub.account(self.key.address)).stake
+        if have < amount:
+            raise Conflict(f"{have} nRLC are free in the escrow, a withdrawal of {amount} was asked for")
+        return await self.hub.withdraw(amount)
+
+    async def faucet(self, to: Address, amount: int, gas_money: int = 10**18) -> TxReceipt:
+        """Give away `amount` nRLC and `gas_money` wei: what a local network's funder does for newcomers."""
+        await self.sender.send(to, value=gas_money)
+        return await self.hub.transfer_token(to, amount)
+
+    # --- apps and data ----------------------------------------------------------------------------
+
+    async def push_image(self, image: BuiltImage) -> str:
+        """Upload an app's image to the network's store; its multiaddr, `/ipfs/CID`."""
+        return f"/ipfs/{await self.results.add(image.archive, image.name)}"
+
+    async def publish_app(
+        self,
+        image: BuiltImage,
+        *,
+        name: str = "",
+        price: int = 0,
+        volume: int = UNLIMITED,
+        dataset: Address = ZERO,
+        requester: Address = ZERO,
+    ) -> Published:
+        """Upload an image, register the app on chain and offer `volume` runs at `price` nRLC each.
+
+        `dataset`, `requester`: whom the offer is restricted to. The same app again only renews its offer.
+        """
+        multiaddr = await self.push_image(image)
+        made, receipt = await self._create_app(name or image.name, multiaddr, image.checksum)
+        order = AppOrder(
+            app=made,
+            appprice=price,
+            volume=volume,
+            tag=tag(TEE_TDX),
+            datasetrestrict=dataset,
+            requesterrestrict=requester,
+            salt=secrets.token_bytes(32),
+        )
+        return Published(made, await self.publish(order), multiaddr, image.checksum, receipt)
+
+    async def _create_app(
+        self, name: str, multiaddr: str, checksum: Bytes32
+    ) -> tuple[Address, tuple[TxReceipt, ...]]:
+        terms = (name, "DOCKER", multiaddr.encode(), checksum)
+        try:
+            made, receipt = await self.hub.create_app(*terms)
+        except Conflict:
+            return await self.hub.predict_app(*terms, owner=self.key.address), ()
+        return made, (receipt,)
+
+    async def protect_dataset(self, plain: bytes, *, name: str) -> Published:
+        """Encrypt data, store the ciphertext, register the dataset on chain, and split its key among the nodes.
+
+        Nobody can use the dataset until its owner grants it. What is stored is ciphertext; the key exists in
+        this process's memory only, and afterwards in shares: the quorum's threshold is needed to recombine it.
+        """
+        key = sealing.dataset_key(secrets.token_bytes)
+        sealed = sealing.encrypt_dataset(plain, key, secrets.token_bytes)
+        checksum = sealing.checksum(sealed)
+        multiaddr = f"/ipfs/{await self.results.add(sealed, 'dataset')}"
+        made, receipt = await self.hub.create_dataset(name, multiaddr_bytes(multiaddr), checksum)
+        await self.share_secret(key.encode(), kind=sealing.SecretKind.DATASET_KEY, subject=made)
+        return Published(made, None, multiaddr, checksum, (receipt,))
+
+    async def share_secret(self, secret: bytes, *, kind: str, subject: Address, name: str = "") -> None:
+        """Split a secret among the network's SMS nodes, so that the quorum's threshold of them recombines it.
+
+        `kind`: a `SecretKind`; `subject`: whose secret it is (the dataset, the app, or oneself).
+        """
+        clients = {(await node.node()).address: node for node in self.nodes}
+        threshold = await self._threshold()
+        await split_to_nodes(
+            secret,
+            kind=kind,
+            subject=subject,
+            name=name,
+            version=1,
+            threshold=threshold,
+            clients=clients,
+            owner=self.key,
+            chain_id=self.network.chain_id,
+            hub=self.network.contracts.hub,
+            rng=secrets.token_bytes,
+        )
+
+    async def _threshold(self) -> int:
+        if self.quorum is None:
+            raise InvalidInput("this network's hub has no quorum of SMS nodes: secrets cannot be split")
+        return await self.quorum.threshold()
+
+    async def grant(
+        self,
+        dataset: Address,
+        *,
+        app: Address,
+        price: int = 0,
+        volume: int = UNLIMITED,
+        requester: Address = ZERO,
+        workerpool: Address = ZERO,
+    ) -> Bytes32:
+        """Let one app (or group) use a dataset `volume` times at `price` nRLC each; the order's hash."""
+        if app == ZERO:
+            raise InvalidInput(
+                "name the app that may read the data: a grant to every app gives the data to anyone"
+            )
+        order = DatasetOrder(
+            dataset=dataset,
+            datasetprice=price,
+            volume=volume,
+            tag=tag(TEE_TDX),
+            apprestrict=app,
+            workerpoolrestrict=workerpool,
+            requesterrestrict=requester,
+            salt=secrets.token_bytes(32),
+        )
+        return await self.publish(order)
+
+    async def publish(self, order: Order, *, standing: bool = False) -> Bytes32:
+        """Sign an order and publish it in the market; its hash.
+
+        `standing`, for requests: it waits even while nobody offers its app or dataset.
+        """
+        domain = await self.hub.domain()
+        signed: Signed[Any] = Signed.by(self.key, order, domain)
+        await self.market.publish(signed, self.key, standing=standing)
+        return signed.hash(domain)
+
+    async def cancel(self, signed: Signed[Any]) -> TxReceipt:
+        """Close an order on chain, for ever: it can no longer be matched by anyone."""
+        return await self.hub.manage_order(signed, "close")
+
+    # --- runs -------------------------------------------------------------------------------------
+
+    async def share_result_key(self, key_text: str) -> None:
+        """Give every SMS node the public key that results for this account are encrypted with."""
+        await asyncio.gather(*(node.push_named_secret(self.key, RESULT_KEY, key_text) for node in self.nodes))
+
+    async def quote(self, app: Address, *, dataset: Address = ZERO, category: int = 0) -> Quote:
+        """The cheapest open offers for one run now. Raises NotFound naming what nobody offers."""
+        me = self._key.address if self._key else ZERO
+        apps, pools = await asyncio.gather(
+            self.market.app_orders(app, dataset=dataset, requester=me),
+            self.market.workerpool_orders(category=category, app=app, dataset=dataset, requester=me),
+        )
+        data = await self.market.dataset_orders(dataset, app=app, requester=me) if dataset != ZERO else None
+        for found, what in (
+            (apps, f"app {app}"),
+            (pools, f"a run of category {category} by any workerpool"),
+            (data, f"dataset {dataset} for this app"),
+        ):
+            if found is not None and not found.items:
+                raise NotFound(f"no open order offers {what} to this requester")
+        return Quote(
+            apps.items[0].order.appprice,
+            data.items[0].order.datasetprice if data else 0,
+            pools.items[0].order.workerpoolprice,
+        )
+
+    async def request(
+        self,
+        app: Address,
+        *,
+        dataset: Address = ZERO,
+        params: Params | None = None,
+        category: int = 0,
+        volume: int = 1,
+        max_prices: Quote | None = None,
+        workerpool: Address = ZERO,
+        beneficiary: Address | None = None,
+    ) -> Bytes32:
+        """Ask for `volume` runs, at the best offers' prices unless `max_prices` says other ones; the hash.
+
+        The request waits in the market until it is matched, with given `max_prices` even while nobody
+        offers its app or data; its payment must lie in the escrow (`deposit`).
+        """
+        limits = max_prices or await self.quote(app, dataset=dataset, category=category)
+        need, have = limits.price * volume, (await self.hub.account(self.key.address)).stake
+        if have < need:
+            raise Conflict(
+                f"{need} nRLC must lie in the escrow to pay this request, {have} do: "
+                f"deposit {need - have} more"
+            )
+        order = RequestOrder(
+            app=app,
+            appmaxprice=limits.app,
+            dataset=dataset,
+            datasetmaxprice=limits.dataset,
+            workerpool=workerpool,
+            workerpoolmaxprice=limits.workerpool,
+            requester=self.key.address,
+            volume=volume,
+            tag=tag(TEE_TDX),
+            category=category,
+            beneficiary=beneficiary or self.key.address,
+            params=(params or Params(result_encryption=True)).to_text(),
+            salt=secrets.token_bytes(32),
+        )
+        return await self.publish(order, standing=max_prices is not None)
+
+    async def deal_of(self, request: Bytes32, *, timeout: float = 60.0, first: int = 0) -> Deal:
+        """The deal that a request made (its part that begins at task `first`), as soon as it exists.
+
+        Raises Unavailable after `timeout` seconds, with the market's reason why nothing matched.
+        """
+        end, wait = time.monotonic() + timeout, 0.02
+        while True:
+            try:
+                return await self.hub.deal(deal_id(request, first))
+            except NotFound:
+                if time.monotonic() > end:
+                    why = (await self.market.why(request)).constraint
+                    raise Unavailable(
+                        f"not matched within {timeout:g} s: {why or 'nothing is in the way'}"
+                    ) from None
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, 1.0)
+
+    async def wait(self, taskid: Bytes32, *, timeout: float = 600.0) -> Task:
+        """The task once it has ended, completed or failed. Raises Unavailable after `timeout` seconds."""
+        end, wait = time.monotonic() + timeout, 0.02
+        while time.monotonic() < end:
+            task = await self.hub.task(taskid)
+            if task.ended:
+                return task
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, 1.0)
+        raise Unavailable(f"task {hexstr(taskid)} has not ended within {timeout:g} s; it still may")
+
+    # --- results ----------------------------------------------------------------------------------
+
+    async def result(self, taskid: Bytes32, private_key: bytes | None = None) -> Result:
+        """Fetch a completed task's result, decrypt it, and check what the enclave signed.
+
+        `private_key`: PEM of the beneficiary's key, for an encrypted result. Raises NotFound for a task
+        without a result, IntegrityError when anything differs from what was signed.
+        """
+        task = await self.hub.task(taskid)
+        if task.status is not TaskStatus.COMPLETED:
+            raise NotFound(f"task {hexstr(taskid)} has no result: it is {task.status.name}")
+        receipt = await self.receipt(task)
+        archive = await self.results.fetch(cid_in(_location(task)), limit=RESULT_LIMIT)
+        files = sealing.unzip_result(archive)
+        if "computed.json" not in files:
+            if private_key is None:
+                raise InvalidInput("the result is encrypted for its beneficiary: give the private key")
+            files = sealing.decrypt_result(archive, private_key)
+        return Result(files, receipt)
+
+    async def receipt(self, task: Task) -> Receipt | None:
+        """The verified receipt of a completed task; None when no enclave stated anything about it."""
+        try:
+            proof = await self.results.proof(task.taskid)
+        except NotFound:
+            return None
+        deal = await self.hub.deal(task.dealid)
+        receipt = Receipt(
+            version=1,
+            trust=self.network.trust,
+            chain_id=self.network.chain_id,
+            hub=self.network.contracts.hub,
+            quorum=self.network.contracts.quorum or ZERO,
+            dealid=hexstr(task.dealid),
+            taskid=hexstr(task.taskid),
+            worker=task.contributors[0],
+            price=deal.price,
+            digest=hexstr(task.result_digest),
+            results=task.results.decode(errors="replace"),
+            enclave_signature=proof.get("enclaveSignature"),
+            transaction=proof.get("transaction", ""),
+            proof=proof,
+        )
+        await self.verify(receipt)
+        return receipt
+
+    async def verify(self, receipt: Receipt) -> None:
+        """Check a receipt against the chain, and its evidence against the root this network trusts.
+
+        Raises IntegrityError (signatures, chain) or EvidenceRefused (the TEE's evidence).
+        """
+        nodes = receipt.check()
+        task = await self.hub.task(unhex(receipt.taskid))
+        contribution = await self.hub.contribution(task.taskid, task.contributors[0])
+        on_chain = (hexstr(task.result_digest), task.results.decode(errors="replace"), contribution.enclave)
+        if on_chain != (receipt.digest, receipt.results, receipt.enclave):
+            raise IntegrityError(
+                f"the chain says digest, results and enclave are {on_chain}; the receipt says otherwise"
+            )
+        if self.quorum is not None:
+            granted, threshold = nodes & set(await self.quorum.members()), await self.quorum.threshold()
+            if len(granted) < threshold:
+                raise IntegrityError(
+                    f"the receipt holds grants of {len(granted)} nodes, {threshold} are needed"
+                )
+        root = unhex(self.network.tee_root) if self.network.tee_root else None
+        block = await self.hub.block()
+        claims = DcapVerifier(root).verify(receipt.evidence, block.timestamp)
+        ReportData(receipt.expected_report_data()).check(claims, block.timestamp)
+
+
+def _location(task: Task) -> str:
+    """Where a completed task's result lies: `/ipfs/CID`. Raises NotFound for another kind of storage."""
+    try:
+        told = json.loads(task.results)
+        storage, location = told["storage"], told["location"]
+    except (ValueError, TypeError, KeyError):
+        raise NotFound(
+            f"task {hexstr(task.taskid)} tells no place of its result: {task.results[:80]!r}"
+        ) from None
+    if storage != "ipfs":
+        raise NotFound(f"the result lies in {storage} at {location}: fetch it there")
+    return str(location)

@@ -1,0 +1,50 @@
+"""Everything that can be set from outside, and the only reader of the environment.
+
+Each setting is an environment variable `SEALDEAL_` and its name in capitals. A command's option wins over
+the environment, the environment over the defaults. docs/settings.md lists them; a test keeps it true.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _home(variable: str, fallback: str) -> Path:
+    """A folder of the XDG Base Directory Specification, ours inside it."""
+    root = os.environ.get(variable) or str(Path.home() / fallback)
+    return Path(root) / "sealdeal"
+
+
+class Settings(BaseSettings):
+    """What the commands and the node read."""
+
+    model_config = SettingsConfigDict(env_prefix="SEALDEAL_", extra="ignore")
+
+    state: Path = Field(default_factory=lambda: _home("XDG_STATE_HOME", ".local/state") / "local")
+    """Folder of the local network that `sealdeal up` keeps: chain, databases, blobs, keys."""
+    cache: Path = Field(default_factory=lambda: _home("XDG_CACHE_HOME", ".cache"))
+    """Folder of what can be made again: built images, downloads."""
+    network: Path | None = None
+    """Network file to work with; the default is the one that `sealdeal up` wrote in `state`."""
+    wallets: Path = Field(default_factory=lambda: _home("XDG_DATA_HOME", ".local/share") / "wallets")
+    """Folder of encrypted wallets."""
+    wallet: str = "default"
+    """Name of the wallet that commands sign with."""
+    password: SecretStr | None = None
+    """Password of the wallet; asked for when it is needed and not set."""
+    receipts: Path = Field(default_factory=lambda: _home("XDG_STATE_HOME", ".local/state") / "receipts")
+    """Folder where receipts are written."""
+    anvil: Path | None = None
+    """Program of the local chain; the default is the one that `./dev` installs, then `anvil` on the PATH."""
+    confirmations: int = Field(default=1, ge=0)
+    """Blocks on top of a deal before its task is given out and its secrets may leave (local network)."""
+    log_level: str = "warning"
+    """Least severe message that services write to standard error."""
+
+    def network_file(self) -> Path:
+        """Where the network that commands work with is described."""
+        return self.network or self.state / "network.json"

@@ -1,0 +1,152 @@
+"""Whole deals on whole networks. `world` is one embedded network shared by a module's tests."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from sealdeal.model.deals import Deal, Task
+from sealdeal.model.keys import Key
+from sealdeal.model.orders import Params
+from sealdeal.model.sealing import generate_result_key
+from sealdeal.model.types import RLC, ZERO, Address, unhex
+from sealdeal.node import OFFERS, LocalNetwork
+from sealdeal.pool.offers import Offer
+from sealdeal.sdk.client import Published, Result, Sealdeal
+from sealdeal.sdk.images import build_app_image
+
+QUICK = len(OFFERS)
+"""Id of the category of 2 seconds that test networks add: an app may run for 2 s, all ends 20 s after a match."""
+QUICK_CATEGORY = ("quick", "2 seconds, for tests", 2)
+QUICK_OFFER = Offer(category=QUICK, price=RLC, volume=200)
+POOL_PRICE = RLC
+
+
+def local_network(state: Path, cache: Path, **options: object) -> LocalNetwork:
+    """A test's network: with the quick category and an offer for it."""
+    return LocalNetwork(
+        state,
+        cache=cache,
+        categories=(QUICK_CATEGORY,),
+        offers=(*OFFERS, QUICK_OFFER),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+class World:
+    """A network and the people on it. Everyone is a fresh key, funded by the faucet."""
+
+    def __init__(self, network: LocalNetwork, folder: Path, cache: Path) -> None:
+        self.network, self.folder, self.cache = network, folder, cache
+        self.stack = AsyncExitStack()
+        self.result_keys: dict[Address, bytes] = {}
+
+    async def person(self, amount: int = 100 * RLC, *, in_escrow: int = 0) -> Sealdeal:
+        """A funded user; `in_escrow` of the amount is deposited."""
+        there = self.network.network
+        key = Key.generate(secrets.token_bytes)
+        funder = Key(unhex(there.accounts["funder"]["key"]))
+        async with Sealdeal(there, funder, transports=self.network.transports) as faucet:
+            await faucet.faucet(key.address, amount)
+        made = await self.stack.enter_async_context(Sealdeal(there, key, transports=self.network.transports))
+        if in_escrow:
+            await made.deposit(in_escrow)
+        return made
+
+    async def requester(self, amount: int = 100 * RLC) -> Sealdeal:
+        """A user with money in escrow and a result key."""
+        made = await self.person(amount, in_escrow=amount)
+        private, text = generate_result_key(2048)
+        await made.share_result_key(text)
+        self.result_keys[made.key.address] = private
+        return made
+
+    def image_folder(self, source: str, name: str = "app") -> Path:
+        folder = self.folder / f"{name}-{secrets.token_hex(4)}"
+        folder.mkdir(parents=True)
+        (folder / "sealdeal.toml").write_text(f'name = "{name}"\nentrypoint = ["python3", "main.py"]\n')
+        (folder / "main.py").write_text(source)
+        return folder
+
+    async def app(self, provider: Sealdeal, source: str, price: int = 0) -> Published:
+        return await provider.publish_app(
+            build_app_image(self.image_folder(source), cache=self.cache), price=price
+        )
+
+    async def data(self, owner: Sealdeal, plain: bytes, app: Address, price: int = 0) -> Published:
+        made = await owner.protect_dataset(plain, name="data")
+        await owner.grant(made.address, app=app, price=price)
+        return made
+
+    async def buy(
+        self,
+        requester: Sealdeal,
+        app: Address,
+        *,
+        dataset: Address = ZERO,
+        category: int = 0,
+        volume: int = 1,
+        args: str = "",
+    ) -> Deal:
+        request = await requester.request(
+            app,
+            dataset=dataset,
+            category=category,
+            volume=volume,
+            params=Params(args=args, result_encryption=True),
+        )
+        return await requester.deal_of(request)
+
+    async def result(self, requester: Sealdeal, taskid: bytes) -> Result:
+        return await requester.result(taskid, self.result_keys[requester.key.address])
+
+    async def attempts(self, client: Sealdeal, taskid: bytes) -> list[tuple[str, str]]:
+        """(status, cause) of each attempt, as the scheduler stores them."""
+        assert client.scheduler is not None
+        told = await client.scheduler.task(taskid)
+        return [
+            (r["currentStatus"], (r["statusUpdateList"][-1] or {}).get("cause") or "")
+            for r in told["replicates"]
+        ]
+
+    async def ended(self, client: Sealdeal, deal: Deal, index: int = 0, timeout: float = 60) -> Task:
+        return await client.wait(deal.task_ids()[index], timeout=timeout)
+
+
+ECHO = """
+import json, os, sys
+out = os.environ["IEXEC_OUT"]
+path = os.path.join(os.environ["IEXEC_IN"], os.environ["IEXEC_DATASET_FILENAME"])
+data = open(path, "rb").read() if os.path.isfile(path) else b""
+with open(os.path.join(out, "result.json"), "w") as file:
+    json.dump({"bytes": len(data), "args": sys.argv[1:], "index": int(os.environ["IEXEC_TASK_INDEX"])}, file)
+with open(os.path.join(out, "computed.json"), "w") as file:
+    json.dump({"deterministic-output-path": os.path.join(out, "result.json")}, file)
+"""
+"""An app that says how much data it was given."""
+
+
+def told(result: Result) -> dict[str, object]:
+    found: dict[str, object] = json.loads(result.files["result.json"])
+    return found
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built images, shared by the tests of a session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> AsyncIterator[World]:
+    folder = tmp_path_factory.mktemp("network")
+    async with local_network(folder / "state", cache) as network:
+        made = World(network, folder, cache)
+        async with made.stack:
+            yield made

@@ -1,0 +1,16 @@
+"""Run some parts of a test network's state folder in this process: `part.py STATE CACHE PART…` (tests kill it)."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from tests.system.conftest import local_network
+
+
+async def main(state: str, cache: str, *parts: str) -> None:
+    async with local_network(Path(state), Path(cache), parts=parts) as network:
+        print("ready", flush=True)
+        await network.wait()
+
+
+asyncio.run(main(*sys.argv[1:]))

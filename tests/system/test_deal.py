@@ -1,0 +1,100 @@
+"""One deal from signed orders to paid actors, and what each of them may know."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+
+import pytest
+
+from sealdeal.model.deals import TaskStatus
+from sealdeal.model.errors import IntegrityError, NotFound
+from sealdeal.model.orders import Params
+from sealdeal.model.receipts import Receipt
+from sealdeal.model.sealing import generate_result_key
+from sealdeal.model.types import RLC
+
+from .conftest import ECHO, POOL_PRICE, World, told
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a_deal_pays_everyone_and_tells_only_the_beneficiary(world: World) -> None:
+    provider, owner = await world.person(), await world.person()
+    requester = await world.requester()
+    app = await world.app(provider, ECHO, price=2 * RLC)
+    data = await world.data(owner, b"x" * 12345, app.address, price=3 * RLC)
+    operator = world.network.network.accounts["workerpool_owner"]["address"]
+    everyone = [c.key.address for c in (provider, owner, requester)] + [
+        operator,
+        *(k.address for k in world.network.worker_keys()),
+    ]
+    before = [(await requester.balance(who)).total for who in everyone]  # type: ignore[arg-type]
+
+    deal = await world.buy(requester, app.address, dataset=data.address, args="one 'two three'")
+    task = await world.ended(requester, deal)
+    assert task.status is TaskStatus.COMPLETED
+    result = await world.result(requester, task.taskid)
+    assert told(result) == {"bytes": 12345, "args": ["one", "two three"], "index": 0}
+
+    after = [(await requester.balance(who)).total for who in everyone]  # type: ignore[arg-type]
+    changes = [b - a for a, b in zip(before, after, strict=True)]
+    assert changes[:3] == [2 * RLC, 3 * RLC, -5 * RLC - POOL_PRICE]
+    assert changes[3] == POOL_PRICE // 100
+    assert sorted(changes[4:]) == [0, POOL_PRICE - POOL_PRICE // 100]
+    assert sum(changes) == 0
+
+    with pytest.raises(IntegrityError, match="another key"):
+        await requester.result(task.taskid, generate_result_key(2048)[0])
+
+
+async def test_a_receipt_verifies_and_a_changed_one_does_not(world: World) -> None:
+    provider, requester = await world.person(), await world.requester()
+    app = await world.app(provider, ECHO)
+    deal = await world.buy(requester, app.address)
+    task = await world.ended(requester, deal)
+    receipt = (await world.result(requester, task.taskid)).receipt
+    assert receipt is not None
+    assert receipt.trust == "simulated"
+    again = Receipt.from_json(json.loads(json.dumps(receipt.to_json())))
+    await requester.verify(again)
+    assert len(again.check()) >= 2
+
+    for change in (
+        {"digest": "0x" + "11" * 32},
+        {"results": receipt.results.replace("Qm", "Qn")},
+        {"worker": requester.key.address},
+        {"proof": {**receipt.proof, "grants": {}}},
+        {"proof": {**receipt.proof, "enclave": requester.key.address}},
+        {"proof": {**receipt.proof, "hpkeKey": "0x" + "22" * 32}},
+        {"proof": {k: v for k, v in receipt.proof.items() if k != "evidence"}},
+    ):
+        with pytest.raises(Exception, match="should be|incomplete|grants|expected") as refused:
+            await requester.verify(dataclasses.replace(receipt, **change))
+        assert type(refused.value).__name__ in ("IntegrityError", "WrongReportData"), change
+
+
+async def test_a_bag_of_tasks_runs_on_both_workers(world: World) -> None:
+    provider, requester = await world.person(), await world.requester()
+    app = await world.app(provider, ECHO)
+    deal = await world.buy(requester, app.address, volume=4)
+    tasks = await asyncio.gather(*(world.ended(requester, deal, i) for i in range(4)))
+    assert [task.status for task in tasks] == [TaskStatus.COMPLETED] * 4
+    results = [told(await world.result(requester, task.taskid)) for task in tasks]
+    assert [found["index"] for found in results] == [0, 1, 2, 3]
+
+
+async def test_a_standing_request_waits_for_its_match(world: World) -> None:
+    """It asks for less than any offer; when the app's owner offers that, the deal is made."""
+    provider, requester = await world.person(), await world.requester()
+    app = await world.app(provider, ECHO, price=5 * RLC)
+    quote = await requester.quote(app.address)
+    assert quote.app == 5 * RLC
+    pool_low = dataclasses.replace(quote, workerpool=POOL_PRICE - 1)
+    request = await requester.request(app.address, max_prices=pool_low, params=Params(result_encryption=True))
+    await asyncio.sleep(0.5)
+    why = await requester.market.why(request)
+    assert any("workerpool" in reason.text and "above" in reason.text for reason in why.reasons), why
+    with pytest.raises(NotFound):
+        await requester.market.deal(request)

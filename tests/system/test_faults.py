@@ -1,0 +1,87 @@
+"""Apps that misbehave. What the guest can prove to be the app's fault is attested and paid; what the host
+could have caused is not contributed, tried elsewhere, and ends in a refund."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sealdeal.model.deals import TaskStatus
+from sealdeal.model.types import RLC
+
+from .conftest import POOL_PRICE, QUICK, World
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+COMPUTED = """
+import json, os
+out = os.environ["IEXEC_OUT"]
+open(os.path.join(out, "result.txt"), "w").write("done")
+json.dump({"deterministic-output-path": os.path.join(out, "result.txt")}, open(os.path.join(out, "computed.json"), "w"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "cause", "says"),
+    [
+        ("import sys; sys.exit(3)", "APP_COMPUTE_FAILED", "3"),
+        ("raise RuntimeError('my own fault')", "APP_COMPUTE_FAILED", "my own fault"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "APP_COMPUTE_FAILED", ""),
+        ("print('no computed.json')", "POST_COMPUTE_COMPUTED_FILE_NOT_FOUND", "computed.json"),
+        ("open('/usr/evil', 'w')", "APP_COMPUTE_FAILED", "Read-only file system"),
+        ("open('/iexec_in/evil', 'w')", "APP_COMPUTE_FAILED", ""),
+    ],
+    ids=["exits 3", "raises", "crashes", "forgets computed.json", "writes outside", "writes its input"],
+)
+async def test_an_apps_own_fault_is_attested_and_paid(
+    world: World, source: str, cause: str, says: str
+) -> None:
+    provider, requester = await world.person(), await world.requester()
+    app = await world.app(provider, source, price=RLC)
+    deal = await world.buy(requester, app.address)
+    task = await world.ended(requester, deal)
+    assert task.status is TaskStatus.COMPLETED
+    assert (await requester.balance()).total == 100 * RLC - RLC - POOL_PRICE
+    files = (await world.result(requester, task.taskid)).files
+    told = b"\n".join(files.values()).decode()
+    assert cause in told
+    assert says in told
+    assert [c for _, c in await world.attempts(requester, task.taskid)] == [cause]
+
+
+HOG = "held = []\nwhile True:\n    held.append(bytearray(32 << 20))\n    held[-1][::4096] = b'x' * len(held[-1][::4096])"
+
+
+@pytest.mark.parametrize(
+    ("source", "causes"),
+    [("while True: pass", {"APP_COMPUTE_TIMEOUT"}), (HOG, {"APP_OUT_OF_MEMORY", "APP_COMPUTE_FAILED"})],
+    ids=["loops for ever", "eats memory"],
+)
+async def test_what_the_host_could_have_caused_ends_in_a_refund(
+    world: World, source: str, causes: set[str]
+) -> None:
+    provider, requester = await world.person(), await world.requester()
+    app = await world.app(provider, source, price=RLC)
+    deal = await world.buy(requester, app.address, category=QUICK)
+    task = await world.ended(requester, deal, timeout=90)
+    attempts = await world.attempts(requester, task.taskid)
+    if task.status is TaskStatus.COMPLETED:  # where memory cannot be counted, the limit is the guest's own
+        assert attempts[0][1] == "APP_COMPUTE_FAILED"
+        return
+    assert task.status is TaskStatus.FAILED
+    assert {cause for _, cause in attempts} & causes
+    assert len(attempts) > 1, "it was tried elsewhere"
+    balance = await requester.balance()
+    assert (balance.total, balance.locked) == (100 * RLC, 0)
+
+
+async def test_one_bad_app_does_not_stop_others(world: World) -> None:
+    provider, requester = await world.person(), await world.requester()
+    bad = await world.app(provider, "while True: pass")
+    good = await world.app(provider, COMPUTED)
+    stuck = await world.buy(requester, bad.address, category=QUICK)
+    deals = [await world.buy(requester, good.address) for _ in range(2)]
+    ends = await asyncio.gather(*(world.ended(requester, deal) for deal in deals))
+    assert {task.status for task in ends} == {TaskStatus.COMPLETED}
+    assert (await world.ended(requester, stuck, timeout=90)).status is TaskStatus.FAILED

@@ -1,0 +1,131 @@
+"""Inputs that are not what was promised: each is refused with its reason, and nobody loses money."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import secrets
+
+import pytest
+
+from sealdeal.chain import Reverted
+from sealdeal.model import sealing
+from sealdeal.model.cid import multiaddr_bytes
+from sealdeal.model.deals import TaskStatus
+from sealdeal.model.errors import Conflict, SealdealError
+from sealdeal.model.keys import Key
+from sealdeal.model.orders import TEE_TDX, AppOrder, RequestOrder, Signed, tag
+from sealdeal.model.types import RLC, Address
+from sealdeal.sdk.client import Sealdeal
+from sealdeal.sdk.images import build_app_image
+
+from .conftest import ECHO, QUICK, World
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def refunded(
+    world: World, requester: Sealdeal, app: Address, dataset: Address | None, cause: str
+) -> None:
+    """Buying this run fails everywhere with `cause`, and the requester gets everything back."""
+    options = {"dataset": dataset} if dataset else {}
+    deal = await world.buy(requester, app, category=QUICK, **options)  # type: ignore[arg-type]
+    task = await world.ended(requester, deal, timeout=90)
+    assert task.status is TaskStatus.FAILED
+    assert {c for _, c in await world.attempts(requester, task.taskid)} == {cause}
+    assert (await requester.balance()).stake == 100 * RLC
+
+
+async def test_a_dataset_whose_bytes_changed_is_not_used(world: World) -> None:
+    provider, owner, requester = await world.person(), await world.person(), await world.requester()
+    app = await world.app(provider, ECHO)
+    key = sealing.dataset_key(secrets.token_bytes)
+    promised = sealing.encrypt_dataset(b"promised", key, secrets.token_bytes)
+    changed = await owner.results.add(promised[:-1] + bytes([promised[-1] ^ 1]))
+    made, _ = await owner.hub.create_dataset(
+        "changed", multiaddr_bytes(f"/ipfs/{changed}"), hashlib.sha256(promised).digest()
+    )
+    await owner.share_secret(key.encode(), kind=sealing.SecretKind.DATASET_KEY, subject=made)
+    await owner.grant(made, app=app.address)
+    await refunded(world, requester, app.address, made, "PRE_COMPUTE_INVALID_DATASET_CHECKSUM")
+
+
+async def test_an_image_whose_digest_differs_is_not_started(world: World) -> None:
+    provider, requester = await world.person(), await world.requester()
+    image = build_app_image(world.image_folder(ECHO), cache=world.cache)
+    other = dataclasses.replace(image, checksum=hashlib.sha256(b"another image").digest())
+    app = await provider.publish_app(other)
+    await refunded(world, requester, app.address, None, "APP_IMAGE_DOWNLOAD_FAILED")
+
+
+async def test_an_order_with_a_wrong_signature_is_refused(world: World) -> None:
+    provider = await world.person()
+    app = await world.app(provider, ECHO)
+    order = AppOrder(app=app.address, tag=tag(TEE_TDX), salt=secrets.token_bytes(32))
+    forged = Signed.by(Key.generate(secrets.token_bytes), order, provider.hub.domain())
+    with pytest.raises(SealdealError, match="invalid sign"):
+        await provider.market.publish(forged, provider.key)
+
+
+async def test_a_requester_without_money_is_told_how_much_is_missing(world: World) -> None:
+    provider, poor = await world.person(), await world.person()
+    app = await world.app(provider, ECHO, price=7 * RLC)
+    with pytest.raises(Conflict, match="deposit 8000000000 more"):
+        await poor.request(app.address)
+    quote = await poor.quote(app.address)
+    order = RequestOrder(
+        app=app.address,
+        appmaxprice=quote.app,
+        workerpoolmaxprice=quote.workerpool,
+        requester=poor.key.address,
+        tag=tag(TEE_TDX),
+        salt=secrets.token_bytes(32),
+    )
+    with pytest.raises(SealdealError, match="requester stake is too low"):
+        await poor.publish(order)
+
+
+async def test_spent_volume_is_not_matched_again(world: World) -> None:
+    provider, requester = await world.person(), await world.requester()
+    app = await world.app(provider, ECHO)
+    mine = AppOrder(app=app.address, volume=1, tag=tag(TEE_TDX), salt=secrets.token_bytes(32))
+    domain = provider.hub.domain()
+    pool = await requester.market.orders("workerpool", category=0)
+    signed = Signed.by(provider.key, mine, domain)
+
+    async def matched() -> None:
+        asked = RequestOrder(
+            app=app.address,
+            workerpoolmaxprice=RLC,
+            requester=requester.key.address,
+            tag=tag(TEE_TDX),
+            salt=secrets.token_bytes(32),
+        )
+        await requester.hub.match_orders(signed, None, pool[0].order, Signed.by(requester.key, asked, domain))
+
+    await matched()
+    with pytest.raises(Reverted, match="0x60"):
+        await matched()
+    with pytest.raises(SealdealError, match="already consumed"):
+        await provider.market.publish(signed, provider.key)
+
+
+async def test_the_contract_refuses_a_deal_that_nobody_signed(world: World) -> None:
+    requester = await world.requester()
+    stranger = Key.generate(secrets.token_bytes)
+    domain = requester.hub.domain()
+    pool = (await requester.market.orders("workerpool", category=0))[0].order
+    provider = await world.person()
+    app = await world.app(provider, ECHO)
+    asked = RequestOrder(
+        app=app.address, workerpoolmaxprice=RLC, requester=requester.key.address, tag=tag(TEE_TDX)
+    )
+    for signed_app, signed_pool, asker, code in [
+        (stranger, pool, requester.key, "0x21"),
+        (provider.key, Signed(pool.order, stranger.sign_digest(bytes(32))), requester.key, "0x41"),
+        (provider.key, pool, stranger, "0x50"),
+    ]:
+        offer = Signed.by(signed_app, AppOrder(app=app.address, tag=tag(TEE_TDX)), domain)
+        with pytest.raises(Reverted, match=code):
+            await requester.hub.match_orders(offer, None, signed_pool, Signed.by(asker, asked, domain))
+    assert (await requester.balance()).locked == 0

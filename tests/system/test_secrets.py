@@ -1,0 +1,194 @@
+"""Nothing outside the enclave ever holds the data, its key or the result: every file, database, log and HTTP
+body of every party's host is searched during a deal. Each place is also given a real leak, which must be found."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import logging
+import secrets
+import zipfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sealdeal.model.deals import TaskStatus
+from sealdeal.sdk.pool import Attempt, PoolClient, Report
+
+from .conftest import World, local_network
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+APP = """
+import json, os
+out = os.environ["IEXEC_OUT"]
+data = open(os.path.join(os.environ["IEXEC_IN"], os.environ["IEXEC_DATASET_FILENAME"]), "rb").read()
+print("the app saw", data)
+secret = data.decode().split()[1]
+with open(os.path.join(out, "result.txt"), "w") as file:
+    file.write("result:" + secret[::-1])
+with open(os.path.join(out, "computed.json"), "w") as file:
+    json.dump({"deterministic-output-path": os.path.join(out, "result.txt")}, file)
+"""
+
+
+class Wire:
+    """Writes every body that a service is sent or answers with into one file for each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def __call__(self, name: str, app: ASGIApp) -> ASGIApp:
+        log = (self.folder / name).open("ab", buffering=0)
+
+        async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+            async def heard() -> Message:
+                message = await receive()
+                log.write(message.get("body", b""))
+                return message
+
+            async def said(message: Message) -> None:
+                log.write(message.get("body", b""))
+                await send(message)
+
+            if scope["type"] == "http":
+                log.write(b"\n" + scope["raw_path"] + b"?" + scope["query_string"] + b"\n")
+                log.write(b"\n".join(value for _, value in scope["headers"]) + b"\n")
+            await app(scope, heard, said)
+
+        return watched
+
+
+def forms(marker: bytes) -> Iterator[bytes]:
+    """A marker as it might be written: raw, in hexadecimal, and in base64 at each alignment."""
+    yield marker
+    yield marker.hex().encode()
+    for shift in range(3):
+        coded = base64.b64encode(bytes(shift) + marker)
+        yield coded[4 * (shift > 0) : len(coded) // 4 * 4 - 4]
+
+
+def holds(data: bytes, marker: bytes) -> bool:
+    """Whether bytes hold a marker, also inside gzip and zip."""
+    if any(form in data for form in forms(marker)):
+        return True
+    if data[:2] == b"\x1f\x8b":
+        return holds(gzip.decompress(data), marker)
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return any(holds(archive.read(name), marker) for name in archive.namelist())
+    return False
+
+
+class Watched:
+    """A network of which every trace is kept, and can be searched."""
+
+    def __init__(self, world: World, folder: Path, markers: list[bytes]) -> None:
+        self.world, self.folder, self.markers = world, folder, markers
+
+    def leaks(self) -> set[str]:
+        """Places (relative paths) that hold any marker."""
+        files = [path for path in self.folder.rglob("*") if path.is_file() and not path.is_symlink()]
+        assert len(files) > 20
+        return {
+            str(path.relative_to(self.folder))
+            for path in files
+            if any(holds(path.read_bytes(), marker) for marker in self.markers)
+        }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def watched(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> AsyncIterator[Watched]:
+    folder = tmp_path_factory.mktemp("watched")
+    logger, handler = logging.getLogger(), logging.FileHandler(folder / "log")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        async with local_network(folder / "state", cache, tap=Wire(folder / "wire")) as network:
+            world = World(network, folder.parent / f"{folder.name}-apps", cache)
+            async with world.stack:
+                yield Watched(world, folder, [])
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+async def test_no_party_but_the_enclave_sees_data_key_or_result(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = watched.world
+    provider, owner, requester = await world.person(), await world.person(), await world.requester()
+    app = await world.app(provider, APP)
+    marker = secrets.token_hex(24)
+    keys: list[str] = []
+    from sealdeal.model import sealing
+
+    make = sealing.dataset_key
+    monkeypatch.setattr(sealing, "dataset_key", lambda rng: keys.append(make(rng)) or keys[-1])
+    data = await world.data(owner, f"patient {marker}".encode(), app.address)
+    deal = await world.buy(requester, app.address, dataset=data.address)
+    task = await world.ended(requester, deal)
+    assert task.status is TaskStatus.COMPLETED
+    files = (await world.result(requester, task.taskid)).files
+    assert files["result.txt"].decode() == "result:" + marker[::-1]
+    (key,) = keys
+    watched.markers += [marker.encode(), marker[::-1].encode(), key.encode(), base64.b64decode(key)]
+    await world.network.anvil.save()
+    assert watched.leaks() == set()
+
+
+@pytest.mark.parametrize(
+    "place", ["worker's disk", "scheduler", "market", "result store", "sms node", "chain", "log"]
+)
+async def test_a_leak_is_found(watched: Watched, place: str) -> None:
+    """The control: the same search finds a marker that really went through each place."""
+    world = watched.world
+    leaked = secrets.token_hex(24)
+    watched.markers[:] = [leaked.encode()]
+    assert watched.leaks() == set()
+    user = await world.requester()
+    if place == "worker's disk":
+        cached = world.network.state / "worker-1" / "leak"
+        cached.parent.mkdir(exist_ok=True)
+        cached.write_bytes(gzip.compress(leaked.encode()))
+        expected = "state/worker-1/leak"
+    elif place == "scheduler":
+        provider = await world.person()
+        deal = await world.buy(user, (await world.app(provider, "import time; time.sleep(60)")).address)
+        worker = world.network.worker_keys()[0]
+        url = world.network.network.services.scheduler or ""
+        async with PoolClient(url, key=worker) as pool:
+            with pytest.raises(
+                Exception, match="."
+            ):  # it may not be this worker's attempt: the body was sent
+                await pool.report(deal.task_ids()[0], 1, Report(status=Attempt.COMPUTING, message=leaked))
+                raise AssertionError("reported")
+        expected = "wire/scheduler"
+    elif place == "market":
+        with pytest.raises(Exception, match="."):
+            await user.market.request(
+                "GET", f"/deals/{leaked}", params={"chainId": str(world.network.chain_id)}
+            )
+        expected = "wire/market"
+    elif place == "result store":
+        await user.results.add(leaked.encode())
+        expected = "state/blobs"
+    elif place == "sms node":
+        await user.nodes[0].push_named_secret(user.key, "leak", leaked)
+        expected = "wire/sms-0"
+    elif place == "chain":
+        await user.hub.create_dataset(leaked, b"nowhere", bytes(32))
+        await world.network.anvil.save()
+        expected = "state/chain.json.gz"
+    else:
+        logging.getLogger("sealdeal.worker").info(
+            "the data are %s", base64.b64encode(leaked.encode()).decode()
+        )
+        expected = "log"
+    assert any(found.startswith(expected) for found in watched.leaks()), watched.leaks()
