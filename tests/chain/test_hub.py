@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from vyper import compile_code
 
 from sealdeal.chain import BlockGone, Hub, Quorum, Reverted, RpcError
 from sealdeal.chain.errors import BadAnswer
@@ -20,7 +21,7 @@ from sealdeal.model.deals import (
 from sealdeal.model.errors import Conflict, InvalidInput, NotFound
 from sealdeal.model.keys import message_digest
 from sealdeal.model.orders import Kind
-from sealdeal.model.types import RLC, ZERO, address, keccak
+from sealdeal.model.types import RLC, ZERO, address, keccak, unhex
 from tests.network import PURSE, QUICK, STAKE, Network, key
 
 
@@ -176,6 +177,34 @@ async def test_signatures_are_verified_by_the_hub(network: Network) -> None:
     assert await network.hub.verify_signature(owner.address, digest, owner.sign_digest(digest))
     assert not await network.hub.verify_signature(owner.address, digest, key("worker").sign_digest(digest))
     assert not await network.hub.verify_signature(owner.address, digest, b"short")
+
+
+GROUP = """
+# pragma version 0.4.3
+MEMBER: immutable(address)
+
+@deploy
+def __init__(member: address):
+    MEMBER = member
+
+@external
+@view
+def keyHasPurpose(key: bytes32, purpose: uint256) -> bool:
+    assert purpose == 4
+    return key == convert(MEMBER, bytes32)
+"""
+
+
+async def test_restrictions_admit_an_account_or_a_group(network: Network) -> None:
+    member, other = network.address("worker"), network.address("requester")
+    code = unhex(compile_code(GROUP, output_formats=["bytecode"])["bytecode"])
+    made = await network.as_("hub_owner").sender.send(None, code + unhex(member).rjust(32, b"\0"))
+    group = made.contract
+    assert group
+    admits = network.hub.admits
+    assert await admits(ZERO, other) and await admits(other, other) and not await admits(member, other)
+    assert await admits(group, member) and not await admits(group, other)
+    assert not await admits(network.addresses.token, member)  # a contract that is no group
 
 
 async def test_reads_are_pinned_to_their_block(network: Network) -> None:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from sealdeal.chain import Anvil, Contract, Heartbeat, Rpc, Sender
+from sealdeal.chain import Anvil, BlockGone, Contract, Heartbeat, Rpc, Sender
 from sealdeal.chain.abi import Abi
 from sealdeal.chain.errors import AnvilFailed, AnvilMissing
-from sealdeal.chain.follow import Batch, Follower
+from sealdeal.chain.follow import Batch, Follower, RolledBack
 from sealdeal.chain.local import ETHER, anvil_binary
 from sealdeal.chain.reads import Reader
 from sealdeal.model.types import hexstr
 from tests.chain.counter import wallet
+from tests.network import CHAIN_ID, Network, build
 
 
 def running(pid: int) -> bool:
@@ -133,6 +134,58 @@ async def test_a_kept_chain_goes_on_with_its_whole_history(
             if seen:
                 break
         assert seen == ["three"]
+
+
+async def test_a_kept_network_goes_on_with_its_deals(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    async with Anvil(chain_id=CHAIN_ID, state=state) as chain:
+        network = Network(chain, await build(chain))
+        deal = await network.deal(volume=2)
+        done = await network.complete(deal)
+        task = await network.hub.task(done)
+        seen = await network.hub.block((await network.hub.block()).number - 1)
+        await chain.save()
+    async with Anvil(chain_id=CHAIN_ID, state=state) as chain:
+        network = Network(chain, network.addresses)
+        assert await network.hub.deal(deal.dealid) == deal and await network.hub.task(done) == task
+        with pytest.raises(BlockGone, match="take a new block"):  # as on a full node: old states are dropped
+            await network.hub.task(done, seen)
+        names: list[str] = []
+        async for item in Follower(chain.rpc, network.hub.contracts, interval=0.01):
+            assert isinstance(item, Batch)
+            names += [event.name for event in item.events]
+            if item.block.number > seen.number + 1:
+                break
+        assert names.count("OrdersMatched") == names.count("TaskFinalize") == 1
+        await network.complete(deal, 1)
+
+
+async def test_followers_and_senders_outlive_a_restart_with_an_older_state(
+    counter_code: tuple[bytes, Abi], tmp_path: Path
+) -> None:
+    """The machine lost its power: what was mined after the last save never happened."""
+    chain = Anvil(chain_id=9, state=tmp_path / "state")
+    await chain.start()
+    contract, sender = await populated(chain, *counter_code)
+    await chain.save()
+    items = aiter(Follower(chain.rpc, [contract], interval=0.01, lag=0.1))
+    await sender.transact(contract, "count", 1, "lost", intent=b"three")
+    words: list[str] = []
+    while "lost" not in words:
+        item = await anext(items)
+        assert isinstance(item, Batch)
+        words += [event["note"] for event in item.events]
+    waiting = asyncio.ensure_future(anext(items))
+    await chain.stop()
+    away = asyncio.create_task(sender.transact(contract, "count", 1, "four"))
+    await asyncio.sleep(0.5)
+    await chain.start()
+    assert isinstance(await asyncio.wait_for(waiting, 20), RolledBack)
+    assert (await asyncio.wait_for(away, 20)).events
+    again = await sender.transact(contract, "count", 1, "lost", intent=b"three")
+    assert again.events[0]["total"] == 4 == await Reader(chain.rpc).read(contract, "total")
+    await chain.stop()
+    await chain.rpc.aclose()
 
 
 async def test_an_unreadable_state_falls_back_to_the_one_before(

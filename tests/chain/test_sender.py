@@ -21,6 +21,13 @@ from sealdeal.model.types import hexstr, keccak
 from tests.chain.counter import Counter, wallet
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One node has no replicas that lag behind."""
+    monkeypatch.setattr(sender_module, "LOST_AFTER", 0.3)
+    monkeypatch.setattr(sender_module, "CHECK_AFTER", 0.2)
+
+
 async def total(counter: Counter) -> int:
     return int(await Reader(counter.rpc).read(counter.contract, "total"))
 
@@ -135,6 +142,42 @@ async def test_an_intent_whose_nonce_went_elsewhere_gets_another(counter: Counte
     await counter.sender.transact(counter.contract, "count", 10, "")  # takes the nonce that x had
     again = await sender.transact(counter.contract, "count", 1, "", intent=b"x")
     assert again.tx_hash != first.tx_hash and await total(counter) == 11
+
+
+async def test_a_cancelled_send_is_not_forgotten(counter: Counter) -> None:
+    """Whoever waits may go away while the bytes are under way; the intent still is one transaction."""
+    real, arrived = counter.sender._post, asyncio.Event()
+
+    async def slow(raw: bytes) -> bool:
+        await real(raw)
+        arrived.set()
+        await asyncio.sleep(60)
+        return True
+
+    counter.sender._post = slow  # type: ignore[method-assign]
+    sending = asyncio.create_task(counter.sender.transact(counter.contract, "count", 1, "", intent=b"x"))
+    await arrived.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    del counter.sender._post
+    assert await counter.sender.transact(counter.contract, "count", 1, "", intent=b"x")
+    assert await counter.sender.transact(counter.contract, "count", 1, "")
+    assert await total(counter) == 2
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_an_answer_that_is_lost_changes_nothing(counter: Counter, arrives: bool) -> None:
+    real = counter.sender._post
+
+    async def lossy(raw: bytes) -> bool:
+        if arrives:
+            await real(raw)
+        raise ChainUnreachable("the connection broke")
+
+    counter.sender._post = lossy  # type: ignore[method-assign]
+    assert await counter.sender.transact(counter.contract, "count", 1, "")
+    assert await total(counter) == 1
 
 
 async def test_transactions_above_a_rolled_back_nonce_are_not_stuck(counter: Counter) -> None:

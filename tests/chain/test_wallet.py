@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
-import rlp as oracle_rlp
+import rlp as oracle_rlp  # type: ignore[import-untyped]
 from eth_account import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -83,6 +83,7 @@ class Follower:
             self._filter["topics"] = [[hexstr(topic) for topic in sorted(topics)]]
         self._range = RANGE
         self._behind: float | None = None
+        self._seen: str | None = None  # a head that had nothing new
 
     def _topics(self, contract: Contract) -> Iterable[bytes]:
         for name in self._names or ():
@@ -116,14 +117,16 @@ class Follower:
         if not self._trail:
             self._trail.append(await self._header(self.origin))
         cursor = self._trail[-1]
-        head, kept = await self.rpc.batch(
-            [("eth_getBlockByNumber", "latest", False), ("eth_getBlockByNumber", hex(cursor.number), False)]
-        )
+        head = await self.rpc.call("eth_getBlockByNumber", "latest", False)
+        if head["hash"] == self._seen:
+            return None
+        kept = await self.rpc.call("eth_getBlockByNumber", hex(cursor.number), False)
         if kept is None or unhex(kept["hash"]) != cursor.hash:
             return await self._roll_back(int(head["number"], 16) < cursor.number)
         self._behind = None
         target = int(head["number"], 16) - self.confirmations
         if target <= cursor.number:
+            self._seen = head["hash"]
             return None
         block, found = await self._read(cursor, min(target, cursor.number + self._range))
         self._trail.append(block)

@@ -35,6 +35,8 @@ HARDFORK = "prague"
 ETHER = 10**18
 SETTLED = 8
 """Blocks mined after a start from disk: anvil forgets older states, and decisions read a few blocks deep."""
+STATES = 128
+"""Blocks whose state can be read, as on a full node. Without a bound anvil fills ~/.foundry."""
 
 _PLATFORMS = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 _PR_SET_PDEATHSIG = 1
@@ -117,7 +119,8 @@ class Anvil:
 
     async def _spawn(self, extra: list[str]) -> None:
         command = [str(anvil_binary(self._binary)), "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--chain-id", str(self.chain_id), "--hardfork", HARDFORK, "--silent", *extra]
+        command += ["--chain-id", str(self.chain_id), "--hardfork", HARDFORK, "--silent"]
+        command += ["--prune-history", str(STATES), *extra]
         errors = tempfile.TemporaryFile()  # noqa: SIM115  (a pipe nobody reads would block anvil one day)
         self._process = _launch(command, errors)
         for _ in range(2000):

@@ -28,7 +28,8 @@ from ..model.deals import (
 from ..model.eip712 import Domain, hub_domain
 from ..model.errors import NotFound
 from ..model.orders import Kind
-from ..model.types import Address, Block, Bytes32, address, hexstr, unhex
+from ..model.types import ZERO, Address, Block, Bytes32, address, hexstr, unhex
+from .abi import Abi
 from .contract import Contract, artefact
 from .errors import BlockGone, Reverted, RpcError
 from .rpc import Rpc
@@ -37,11 +38,17 @@ Request = tuple[Contract, str, *tuple[Any, ...]]
 """(contract, function, arguments…)."""
 
 _GONE = ("not found", "unknown block", "not canonical", "missing trie node", "state", "outofrange", "pruned")
-_REGISTRIES = {
-    Kind.APP: "AppRegistry",
-    Kind.DATASET: "DatasetRegistry",
-    Kind.WORKERPOOL: "WorkerpoolRegistry",
-}
+_GROUP = Abi(
+    [
+        {
+            "type": "function",
+            "name": "keyHasPurpose",
+            "inputs": [{"type": "bytes32"}, {"type": "uint256"}],
+            "outputs": [{"type": "bool"}],
+        }
+    ]
+)
+"""ERC-734, as far as restrictions ask it; purpose 4 is membership (poco.md §5)."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +96,17 @@ class Reader:
             if isinstance(answer, Reverted):
                 raise contract.explain(answer, function)
             if isinstance(answer, RpcError):
-                if at and any(word in answer.message.lower() for word in _GONE):
-                    raise BlockGone(
-                        f"block {at.number} ({hexstr(at.hash)}) is no longer readable: it was "
-                        f"reorganised away, or its state was dropped ({answer.message}); take a new block"
-                    )
-                raise answer
+                raise self._failed(answer, at)
             results.append(contract.decode(function, answer))
         return results
+
+    def _failed(self, answer: RpcError, at: Block | None) -> RpcError | BlockGone:
+        if at is None or not any(word in answer.message.lower() for word in _GONE):
+            return answer
+        return BlockGone(
+            f"block {at.number} ({hexstr(at.hash)}) is no longer readable: it was reorganised away, or its "
+            f"state was dropped ({answer.message}); take a new block"
+        )
 
     async def _call(self, calls: Sequence[dict[str, str]], at: Block | None) -> list[Any]:
         if at is None:
@@ -248,6 +258,19 @@ class HubReads(Reader):
                 return False
             raise
 
+    async def admits(self, restriction: Address, account: Address, at: Block | None = None) -> bool:
+        """Does an order's restriction admit an account? Zero admits all; a group (ERC-734), its members."""
+        if restriction in (ZERO, account):
+            return True
+        group = Contract(restriction, _GROUP)
+        asked = group.request("keyHasPurpose", unhex(account).rjust(32, b"\0"), 4)
+        (answer,) = await self._call([asked], at)
+        if isinstance(answer, RpcError):
+            raise self._failed(answer, at)
+        if isinstance(answer, Reverted) or answer == "0x":
+            return False
+        return bool(group.decode("keyHasPurpose", answer))
+
     async def score(self, worker: Address, at: Block | None = None) -> int:
         """A worker's score, which weighs its contributions."""
         return int(await self.read(self.hub, "viewScore", worker, at=at))
@@ -283,8 +306,8 @@ class HubReads(Reader):
         (answer,) = await self._call([entry.request("owner")], at)
         if isinstance(answer, Reverted) or answer == "0x":
             raise NotFound(f"there is no app, dataset or workerpool at {asset}; check the address")
-        if isinstance(answer, Exception):
-            raise answer
+        if isinstance(answer, RpcError):
+            raise self._failed(answer, at)
         return address(entry.decode("owner", answer))
 
     async def is_registered(self, kind: Kind | str, asset: Address, at: Block | None = None) -> bool:

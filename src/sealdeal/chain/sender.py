@@ -20,7 +20,7 @@ from ..model.errors import NotFound
 from ..model.types import Address, Block, address, hexstr, keccak, unhex
 from .abi import Event
 from .contract import Contract, events
-from .errors import ChainUnreachable, NotMined, OutOfGasMoney, Reverted, RpcError
+from .errors import BadAnswer, ChainUnreachable, NotMined, OutOfGasMoney, Reverted, RpcError
 from .outbox import Entry, Outbox
 from .rpc import Rpc
 from .wallet import Transaction, Wallet
@@ -36,6 +36,11 @@ BUMP_AFTER = 30.0
 """Seconds without a receipt before a known transaction is offered with higher fees."""
 CHECK_AFTER = 1.0
 """Seconds without a receipt before the sender asks whether the transaction is still known."""
+LOST_AFTER = 5.0
+"""Seconds for which a nonce must be seen used, without any receipt of ours, before another one is taken: a
+provider's replicas differ for a while, and a second transaction would pay twice."""
+INTERNAL = -32603
+"""JSON-RPC's "internal error": the node does not say whether it took the transaction."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,10 @@ class Submitted:
 
     def __init__(self, sender: Sender, entry: Entry, call: _Call) -> None:
         self._sender, self._entry, self._call = sender, entry, call
+        self._clock = asyncio.get_running_loop().time
+        self._bumped = self._clock()
+        self._lost: float | None = None
+        """Since when its nonce is seen used, and no receipt of it."""
 
     @property
     def tx_hash(self) -> bytes:
@@ -94,7 +103,50 @@ class Submitted:
 
     async def receipt(self) -> Receipt:
         """Wait until it is mined. Raises Reverted, or NotMined when the sender's patience ends."""
-        return await self._sender._settle(self._entry, self._call)
+        began, checked, delay, down = self._clock(), self._clock(), 0.004, False
+        while True:
+            try:
+                if raw := await self._sender._raw_receipt(self._entry.hashes):
+                    return await self._sender._finish(self._entry, self._call, raw)
+                if self._entry.mined or self._clock() - checked > CHECK_AFTER:
+                    checked = self._clock()
+                    await self._look_after()
+                down = False
+            except ChainUnreachable as gone:
+                if not down:
+                    log.warning("%s; still waiting for transaction %s", gone, hexstr(self.tx_hash))
+                down = True
+            if self._clock() - began > self._sender.patience:
+                raise NotMined(
+                    f"transaction {hexstr(self.tx_hash)} of {self._sender.address} is in no block after "
+                    f"{self._sender.patience:.0f} s; it stays sent: ask again with the same intent",
+                    self.tx_hash,
+                )
+            await asyncio.sleep(delay)
+            delay = min(delay * 1.6, 1.0)
+
+    async def _look_after(self) -> None:
+        """No receipt for a while: offer it again, or for more, make its turn come, or take another nonce."""
+        sender, entry = self._sender, self._entry
+        entry.mined = None  # if it was, a reorganisation took it back
+        used = await sender._used()
+        if used > entry.nonce:
+            self._lost = self._lost or self._clock()
+            if self._clock() - self._lost < LOST_AFTER or await sender._raw_receipt(entry.hashes):
+                return
+            # another transaction has the nonce: this one can never be mined, so a new one is safe
+            sender._drop(entry)
+            again = await sender._submit(self._call, entry.intent if entry.named else None)
+            self._entry, self._lost = again._entry, None
+            return
+        self._lost = None
+        if not await sender._known(entry):
+            await sender._resend(entry)
+        elif self._clock() - self._bumped > BUMP_AFTER:
+            self._bumped = self._clock()
+            await sender._bump(entry, self._call)
+        if used < entry.nonce:
+            await sender._fill(entry)
 
 
 @dataclass(frozen=True)
@@ -191,14 +243,14 @@ class Sender:
         waiting = sorted((e for e in outbox.entries.values() if not e.mined), key=lambda e: e.nonce)
         left = []
         for entry in waiting:
+            used = await self._used()
             raw = await self._raw_receipt(entry.hashes)
-            used = int(await self._ask("eth_getTransactionCount", self.address, "latest"), 16)
             if raw and entry.named and int(raw["status"], 16) == 1:
                 entry.mined = unhex(raw["transactionHash"])
                 await asyncio.to_thread(outbox.write, entry)
-            elif raw or used > entry.nonce:  # over, one way or another: whoever wants it will ask again
+            elif raw or (used > entry.nonce and not entry.named):
                 self._drop(entry)
-            else:
+            elif used <= entry.nonce:  # else it seems lost, which the next send of the intent makes sure of
                 lane.flying[entry.nonce] = entry.intent
                 await self._resend(entry)
                 left.append(entry.hashes[-1])
@@ -248,9 +300,11 @@ class Sender:
                 try:
                     if await self._post(raw):
                         return Submitted(self, entry, call)
-                except ChainUnreachable:  # it may have arrived: the wait finds out
+                except (ChainUnreachable, BadAnswer):  # it may have arrived: the wait finds out
                     return Submitted(self, entry, call)
-                except BaseException:
+                except (RpcError, OutOfGasMoney) as refused:
+                    if isinstance(refused, RpcError) and refused.number == INTERNAL:
+                        return Submitted(self, entry, call)
                     self._drop(entry)
                     raise
                 # somebody else with the same key took the nonce, so this one was refused for good
@@ -331,48 +385,12 @@ class Sender:
                 return dict(answer)
         return None
 
-    async def _settle(self, entry: Entry, call: _Call) -> Receipt:
-        lane, _ = await self._ready()
-        clock = asyncio.get_running_loop().time
-        began, checked, bumped = clock(), clock(), clock()
-        delay, lost, down = 0.004, 0, False
-        while True:
-            try:
-                raw = await self._raw_receipt(entry.hashes)
-                if raw:
-                    return await self._finish(entry, call, raw)
-                if entry.mined or clock() - checked > CHECK_AFTER:
-                    checked = clock()
-                    entry.mined = None  # a reorganisation took it back
-                    lane.flying.setdefault(entry.nonce, entry.intent)
-                    used = int(await self.rpc.call("eth_getTransactionCount", self.address, "latest"), 16)
-                    if used > entry.nonce:
-                        lost += 1
-                    elif await self.rpc.call("eth_getTransactionByHash", hexstr(entry.hashes[-1])) is None:
-                        await self._resend(entry)
-                    elif clock() - bumped > BUMP_AFTER:
-                        bumped = clock()
-                        await self._bump(entry, call)
-                    if used < entry.nonce:
-                        await self._fill(lane, entry)
-                    if lost > 1 and await self._raw_receipt(entry.hashes) is None:
-                        # the nonce went to another transaction: ours can never be mined, so a new one is safe
-                        self._drop(entry)
-                        again = await self._submit(call, entry.intent if entry.named else None)
-                        entry, lost = again._entry, 0
-                down = False
-            except ChainUnreachable as gone:
-                if not down:
-                    log.warning("%s; still waiting for transaction %s", gone, hexstr(entry.hashes[-1]))
-                down = True
-            if clock() - began > self.patience:
-                raise NotMined(
-                    f"transaction {hexstr(entry.hashes[-1])} of {self.address} is in no block after "
-                    f"{self.patience:.0f} s; it stays sent: ask again with the same intent to go on waiting",
-                    entry.hashes[-1],
-                )
-            await asyncio.sleep(delay)
-            delay = min(delay * 1.6, 1.0)
+    async def _used(self) -> int:
+        """How many of the account's nonces are used up."""
+        return int(await self._ask("eth_getTransactionCount", self.address, "latest"), 16)
+
+    async def _known(self, entry: Entry) -> bool:
+        return await self.rpc.call("eth_getTransactionByHash", hexstr(entry.hashes[-1])) is not None
 
     async def _finish(self, entry: Entry, call: _Call, raw: dict[str, Any]) -> Receipt:
         assert self._lane and self._outbox
@@ -443,14 +461,14 @@ class Sender:
             )
             await self._resend(entry)
 
-    async def _fill(self, lane: _Lane, entry: Entry) -> None:
+    async def _fill(self, entry: Entry) -> None:
         """After a chain went back, nonces below may be free again and block this one: use them up."""
-        assert self._outbox
+        lane, outbox = await self._ready()
         async with lane.lock:
             first = int(await self.rpc.call("eth_getTransactionCount", self.address, "pending"), 16)
             for nonce in range(first, entry.nonce):
                 if nonce in lane.flying:
-                    if blocking := self._outbox.entries.get(lane.flying[nonce]):
+                    if blocking := outbox.entries.get(lane.flying[nonce]):
                         await self._resend(blocking)
                     continue
                 _, tip, fee = await self._price(_Call(None, b"", 0, 0, None, "", ()))
