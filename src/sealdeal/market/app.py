@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from .. import __version__
@@ -377,8 +378,8 @@ async def _body(request: Request) -> Fields:
         if len(body) > MAX_BODY:
             raise TooLarge(f"a body may have {MAX_BODY} bytes")
     try:
-        found = json.loads(body or b"{}")
-    except (ValueError, RecursionError):
+        found = from_json(body or b"{}", allow_inf_nan=False)  # json.loads can overflow the stack
+    except ValueError:
         raise InvalidInput("the body is not JSON") from None
     if not isinstance(found, dict):
         raise InvalidInput("the body must be a JSON object")

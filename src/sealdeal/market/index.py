@@ -69,10 +69,16 @@ class _Findings:
 
 
 class Index:
-    """Keeps a market's store at the head of the chain. `origin`: a block before the hub's first event."""
+    """Keeps a market's store at the head of the chain, or `confirmations` blocks below it.
 
-    def __init__(self, store: MarketStore, hub: Hub, *, origin: int = 0, interval: float = 0.2) -> None:
+    `origin`: a block before the hub's first event. `interval`: seconds between looks at the chain.
+    """
+
+    def __init__(
+        self, store: MarketStore, hub: Hub, *, origin: int = 0, interval: float = 0.2, confirmations: int = 0
+    ) -> None:
         self._store, self._hub, self._origin, self._interval = store, hub, origin, interval
+        self._confirmations = confirmations
         self._registries = {contract.address: kind for kind, contract in hub.registries.items()}
         self._cursor: Block | None = None
         self._step = asyncio.Event()
@@ -91,6 +97,7 @@ class Index:
             follower = Follower(
                 self._hub.rpc,
                 self._hub.contracts,
+                confirmations=self._confirmations,
                 start=known or None,
                 origin=self._origin,
                 names=NAMES,
@@ -115,7 +122,7 @@ class Index:
         Unavailable when the index does not get there within `patience` seconds.
         """
         try:
-            head = await asyncio.wait_for(self._hub.block("latest"), patience)
+            head = await asyncio.wait_for(self._hub.final_block(self._confirmations), patience)
         except (ChainUnreachable, TimeoutError):
             if self._cursor is None:
                 raise Unavailable("the chain does not answer and nothing is indexed yet; try again") from None

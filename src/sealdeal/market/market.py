@@ -44,12 +44,13 @@ class Market:
         matching: bool = True,
         origin: int = 0,
         interval: float = 0.2,
+        confirmations: int = 0,
         max_open_orders: int = MAX_OPEN_ORDERS,
         rng: Rng = secrets.token_bytes,
     ) -> None:
         self.store, self.lists = store, Lists(store)
         self.hub, self.chain_id = hub, chain_id
-        self.index = Index(store, hub, origin=origin, interval=interval)
+        self.index = Index(store, hub, origin=origin, interval=interval, confirmations=confirmations)
         self.engine = Engine(store, hub, self.index) if matching else None
         self.max_open_orders, self._rng = max_open_orders, rng
 
@@ -58,8 +59,8 @@ class Market:
         """Open the market of `hub`, kept in `database` (a URL, see db.open_database).
 
         `matching`: match with the hub's sender (True), or only keep the book. `origin`: a block before the
-        hub's first event. `interval`: seconds between looks at the chain. `max_open_orders`: of one kind
-        and wallet.
+        hub's first event. `interval`: seconds between looks at the chain. `confirmations`: show the chain
+        only this deep (0: its head). `max_open_orders`: of one kind and wallet.
         """
         chain_id = await hub.rpc.chain_id()
         if options.get("matching", True):

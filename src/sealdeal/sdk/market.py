@@ -5,7 +5,7 @@ The client works against the official marketplace too, except for `standing` req
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -308,6 +308,16 @@ class MarketClient(Client):
         return [bytes32(value) for value in answer["unpublished"]]
 
     # --- order books: open orders, best price first, then oldest
+
+    async def orders(self, kind: Kind, **filters: Any) -> Page[Published[Any]]:
+        """The book of any kind, with the filters of `app_orders`, `dataset_orders`, …"""
+        books: dict[Kind, Callable[..., Awaitable[Page[Any]]]] = {
+            Kind.APP: self.app_orders,
+            Kind.DATASET: self.dataset_orders,
+            Kind.WORKERPOOL: self.workerpool_orders,
+            Kind.REQUEST: self.request_orders,
+        }
+        return await books[kind](**filters)
 
     async def app_orders(
         self,
