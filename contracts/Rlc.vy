@@ -58,7 +58,7 @@ def transfer(to: address, amount: uint256) -> bool:
 def transferFrom(source: address, to: address, amount: uint256) -> bool:
     allowed: uint256 = self.allowance[source][msg.sender]
     assert amount <= allowed, "ERC20: transfer amount exceeds allowance"
-    self._approve(source, msg.sender, allowed - amount)
+    self.allowance[source][msg.sender] = allowed - amount
     self._transfer(source, to, amount)
     return True
 

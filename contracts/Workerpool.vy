@@ -2,7 +2,8 @@
 """
 @title Workerpool: a workerpool in the WorkerpoolRegistry
 @license Apache-2.0
-@dev Its policies lie in the registry's record of it, beside its owner, because the hub mirrors that word.
+@dev Its policies lie in the registry's record of it (drawn in registry.vy), beside its owner, because the hub
+     mirrors that word; the registry checks them.
 """
 import entry
 import types
@@ -15,7 +16,7 @@ exports: entry.__interface__
 
 interface Registry:
     def packed(entry: address) -> uint256: view
-    def setPolicy(stake_ratio: uint256, scheduler_ratio: uint256): nonpayable
+    def setPolicy(caller: address, stake_ratio: uint256, scheduler_ratio: uint256) -> uint256: nonpayable
 
 
 event PolicyUpdate:
@@ -46,33 +47,34 @@ def changePolicy(stake_ratio: uint256, scheduler_ratio: uint256):
     @notice Set, for later deals, the percentages that a worker stakes of its reward and that the scheduler
             keeps.
     """
-    entry._only_owner()
-    assert scheduler_ratio <= 100
-    # The official pool has no bound; a deal records this ratio in 16 bits.
-    assert stake_ratio < 2**16, "Workerpool: stake ratio above 65535"
-    old: uint256 = self._packed()
+    old: uint256 = extcall Registry(entry.registry).setPolicy(msg.sender, stake_ratio, scheduler_ratio)
     log PolicyUpdate(
-        oldWorkerStakeRatioPolicy=(old >> 160) & 65535,
+        oldWorkerStakeRatioPolicy=self._stake_ratio(old),
         newWorkerStakeRatioPolicy=stake_ratio,
-        oldSchedulerRewardRatioPolicy=(old >> 176) & 255,
+        oldSchedulerRewardRatioPolicy=self._scheduler_ratio(old),
         newSchedulerRewardRatioPolicy=scheduler_ratio,
     )
-    extcall Registry(entry.registry).setPolicy(stake_ratio, scheduler_ratio)
 
 
 @external
 @view
 def m_workerStakeRatioPolicy() -> uint256:
-    return (self._packed() >> 160) & 65535
+    return self._stake_ratio(staticcall Registry(entry.registry).packed(self))
 
 
 @external
 @view
 def m_schedulerRewardRatioPolicy() -> uint256:
-    return (self._packed() >> 176) & 255
+    return self._scheduler_ratio(staticcall Registry(entry.registry).packed(self))
 
 
 @internal
-@view
-def _packed() -> uint256:
-    return staticcall Registry(entry.registry).packed(self)
+@pure
+def _stake_ratio(record: uint256) -> uint256:
+    return (record >> 160) & 65535
+
+
+@internal
+@pure
+def _scheduler_ratio(record: uint256) -> uint256:
+    return (record >> 176) & 255

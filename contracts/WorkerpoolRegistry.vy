@@ -18,6 +18,9 @@ KIND: constant(uint256) = 3
 STAKE_RATIO: constant(uint256) = 30
 SCHEDULER_RATIO: constant(uint256) = 1
 
+# Where policies lie in a record.
+POLICY_MASK: constant(uint256) = (2**24 - 1) << 160
+
 
 @deploy
 def __init__(hub: address, workerpool_code: Bytes[16384]):
@@ -46,13 +49,21 @@ def predictWorkerpool(owner: address, description: String[types.BLOB]) -> addres
 
 
 @external
-def setPolicy(stake_ratio: uint256, scheduler_ratio: uint256):
+def setPolicy(caller: address, stake_ratio: uint256, scheduler_ratio: uint256) -> uint256:
     """
-    @notice For a workerpool about itself, from its `changePolicy`, which checks the owner and the bounds.
+    @notice A workerpool passes on its `changePolicy`.
+    @param caller Who called it: must be its owner.
+    @return Its record before.
     """
-    record: uint256 = registry._records[convert(msg.sender, uint256)]
+    id: uint256 = convert(msg.sender, uint256)
+    record: uint256 = registry._records[id]
     assert record != 0, "WorkerpoolRegistry: caller is not a workerpool"
-    registry._set_policy(msg.sender, stake_ratio, scheduler_ratio)
+    assert caller == registry._owner(record), "caller is not the owner"
+    assert scheduler_ratio <= 100
+    # The official pool has no bound; a deal records this ratio in 16 bits.
+    assert stake_ratio < 2**16, "WorkerpoolRegistry: stake ratio above 65535"
+    registry._write(id, (record & ~POLICY_MASK) | (stake_ratio << 160) | (scheduler_ratio << 176))
+    return record
 
 
 @internal

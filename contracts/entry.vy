@@ -28,7 +28,6 @@ def owner() -> address:
 
 
 @external
-@view
 def setName(ens: address, reverse_name: String[types.TEXT]):
     """
     @notice Always refused: it named an entry in ENS, which the protocol's chains do not have.

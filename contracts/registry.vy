@@ -65,7 +65,6 @@ PROXY_HEAD: constant(Bytes[19]) = x"602d3d8160093d39f3363d3d373d3d3d363d73"
 PROXY_TAIL: constant(Bytes[15]) = x"5af43d82803e903d91602b57fd5bf3"
 
 OWNER_MASK: constant(uint256) = 2**160 - 1
-POLICY_MASK: constant(uint256) = (2**24 - 1) << 160
 MIRROR_MASK: constant(uint256) = 2**224 - 1
 
 
@@ -187,7 +186,6 @@ def setBaseURI(base_uri: String[256]):
 
 
 @external
-@view
 def setName(ens: address, reverse_name: String[types.TEXT]):
     """
     @notice Always refused: it named a registry in ENS, which the protocol's chains do not have.
@@ -260,15 +258,6 @@ def _address(salt: bytes32) -> address:
 @pure
 def _id(entry: address) -> uint256:
     return convert(entry, uint256)
-
-
-@internal
-def _set_policy(entry: address, stake_ratio: uint256, scheduler_ratio: uint256):
-    """
-    @dev The caller has checked that `entry` exists and that the ratios fit their 16 and 8 bits.
-    """
-    record: uint256 = self._records[self._id(entry)] & ~POLICY_MASK
-    self._write(self._id(entry), record | (stake_ratio << 160) | (scheduler_ratio << 176))
 
 
 # ---- ERC-721 -----------------------------------------------------------------------------------------------
@@ -370,6 +359,12 @@ def safeTransferFrom(source: address, to: address, id: uint256, data: Bytes[DATA
 def _owner_of(id: uint256) -> address:
     record: uint256 = self._records[id]
     assert record != 0, "ERC721: owner query for nonexistent token"
+    return self._owner(record)
+
+
+@internal
+@pure
+def _owner(record: uint256) -> address:
     return convert(record & OWNER_MASK, address)
 
 
@@ -383,7 +378,7 @@ def _approve(owner: address, to: address, id: uint256):
 def _transfer(source: address, to: address, id: uint256):
     record: uint256 = self._records[id]
     assert record != 0, "ERC721: operator query for nonexistent token"
-    owner: address = convert(record & OWNER_MASK, address)
+    owner: address = self._owner(record)
     assert (
         msg.sender == owner
         or msg.sender == self._approvals[id]

@@ -199,11 +199,12 @@ def test_change_policy(hub: Any, pools: Any, pool: Any, provider: str) -> None:
 
 
 def test_change_policy_refused(pool: Any, provider: str, stranger: str) -> None:
-    with refused("caller is not the owner"):
-        pool.changePolicy(35, 5, sender=stranger)
+    for ratios in ((35, 5), (35, 101), (65536, 5)):
+        with refused("caller is not the owner"):
+            pool.changePolicy(*ratios, sender=stranger)
     with refused():
         pool.changePolicy(35, 101, sender=provider)
-    with refused("Workerpool: stake ratio above 65535"):
+    with refused("WorkerpoolRegistry: stake ratio above 65535"):
         pool.changePolicy(65536, 5, sender=provider)
     assert (pool.m_workerStakeRatioPolicy(), pool.m_schedulerRewardRatioPolicy()) == (30, 1)
 

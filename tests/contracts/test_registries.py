@@ -171,7 +171,7 @@ MAKERS = {
 def test_every_official_function_is_there(kind: Kind) -> None:
     makers = {f"{verb}{MAKERS[kind.entry]}" for verb in ("create", "predict")}
     ours = {"packed(address)", "entryAt(uint256)"} | (
-        {"setPolicy(uint256,uint256)"} if kind.entry == "Workerpool" else set()
+        {"setPolicy(address,uint256,uint256)"} if kind.entry == "Workerpool" else set()
     )
     assert signatures(kind.registry) == {*OFFICIAL, *makers} | ours
 
@@ -481,7 +481,9 @@ def test_a_registry_serves_its_own_entries_only(provider: str) -> None:
     foreign = KINDS[2].create(others, provider)
     for caller in (provider, foreign, pools.address):
         with refused("WorkerpoolRegistry: caller is not a workerpool"):
-            pools.setPolicy(1, 1, sender=caller)
+            pools.setPolicy(provider, 1, 1, sender=caller)
+        with refused("WorkerpoolRegistry: caller is not a workerpool"):
+            pools.setPolicy(ZERO, 1, 1, sender=caller)
 
 
 # ---- Enumeration against a model ---------------------------------------------------------------------------
