@@ -176,10 +176,9 @@ def test_evidence_json_round_trip_and_limits() -> None:
     for evidence in (Evidence("dcap", b"quote", b"{}"), Evidence("snp", b"", None)):
         assert Evidence.from_json(json.loads(json.dumps(evidence.to_json()))) == evidence
     good = Evidence("dcap", b"q", None).to_json()
+    malformed: list[Any] = [None, [], {}]
     for bad in (
-        None,
-        [],
-        {},
+        *malformed,
         {**good, "more": 1},
         {**good, "kind": 5},
         {**good, "quote": None},

@@ -251,17 +251,29 @@ def test_the_same_node_twice_counts_once() -> None:
         ask(release(NODES[0], item(NODES[0])), release(NODES[0], item(NODES[0])))
 
 
+def altered(resign: bool = True, **changes: Any) -> Callable[[Release], Release]:
+    def alter(answer: Release) -> Release:
+        made = dataclasses.replace(answer, **changes)
+        return made.signed(NODE_KEYS[answer.node]) if resign else made
+
+    return alter
+
+
 BAD: list[tuple[str, Callable[[Release], Release], type[Exception]]] = [
-    ("signature of another", lambda r: dataclasses.replace(r, signature=STRANGER.sign_message(r.digest())), BadSignature),
-    ("altered after signing", lambda r: dataclasses.replace(r, missing=(("app-secret", "1"),)), BadSignature),
-    ("no signature", lambda r: dataclasses.replace(r, signature=b""), BadSignature),
-    ("another manifest", lambda r: dataclasses.replace(r, manifest_hash=b"\x01" * 32).signed(NODE_KEYS[r.node]), SecretRefused),
-    ("another key", lambda r: dataclasses.replace(r, hpke_key=b"\x01" * 32).signed(NODE_KEYS[r.node]), SecretRefused),
-    ("another enclave", lambda r: dataclasses.replace(r, enclave=ZERO).signed(NODE_KEYS[r.node]), SecretRefused),
-    ("a grant for another time", lambda r: dataclasses.replace(r, valid_until=1).signed(NODE_KEYS[r.node]), BadSignature),
-    ("a grant of another", lambda r: dataclasses.replace(r, grant=STRANGER.sign_digest(b"\x01" * 32)).signed(NODE_KEYS[r.node]), BadSignature),
-    ("a stranger", lambda r: dataclasses.replace(r, node=STRANGER.address).signed(STRANGER), SecretRefused),
-]  # fmt: skip
+    ("signed by another", lambda answer: answer.signed(STRANGER), BadSignature),
+    ("altered after signing", altered(resign=False, missing=(("app-secret", "1"),)), BadSignature),
+    ("not signed", altered(resign=False, signature=b""), BadSignature),
+    ("for another manifest", altered(manifest_hash=b"\x01" * 32), SecretRefused),
+    ("for another key", altered(hpke_key=b"\x01" * 32), SecretRefused),
+    ("for another enclave", altered(enclave=ZERO), SecretRefused),
+    ("grant for another time", altered(valid_until=1), BadSignature),
+    ("grant of another", altered(grant=STRANGER.sign_digest(b"\x01" * 32)), BadSignature),
+    (
+        "of a stranger",
+        lambda r: dataclasses.replace(r, node=STRANGER.address).signed(STRANGER),
+        SecretRefused,
+    ),
+]
 
 
 @pytest.mark.parametrize(("alter", "refusal"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
@@ -280,7 +292,8 @@ def test_release_json_round_trip() -> None:
     again = Release.from_json(json.loads(json.dumps(made.to_json())))
     assert again == made
     again.check(manifest(), GUEST.public, ENCLAVE)
-    for bad in (None, [], {}, {**made.to_json(), "grant": None}, {**made.to_json(), "sealed": [{}]}):
+    malformed: list[Any] = [None, [], {}]
+    for bad in (*malformed, {**made.to_json(), "grant": None}, {**made.to_json(), "sealed": [{}]}):
         with pytest.raises(InvalidInput):
             Release.from_json(bad)
     odd = made.to_json()

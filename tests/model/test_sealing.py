@@ -357,7 +357,7 @@ def test_another_key_or_altered_bytes_do_not_open(result_key: tuple[bytes, str])
     sealed = encrypted(archive_of(FILES), public)
     with pytest.raises((IntegrityError, UnsafeArchive)):
         decrypt_result(sealed, other)
-    with pytest.raises(UnsafeArchive, match="iexec_out.zip.aes"):
+    with pytest.raises(UnsafeArchive, match=r"iexec_out\.zip\.aes"):
         decrypt_result(archive_of(FILES), private)
     with pytest.raises(InvalidInput):
         decrypt_result(sealed, b"no key")

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealdeal.model.errors import EvidenceRefused
 from sealdeal.model.evidence import (
     DCAP,
     CollateralExpired,
     DebugEnabled,
     Evidence,
-    EvidenceRefused,
     NotAuthentic,
     TcbStatusIn,
     TrustClass,
