@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sealdeal.chain import Anvil, BlockGone, Contract, Heartbeat, Rpc, Sender
+from sealdeal.chain import sender as sender_module
 from sealdeal.chain.abi import Abi
 from sealdeal.chain.errors import AnvilFailed, AnvilMissing
 from sealdeal.chain.follow import Batch, Follower, RolledBack
@@ -161,9 +162,10 @@ async def test_a_kept_network_goes_on_with_its_deals(tmp_path: Path) -> None:
 
 
 async def test_followers_and_senders_outlive_a_restart_with_an_older_state(
-    counter_code: tuple[bytes, Abi], tmp_path: Path
+    counter_code: tuple[bytes, Abi], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The machine lost its power: what was mined after the last save never happened."""
+    monkeypatch.setattr(sender_module, "LOST_AFTER", 0.3)
     chain = Anvil(chain_id=9, state=tmp_path / "state")
     await chain.start()
     contract, sender = await populated(chain, *counter_code)

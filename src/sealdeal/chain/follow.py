@@ -16,7 +16,7 @@ from typing import Any
 from ..model.types import Block, hexstr, unhex
 from .abi import Event
 from .contract import Contract, events
-from .errors import ChainUnreachable, RpcError, WrongChain
+from .errors import BadAnswer, ChainUnreachable, RpcError, WrongChain
 from .reads import header_block
 from .rpc import Rpc
 
@@ -101,9 +101,9 @@ class Follower:
             try:
                 item = await self._next()
                 down = False
-            except ChainUnreachable as gone:
+            except (ChainUnreachable, RpcError, BadAnswer) as gone:
                 if not down:
-                    log.warning("%s; following goes on when it is back", gone)
+                    log.warning("%s; following goes on when it answers again", gone)
                 down, item = True, None
             except _Moved:
                 item = None

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Self
 
+from ..model.errors import InvalidInput
 from ..model.types import Address, unhex
 from .errors import AnvilFailed, AnvilMissing, ChainUnreachable
 from .rpc import Rpc
@@ -119,7 +120,7 @@ class Anvil:
 
     async def _spawn(self, extra: list[str]) -> None:
         command = [str(anvil_binary(self._binary)), "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--chain-id", str(self.chain_id), "--hardfork", HARDFORK, "--silent"]
+        command += ["--chain-id", str(self.chain_id), "--hardfork", HARDFORK, "--silent", "--accounts", "0"]
         command += ["--prune-history", str(STATES), *extra]
         errors = tempfile.TemporaryFile()  # noqa: SIM115  (a pipe nobody reads would block anvil one day)
         self._process = _launch(command, errors)
@@ -158,7 +159,8 @@ class Anvil:
 
     async def save(self) -> None:
         """Write the whole chain to `state`, in one step; the one before is kept as `….1`."""
-        assert self.state is not None, "save() needs Anvil(state=…)"
+        if self.state is None:
+            raise InvalidInput("expected Anvil(state=…): a chain without a state file is not kept")
         async with self._saving:
             dump = await self.rpc.call("anvil_dumpState")
             await asyncio.to_thread(_keep, unhex(dump), self.state)

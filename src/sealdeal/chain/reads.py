@@ -37,7 +37,17 @@ from .rpc import Rpc
 Request = tuple[Contract, str, *tuple[Any, ...]]
 """(contract, function, arguments…)."""
 
-_GONE = ("not found", "unknown block", "not canonical", "missing trie node", "state", "outofrange", "pruned")
+_GONE = (
+    "not found",
+    "unknown block",
+    "not canonical",
+    "missing trie node",
+    "state is not",
+    "historical state",
+    "outofrange",
+    "pruned",
+)
+"""What nodes say (geth, Erigon, Nethermind, anvil) of a block or a state that they do not have."""
 _GROUP = Abi(
     [
         {
