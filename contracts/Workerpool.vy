@@ -44,8 +44,8 @@ def initialize(description: String[types.BLOB]):
 @external
 def changePolicy(stake_ratio: uint256, scheduler_ratio: uint256):
     """
-    @notice Set, for later deals, the percentages that a worker stakes of its reward and that the scheduler
-            keeps.
+    @notice Set, for later deals, the percentages of the pool's price that a worker stakes and that the pool's
+            owner keeps.
     """
     old: uint256 = extcall Registry(entry.registry).setPolicy(msg.sender, stake_ratio, scheduler_ratio)
     log PolicyUpdate(

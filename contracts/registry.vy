@@ -10,8 +10,8 @@
      so a match reads no registry:
 
        bit   0  owner           160
-           160  stakeRatio       16   percent of the worker's reward that a worker stakes (workerpools only)
-           176  schedulerRatio    8   percent of a task's price that the scheduler keeps (workerpools only)
+           160  stakeRatio       16   percent of the pool's price that a worker stakes (workerpools only)
+           176  schedulerRatio    8   percent of the pool's price that its owner keeps (workerpools only)
            184  kind              8   1 app, 2 dataset, 3 workerpool
            192  index            32   place in this registry, from 0: `entryAt(index)` is the entry
            224  place            32   place in its owner's list, from 0 (not mirrored)
