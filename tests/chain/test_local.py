@@ -60,6 +60,19 @@ async def test_a_taken_port_is_an_error(anvil: Anvil) -> None:
     assert await anvil.rpc.call("eth_chainId") == hex(65432)
 
 
+async def test_a_start_that_is_given_up_leaves_no_process(anvil: Anvil) -> None:
+    chain = Anvil(chain_id=8)
+    starting = asyncio.create_task(chain.start())
+    while chain.pid is None:
+        await asyncio.sleep(0)
+    pid = chain.pid
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert chain.pid is None and not running(pid)
+    await chain.rpc.aclose()
+
+
 PARENT = """
 import asyncio
 from sealdeal.chain import Anvil

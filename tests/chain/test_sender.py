@@ -17,6 +17,7 @@ from sealdeal.chain import sender as sender_module
 from sealdeal.chain.errors import ChainUnreachable, OutOfGasMoney
 from sealdeal.chain.local import ETHER
 from sealdeal.chain.reads import Reader
+from sealdeal.model.errors import ChainError
 from sealdeal.model.types import hexstr, keccak
 from tests.chain.counter import Counter, wallet
 
@@ -123,6 +124,18 @@ async def test_an_intent_survives_its_sender(counter: Counter, tmp_path: Path) -
     two = Sender(counter.rpc, counter.sender.wallet, outbox=tmp_path)
     assert await two.transact(counter.contract, "count", 1, "", intent=b"x") == first
     assert await total(counter) == 2
+
+
+async def test_an_unreadable_outbox_stops_the_sender(counter: Counter, tmp_path: Path) -> None:
+    sender = Sender(counter.rpc, counter.sender.wallet, outbox=tmp_path)
+    await sender.transact(counter.contract, "count", 1, "", intent=b"x")
+    next(tmp_path.iterdir()).write_text("{}")
+    sender_module._LANES.clear()
+    with pytest.raises(ChainError, match="unreadable"):
+        await Sender(counter.rpc, counter.sender.wallet, outbox=tmp_path).transact(
+            counter.contract, "count", 1, "", intent=b"x"
+        )
+    assert await total(counter) == 1
 
 
 async def test_a_reorganised_intent_is_sent_again_as_it_was(counter: Counter, tmp_path: Path) -> None:

@@ -71,6 +71,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections do not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 class Anvil:
     """One anvil process, listening on this machine only.
 
@@ -122,22 +132,30 @@ class Anvil:
         command = [str(anvil_binary(self._binary)), "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--chain-id", str(self.chain_id), "--hardfork", HARDFORK, "--silent", "--accounts", "0"]
         command += ["--prune-history", str(STATES), *extra]
-        errors = tempfile.TemporaryFile()  # noqa: SIM115  (a pipe nobody reads would block anvil one day)
-        self._process = _launch(command, errors)
-        for _ in range(2000):
-            with contextlib.suppress(ChainUnreachable):
-                if int(await self.rpc.call("eth_chainId"), 16) == self.chain_id and self.pid:
+        if not _is_free(self.port):
+            raise AnvilFailed(f"anvil cannot listen on port {self.port}: another program does; free it")
+        with tempfile.TemporaryFile() as errors:  # not a pipe: nobody would read it, and anvil would block
+            self._process = process = _launch(command, errors)
+            try:
+                if await self._answers(process):
                     return
-            if self._process.poll() is not None:
-                break
+            except BaseException:
+                await self.stop()
+                raise
+            await self.stop()
+            errors.seek(0)
+            said = errors.read()[-2000:].decode(errors="replace").strip()
+        raise AnvilFailed(f"anvil does not start on port {self.port}: {said or 'it does not say why'}")
+
+    async def _answers(self, process: subprocess.Popen[bytes]) -> bool:
+        """Wait for its first answer, half a minute at most."""
+        for _ in range(2000):
+            if process.poll() is not None:
+                return False
+            with contextlib.suppress(ChainUnreachable):
+                return int(await self.rpc.call("eth_chainId"), 16) == self.chain_id
             await asyncio.sleep(0.015)
-        await self.stop()
-        errors.seek(0)
-        said = errors.read()[-2000:]
-        raise AnvilFailed(
-            f"anvil does not start on port {self.port} (is the port free?): "
-            f"{said.decode(errors='replace').strip()}"
-        )
+        return False
 
     async def stop(self) -> None:
         """End the process: politely, then not. It does not save."""
@@ -145,12 +163,14 @@ class Anvil:
         if process is None:
             return
         process.terminate()
-        for _ in range(100):
-            if process.poll() is not None:
-                break
-            await asyncio.sleep(0.02)
-        else:
-            process.kill()
+        try:
+            for _ in range(100):
+                if process.poll() is not None:
+                    break
+                await asyncio.sleep(0.02)
+        finally:
+            if process.poll() is None:
+                process.kill()
         await asyncio.to_thread(process.wait)
 
     async def fund(self, account: Address, wei: int = 1000 * ETHER) -> None:

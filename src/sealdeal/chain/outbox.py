@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..model.errors import ChainError, InvalidInput
 from ..model.types import Address, hexstr, keccak, unhex
 
 KEPT = 30 * 24 * 3600
@@ -72,7 +73,13 @@ class Outbox:
         if folder:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             for path in folder.glob(f"{self._start}*.json"):
-                entry = Entry.from_json(json.loads(path.read_text()))
+                try:
+                    entry = Entry.from_json(json.loads(path.read_text()))
+                except (ValueError, KeyError, TypeError, InvalidInput):
+                    raise ChainError(
+                        f"expected a transaction in {path}, got something unreadable; before you move it "
+                        f"away, see that no transaction of {sender} is missing"
+                    ) from None
                 if entry.mined and time.time() - path.stat().st_mtime > KEPT:
                     path.unlink()
                 else:

@@ -240,6 +240,9 @@ class Sender:
         Called by itself before the first transaction; call it at start to have it done early.
         """
         lane, outbox = await self._ready()
+        return await self._recover(lane, outbox)
+
+    async def _recover(self, lane: _Lane, outbox: Outbox) -> list[bytes]:
         waiting = sorted((e for e in outbox.entries.values() if not e.mined), key=lambda e: e.nonce)
         left = []
         for entry in waiting:
@@ -249,7 +252,8 @@ class Sender:
                 entry.mined = unhex(raw["transactionHash"])
                 await asyncio.to_thread(outbox.write, entry)
             elif raw or (used > entry.nonce and not entry.named):
-                self._drop(entry)
+                outbox.remove(entry)
+                lane.flying.pop(entry.nonce, None)
             elif used <= entry.nonce:  # else it seems lost, which the next send of the intent makes sure of
                 lane.flying[entry.nonce] = entry.intent
                 await self._resend(entry)
@@ -257,18 +261,18 @@ class Sender:
         return left
 
     async def _ready(self) -> tuple[_Lane, Outbox]:
-        if self._lane is None or self._outbox is None:
-            chain_id = await self.rpc.chain_id()
+        if self._lane is None:
             self._lane = _lane(self.rpc.url, self.address)
-            boxes = self._lane.outboxes
-            fresh = self._folder not in boxes
-            if fresh:
-                boxes[self._folder] = Outbox(self._folder, self.address, chain_id)
-            self._outbox = boxes[self._folder]
-            if fresh:
-                async with self._lane.lock:
-                    await self.recover()
-        return self._lane, self._outbox
+        lane, boxes = self._lane, self._lane.outboxes
+        if self._folder not in boxes:
+            chain_id = await self.rpc.chain_id()
+            async with lane.lock:
+                if self._folder not in boxes:
+                    found = await asyncio.to_thread(Outbox, self._folder, self.address, chain_id)
+                    await self._recover(lane, found)
+                    boxes[self._folder] = found
+        self._outbox = boxes[self._folder]
+        return lane, self._outbox
 
     # --- sending
 
@@ -280,11 +284,10 @@ class Sender:
         try:
             gas, tip, fee = await self._price(call)
         except Reverted:
-            if (
-                name in outbox.entries
-            ):  # what a twin of this intent did meanwhile is why it can't be done again
-                return Submitted(self, outbox.entries[name], call)
-            raise
+            twin = outbox.entries.get(name)  # what it did meanwhile is why the act is refused now
+            if twin is None:
+                raise
+            return Submitted(self, twin, call)
         async with lane.lock:
             if name in outbox.entries:
                 return Submitted(self, outbox.entries[name], call)
@@ -310,9 +313,7 @@ class Sender:
                 # somebody else with the same key took the nonce, so this one was refused for good
                 self._drop(entry)
                 floor = nonce + 1
-            raise RpcError(
-                0, f"the nonce of {self.address} is always taken; does another process use its key?"
-            )
+            raise RpcError(0, f"the nonces of {self.address} are always taken; who else uses its key?")
 
     async def _next_nonce(self, lane: _Lane) -> int:
         tags = ("latest", "pending")
