@@ -167,13 +167,14 @@ class Node:
                 f"the quorum {quorum.address} is for {trust} evidence, and the roots configured here are "
                 f"{' and '.join(sorted(classes)) or 'none'}: a node serves one trust class"
             )
+        chain_id = await hub.rpc.chain_id()
         return cls(
             key=key,
             storage_key=storage_key,
             store=await SecretStore.open(database_url, _derive(storage_key, b"sealdeal sms secrets 1")),
             hub=hub,
             quorum=quorum,
-            chain_id=await hub.rpc.chain_id(),
+            chain_id=chain_id,
             verifiers=verifiers,
             trust=trust,
             guest_releases=releases,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets as randomness
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sealdeal.db import OWNED, AddressColumn, Bytes32, Database, Uint256, open_database, tables_of
-from sealdeal.model.errors import Conflict, IntegrityError, NotFound
+from sealdeal.model.errors import Conflict, IntegrityError, NotFound, Unavailable
 from sealdeal.model.evidence import canonical_json
 from sealdeal.model.sealing import SecretShares
 from sealdeal.model.types import Address, hexstr
@@ -146,7 +148,7 @@ class SecretStore:
 
     async def add(self, held: Held, now: int) -> None:
         """Keep a new secret. Raises Conflict when there is one under that name."""
-        async with self._database.write() as connection:
+        async with self._write() as connection:
             if await self._row(connection, held.kind, held.subject, held.name):
                 raise Conflict(
                     f"this node holds a {held.kind} of {held.subject} already; it is never replaced"
@@ -155,7 +157,7 @@ class SecretStore:
 
     async def replace(self, held: Held, now: int) -> None:
         """Replace a whole named secret by the next version. Raises NotFound when there is none."""
-        async with self._database.write() as connection:
+        async with self._write() as connection:
             row = await self._row(connection, held.kind, held.subject, held.name)
             if row is None:
                 raise NotFound(
@@ -179,7 +181,7 @@ class SecretStore:
         Raises Conflict when a whole secret is there (it was seen whole: a share would hide that), or a
         document of the same or a later version.
         """
-        async with self._database.write() as connection:
+        async with self._write() as connection:
             row = await self._row(connection, held.kind, held.subject, held.name)
             if row is None:
                 await connection.execute(sa.insert(_secrets).values(self._columns(held, now)))
@@ -216,7 +218,7 @@ class SecretStore:
         The same enclave may come again with the same or another nonce. Raises NonceRefused when another
         enclave spent it, AttemptTaken when the attempt has another enclave, TooManyAttempts.
         """
-        async with self._database.write() as connection:
+        async with self._write() as connection:
             await connection.execute(sa.delete(_nonces).where(_nonces.c.expires < line.time))
             query = sa.select(_nonces.c.enclave).where(_nonces.c.id == nonce)
             spender = (await connection.execute(query)).scalar_one_or_none()
@@ -247,14 +249,8 @@ class SecretStore:
                 f"expected at most {MAX_ATTEMPTS} attempts at task {hexstr(line.task)}, got one more"
             )
         bound = {"task": line.task, "slot": len(rows), "attempt": line.attempt, "worker": line.worker}
-        try:
-            await connection.execute(
-                sa.insert(_enclaves).values({**bound, "enclave": line.enclave, "hpke_key": hpke_key})
-            )
-        except sa.exc.IntegrityError:  # on PostgreSQL, another request took the slot in this very moment
-            raise AttemptTaken(
-                f"another enclave is being bound to task {hexstr(line.task)}: try again"
-            ) from None
+        bound |= {"enclave": line.enclave, "hpke_key": hpke_key}
+        await connection.execute(sa.insert(_enclaves).values(bound))
 
     async def audit(self, task: bytes | None = None, dataset: Address | None = None) -> list[Released]:
         """What left, oldest first; for one task or one dataset, or all."""
@@ -272,6 +268,17 @@ class SecretStore:
             columns["released"] = json.loads(row["released"])
             lines.append(Released(**columns))
         return lines
+
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction. On PostgreSQL, two that insert the same key at once end here for one of them."""
+        try:
+            async with self._database.write() as connection:
+                yield connection
+        except sa.exc.IntegrityError:
+            raise Unavailable(
+                "another request for the same secret or task is being served: try again"
+            ) from None
 
     async def _row(self, connection: AsyncConnection, kind: str, subject: Address, name: str) -> Any:
         c = _secrets.c
