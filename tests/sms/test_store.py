@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import shutil
 import sqlite3
@@ -9,11 +10,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from sealdeal.model.errors import Conflict, IntegrityError, NotFound
+from sealdeal.model.errors import Conflict, IntegrityError, NotFound, Unavailable
 from sealdeal.model.types import address
 from sealdeal.sdk.sms import AttemptTaken, NonceRefused, TooManyAttempts
-from sealdeal.sms.store import MAX_ATTEMPTS, Held, Released, SecretStore
+from sealdeal.sms.store import MAX_ATTEMPTS, Held, Released, SecretStore, tables
+from tests.postgres import postgres_url  # noqa: F401  # a fixture
 
 KEY, OTHER = b"\x01" * 32, b"\x02" * 32
 SUBJECT, ENCLAVE, WORKER = (address(bytes([n]) * 20) for n in (1, 2, 3))
@@ -84,32 +87,63 @@ async def test_altered_rows_do_not_open(store: SecretStore, tmp_path: Path, chan
                     assert "does not open" in str(refused)
 
 
-async def test_a_nonce_is_spent_by_one_enclave(store: SecretStore) -> None:
-    await store.commit_release(LINE, b"\x08" * 32, b"\x09" * 32, 700)
-    await store.commit_release(LINE, b"\x08" * 32, b"\x09" * 32, 700)
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SecretStore]:
+    """A store on each kind of database; the PostgreSQL one starts empty."""
+    if request.param == "sqlite":
+        made = await SecretStore.open(f"sqlite+aiosqlite:///{tmp_path}/sms.db", KEY)
+    else:
+        made = await SecretStore.open(request.getfixturevalue("postgres_url"), KEY)
+        async with made._database.write() as connection:
+            for table in reversed(tables.sorted_tables):
+                await connection.execute(sa.delete(table))
+    yield made
+    await made.close()
+
+
+async def test_a_nonce_is_spent_by_one_enclave(either: SecretStore) -> None:
+    await either.commit_release(LINE, b"\x08" * 32, b"\x09" * 32, 700)
+    await either.commit_release(LINE, b"\x08" * 32, b"\x09" * 32, 700)
     with pytest.raises(NonceRefused):
-        await store.commit_release(
+        await either.commit_release(
             dataclasses.replace(LINE, enclave=WORKER, attempt=2), b"\x08" * 32, b"\x09" * 32, 700
         )
-    assert len(await store.audit()) == 2
+    assert len(await either.audit()) == 2
 
 
-async def test_attempts(store: SecretStore) -> None:
-    await store.commit_release(LINE, b"\x08" * 32, b"\x01" * 32, 700)
+async def test_attempts(either: SecretStore) -> None:
+    await either.commit_release(LINE, b"\x08" * 32, b"\x01" * 32, 700)
     for other in (dataclasses.replace(LINE, enclave=WORKER), dataclasses.replace(LINE, worker=ENCLAVE)):
         with pytest.raises(AttemptTaken):
-            await store.commit_release(other, b"\x08" * 32, b"\x02" * 32, 700)
+            await either.commit_release(other, b"\x08" * 32, b"\x02" * 32, 700)
     with pytest.raises(AttemptTaken):
-        await store.commit_release(LINE, b"\x0f" * 32, b"\x02" * 32, 700)  # another HPKE key
+        await either.commit_release(LINE, b"\x0f" * 32, b"\x02" * 32, 700)  # another HPKE key
     for attempt in range(2, MAX_ATTEMPTS + 1):
-        await store.commit_release(
+        await either.commit_release(
             dataclasses.replace(LINE, attempt=attempt), b"\x08" * 32, bytes([attempt]) * 32, 700
         )
     with pytest.raises(TooManyAttempts):
-        await store.commit_release(dataclasses.replace(LINE, attempt=9), b"\x08" * 32, b"\x0a" * 32, 700)
-    await store.commit_release(dataclasses.replace(LINE, task=b"\x0b" * 32), b"\x08" * 32, b"\x0c" * 32, 700)
-    await store.commit_release(LINE, b"\x08" * 32, b"\x0d" * 32, 700)  # the first enclave comes again
-    assert len(await store.audit(task=LINE.task)) == MAX_ATTEMPTS + 1
+        await either.commit_release(dataclasses.replace(LINE, attempt=9), b"\x08" * 32, b"\x0a" * 32, 700)
+    await either.commit_release(dataclasses.replace(LINE, task=b"\x0b" * 32), b"\x08" * 32, b"\x0c" * 32, 700)
+    await either.commit_release(LINE, b"\x08" * 32, b"\x0d" * 32, 700)  # the first enclave comes again
+    assert len(await either.audit(task=LINE.task)) == MAX_ATTEMPTS + 1
+
+
+async def test_many_at_once_get_no_more_than_the_attempts(either: SecretStore) -> None:
+    lines = [dataclasses.replace(LINE, attempt=n, enclave=address(bytes([n]) * 20)) for n in range(1, 9)]
+    found = await asyncio.gather(
+        *(either.commit_release(line, KEY, bytes([line.attempt]) * 32, 700) for line in lines),
+        return_exceptions=True,
+    )
+    assert 1 <= found.count(None) <= MAX_ATTEMPTS
+    assert {type(answer) for answer in found if answer} <= {TooManyAttempts, Unavailable}
+    assert len(await either.audit()) == found.count(None)
+
+
+async def test_two_that_add_the_same_secret_at_once_do_not_both_succeed(either: SecretStore) -> None:
+    found = await asyncio.gather(*(either.add(HELD, 1) for _ in range(4)), return_exceptions=True)
+    assert found.count(None) == 1
+    assert {type(answer) for answer in found if answer} <= {Conflict, Unavailable}
 
 
 async def test_a_refusal_writes_nothing(store: SecretStore, tmp_path: Path) -> None:
