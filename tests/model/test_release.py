@@ -182,6 +182,21 @@ def test_the_newest_complete_version_wins() -> None:
     assert found.secrets[("dataset-key", "")] == b"new"
 
 
+def test_no_single_node_takes_a_guest_back_to_an_old_version() -> None:
+    """The old split needed one share; a node that shows it must not win while the new one can come."""
+    old, new = split_key(b"old", threshold=1), split_key(b"new", version=2)
+    stale, fresh = release(NODES[0], old(NODES[0])), [release(node, new(node)) for node in NODES[1:]]
+    with pytest.raises(SecretRefused, match="expected 2 shares of dataset-key, got 1"):
+        ask(stale, fresh[0])
+    assert ask(stale, *fresh).secrets[("dataset-key", "")] == b"new"
+
+
+def test_an_unfinished_replacement_leaves_the_old_version_usable() -> None:
+    old, new = split_key(b"old"), split_key(b"new", version=2)
+    answers = [release(NODES[0], new(NODES[0])), *(release(node, old(node)) for node in NODES[1:])]
+    assert ask(*answers).secrets[("dataset-key", "")] == b"old"
+
+
 def test_a_document_of_another_secret_is_refused() -> None:
     other = split_key(subject=address(b"\x0f" * 20))
     with pytest.raises(SecretRefused, match="showed a document of another secret"):

@@ -6,7 +6,7 @@ A `Release` holds the node's sealed secrets and its grant for (worker, task, enc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -194,11 +194,12 @@ def gather(manifest: Manifest, key: SealingKey, enclave: Address, releases: Iter
     if len(signatures) < manifest.threshold:
         raise SecretRefused(_lacking(f"{manifest.threshold} grants", len(signatures), blamed))
 
+    answered = {*blamed, *(node for group in grants.values() for node in group)}
     secrets: dict[Name, bytes] = {}
     doors: dict[Name, Door] = {}
     for name, items in sorted(shown.items()):
         if documents := _documents(manifest, name, items, blamed):
-            secrets[name], doors[name] = _recovered(documents, blamed), Door.OWN
+            secrets[name], doors[name] = _recovered(documents, answered, blamed), Door.OWN
         elif (whole := _whole(manifest, name, items, blamed)) is not None:
             secrets[name], doors[name] = whole, Door.SINGLE
 
@@ -274,14 +275,19 @@ def _whole(manifest: Manifest, name: Name, shown: list[Shown], blamed: dict[Addr
     return values.pop() if values else None
 
 
-def _recovered(documents: Documents, blamed: Mapping[Address, str]) -> bytes:
-    """The newest version that has enough shares."""
+def _recovered(documents: Documents, answered: Collection[Address], blamed: Mapping[Address, str]) -> bytes:
+    """The newest version that can be had; an older one only when nodes still to be asked can't complete it
+    (its owner did not finish replacing it), so that no single node takes anyone back to an old secret."""
+    lacking: SecretRefused | None = None
     for document, shares in sorted(documents.values(), key=lambda known: -known[0].version):
         if len(shares) >= document.threshold:
             return recover_secret(document, shares)
-    document, shares = max(documents.values(), key=lambda known: len(known[1]))
-    wanted = f"{document.threshold} shares of {document.kind} {document.name}".rstrip()
-    raise SecretRefused(_lacking(wanted, len(shares), blamed))
+        wanted = f"{document.threshold} shares of {document.kind} {document.name}".rstrip()
+        lacking = lacking or SecretRefused(_lacking(wanted, len(shares), blamed))
+        if len(shares) + len(set(document.nodes).difference(answered)) >= document.threshold:
+            break
+    assert lacking is not None  # there is at least one document
+    raise lacking
 
 
 def _open(item: SealedItem, release: Release, key: SealingKey) -> bytes:
