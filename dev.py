@@ -23,7 +23,7 @@ BIN = os.path.join(DEV, "bin")
 PYTHON = os.path.join(DEV, "venv", "bin", "python")
 UV = os.path.join(DEV, "uv", "bin", "uv")
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-TYPED = ["src", "bench", "contracts/build.py", "dev.py", "conftest.py"]
+TYPED = ["src", "tests", "bench", "contracts/build.py", "dev.py", "conftest.py"]
 
 HELP = """\
 ./dev demo [--json]     a whole confidential deal on an embedded network, explained step by step
