@@ -14,9 +14,9 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sealdeal.chain.errors import Reverted
+from sealdeal.chain import Hub, Reverted
 from sealdeal.model import eip712
 from sealdeal.model.cid import pieces
 from sealdeal.model.deals import ContributionStatus, Deal, Task, TaskStatus, enclave_message, result_hash
@@ -28,9 +28,6 @@ from sealdeal.sdk.results import PROOF_LIMIT, Authorisation, SignedReceipt, Stor
 from .blobs import Blobs
 from .store import Archive, ResultStore
 from .tokens import make_token, wallet_of
-
-if TYPE_CHECKING:
-    from sealdeal.chain.hub import Hub
 
 
 @dataclass(frozen=True, slots=True)
