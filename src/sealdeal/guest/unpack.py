@@ -6,6 +6,7 @@ through a link that an earlier entry planted. Devices, FIFOs, owners and set-uid
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -50,11 +51,15 @@ def _apply(content: Readable, root: Path, top: int, entries: int) -> int:
                 parts = [p for p in member.name.split("/") if p not in ("", ".")]
                 if not parts:
                     continue
-                if ".." in parts:
+                if ".." in parts or "\0" in member.name + member.linkname:
                     raise InvalidInput(f"expected paths inside the image, got {member.name!r}")
                 parent = _folder(top, parts[:-1], member.name)
                 try:
                     _place(tar, member, parent, parts[-1], top)
+                except OSError as error:
+                    if error.errno == errno.ENOSPC:
+                        raise TooLarge("the image does not fit into the guest's memory") from None
+                    raise InvalidInput(f"{member.name!r} cannot be laid there: {error}") from None
                 finally:
                     os.close(parent)
     except tarfile.TarError as error:
@@ -72,7 +77,9 @@ def _folder(top: int, parts: list[str], name: str) -> int:
             except FileNotFoundError:
                 os.mkdir(part, 0o755, dir_fd=here)
                 inner = os.open(part, _FOLDER, dir_fd=here)
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise TooLarge("the image does not fit into the guest's memory") from None
             raise InvalidInput(f"expected folders only on the way to {name!r}, {part!r} is none") from None
         finally:
             os.close(here)

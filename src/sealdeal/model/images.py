@@ -198,14 +198,19 @@ class _Checked:
     """Reads a blob and raises IntegrityError at its end if it is not the one that was promised."""
 
     def __init__(self, source: Readable, digest: str, what: str, limit: int) -> None:
-        self._source, self._digest, self._what, self._left = source, digest, what, limit
+        self._source, self._digest, self._what, self._limit = source, digest, what, limit
+        self.count = 0
+        """Bytes read so far."""
         self._hash = hashlib.sha256()
         self._verified = False
 
     def read(self, size: int, /) -> bytes:
-        data = self._source.read(size)
-        self._left -= len(data)
-        if self._left < 0:
+        try:
+            data = self._source.read(size)
+        except tarfile.TarError as error:
+            raise IntegrityError(f"{self._what} of the image: the archive ends early ({error})") from None
+        self.count += len(data)
+        if self.count > self._limit:
             raise TooLarge(f"{self._what} of the image is larger than it says or than is accepted")
         self._hash.update(data)
         if not data and not self._verified:
@@ -330,22 +335,13 @@ class ImageReader:
             kind = layer_["type"].partition("+")[2] or layer_["type"].rpartition(".")[2]
             if kind not in ("tar", "gzip"):
                 raise InvalidInput(f"{what}: expected an uncompressed or gzip layer, got {layer_['type']!r}")
-            content = _Checked(_Gunzip(stored) if kind == "gzip" else stored, diff_id, what, left)
-            counted = _Counted(content)
-            yield counted
+            content = _Checked(_Gunzip(stored), diff_id, what, left) if kind == "gzip" else stored
+            if kind == "tar" and diff_id != layer_["digest"]:
+                raise IntegrityError(f"{what} of the image: its diff_id is not the digest of its tar")
+            yield content
             content.drain()
             stored.drain()
-            left -= counted.count
-
-
-class _Counted:
-    def __init__(self, source: Readable) -> None:
-        self._source, self.count = source, 0
-
-    def read(self, size: int, /) -> bytes:
-        data = self._source.read(size)
-        self.count += len(data)
-        return data
+            left -= content.count
 
 
 def open_tar(stream: Readable) -> tarfile.TarFile:

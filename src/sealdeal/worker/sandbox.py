@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -31,6 +32,8 @@ FIRST_UID: Final = 200_000
 _POINTS: Final = ("/mnt", "/media", "/srv", "/opt")
 _LAUNCH: Final = Path(__file__).with_name("launch.py")
 _STDERR_LINES: Final = 40
+_PIPE_BYTES: Final = 1 << 20
+"""As much as Linux gives to anybody."""
 _GUEST_UID: Final = "65534"
 
 
@@ -157,6 +160,8 @@ class _BubblewrapGuest:
     def __init__(self, process: asyncio.subprocess.Process, group: cgroups.Group | None) -> None:
         assert process.stdin is not None and process.stdout is not None
         self.stdin, self.stdout = process.stdin, process.stdout
+        with contextlib.suppress(OSError, AttributeError):  # an image is large; fewer, longer writes
+            fcntl.fcntl(process.stdin.transport.get_extra_info("pipe"), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._process, self._group = process, group
         self._short_of_memory = False
         self._lines: deque[str] = deque(maxlen=_STDERR_LINES)
