@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,26 +20,28 @@ def programs() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """The URL of an empty database of a server that runs as long as the session."""
     bin = programs()
     if bin is None:
         pytest.skip("PostgreSQL is not installed (apt install postgresql)")
-    home = tmp_path_factory.mktemp("postgres")
+    # Not below pytest's own folder: every pytest that starts closes that one to other users again.
+    home = Path(tempfile.mkdtemp(prefix="sealdeal-postgres-"))
     as_user: list[str] = []
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
         shutil.chown(home, "nobody")
-        for folder in (home.parent, home.parent.parent):
-            folder.chmod(0o755)
     data = str(home / "data")
 
     def run(*command: str) -> None:
         done = subprocess.run([*as_user, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         assert done.returncode == 0, done.stderr.decode()
 
-    run(f"{bin}/initdb", "-D", data, "-U", "sealdeal", "-A", "trust")
-    options = f"-c listen_addresses= -c unix_socket_directories={home} -c fsync=off"
-    run(f"{bin}/pg_ctl", "-D", data, "-w", "-l", str(home / "log"), "-o", options, "start")
-    yield f"postgresql+asyncpg://sealdeal@/postgres?host={home}"
-    run(f"{bin}/pg_ctl", "-D", data, "-m", "immediate", "stop")
+    try:
+        run(f"{bin}/initdb", "-D", data, "-U", "sealdeal", "-A", "trust")
+        options = f"-c listen_addresses= -c unix_socket_directories={home} -c fsync=off"
+        run(f"{bin}/pg_ctl", "-D", data, "-w", "-l", str(home / "log"), "-o", options, "start")
+        yield f"postgresql+asyncpg://sealdeal@/postgres?host={home}"
+        run(f"{bin}/pg_ctl", "-D", data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
