@@ -7,7 +7,7 @@ are `model.matching`'s alone; nothing here accepts a set that it refuses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Generic
@@ -32,6 +32,9 @@ from ..model.types import ZERO, Address, Bytes32
 
 NEAREST = 3
 """Offers of each kind that `explain` shows."""
+
+
+_PRICES = (0x03, 0x04, 0x05)  # the rules on prices
 
 
 class Status(StrEnum):
@@ -241,16 +244,16 @@ def explain(
         trust=order.trust,
     )
 
-    def judged(offers: Iterable[Offer[Any]], judge: Any) -> list[Nearest]:
-        found = [
-            Nearest(
-                offer,
-                tuple(reason.text for reason in judge(offer))
-                + ((notes[offer.hash],) if offer.hash in notes else ()),
-            )
-            for offer in offers
-        ]
-        return sorted(found, key=lambda near: (len(near.failing), *_priority(near.offer)))
+    def judged(offers: Iterable[Offer[Any]], judge: Callable[[Any], list[Reason]]) -> list[Nearest]:
+        """The nearest first: where fewest constraints fail, and rather a price than another."""
+        found = []
+        for offer in offers:
+            failing = judge(offer)
+            noted = (notes[offer.hash],) if offer.hash in notes else ()
+            near = Nearest(offer, tuple(reason.text for reason in failing) + noted)
+            others = sum(reason.code not in _PRICES for reason in failing)
+            found.append((len(near.failing), others, *_priority(offer), near))
+        return [near for *_, near in sorted(found, key=lambda ranked: ranked[:-1])]
 
     def of_app(offer: Offer[AppOrder]) -> list[Reason]:
         pool = replace(free_pool, workerpool=offer.order.workerpoolrestrict)

@@ -98,7 +98,8 @@ class Engine:
 
     async def _pause(self, seconds: float | None) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), seconds)
+            async with asyncio.timeout(seconds):  # asyncio.wait_for of Python 3.11 can lose a cancellation
+                await self._woken.wait()
 
     # --- one request
 
@@ -144,14 +145,15 @@ class Engine:
 
     async def _send(self, fill: Fill) -> None:
         request = fill.request
-        first = request.order.volume - request.remaining
+        orders = [fill.app.hash, fill.dataset.hash if fill.dataset else bytes(32), fill.workerpool.hash]
+        dealid = deal_id(request.hash, request.order.volume - request.remaining)
         try:
             dealid, receipt = await self._hub.match_orders(
                 fill.app.signed,
                 fill.dataset.signed if fill.dataset else None,
                 fill.workerpool.signed,
                 request.signed,
-                intent=keccak(b"match" + deal_id(request.hash, first)),
+                intent=keccak(b"match" + dealid + b"".join(orders)),
             )
         except Reverted as refused:
             self._blame(fill, refused)
@@ -160,9 +162,13 @@ class Engine:
             self._set_aside(request, str(late))
             return
         log.info("deal %s: %d tasks, block %d", hexstr(dealid), fill.terms.volume, receipt.block.number)
-        self._forget(*(offer.hash for offer in (fill.app, fill.dataset, fill.workerpool, request) if offer))
+        for order in (*orders, request.hash):
+            self._forget(order)
         with suppress(Unavailable):  # a slow index: the next look reads the chain's refusal instead
             await self._index.reached(receipt.block)
+        after = await self._store.order(request.hash, Kind.REQUEST)
+        if after is not None and after.remaining == request.remaining and after.status == "open":
+            self._set_aside(request, f"the deal {hexstr(dealid)} is made and the index does not show it yet")
 
     def _blame(self, fill: Fill, refused: Reverted) -> None:
         """Set aside the order that the contract refused; for this request alone when it did not say which."""
@@ -215,8 +221,7 @@ class Engine:
             self._pauses.pop(place, None)
         self.consider({*moved.changed, *(request for _, request in places)})
 
-    def _forget(self, *hashes: bytes) -> None:
-        """A match worked: what these orders failed at before is no longer held against them."""
-        gone = frozenset(hashes)
-        for place in [place for place in self._pauses if place[0] in gone]:
+    def _forget(self, order: bytes) -> None:
+        """A match worked: what this order failed at before is no longer held against it."""
+        for place in [place for place in self._pauses if place[0] == order]:
             del self._pauses[place]

@@ -122,7 +122,8 @@ class Index:
         Unavailable when the index does not get there within `patience` seconds.
         """
         try:
-            head = await asyncio.wait_for(self._hub.final_block(self._confirmations), patience)
+            async with asyncio.timeout(patience):
+                head = await self._hub.final_block(self._confirmations)
         except (ChainUnreachable, TimeoutError):
             if self._cursor is None:
                 raise Unavailable("the chain does not answer and nothing is indexed yet; try again") from None
