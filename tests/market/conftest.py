@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from sealdeal.chain import Hub
 from sealdeal.market import Market, create_app
 from sealdeal.model.orders import Signed, kind_of
 from sealdeal.sdk.http import in_memory
@@ -59,8 +60,8 @@ class Running:
         self.network, self.url = network, f"sqlite+aiosqlite:///{folder}/market.db"
         self._open: list[tuple[Market, asyncio.Task[None], MarketClient, httpx2.AsyncClient]] = []
 
-    async def start(self, *, matching: bool = True, **options: Any) -> Stand:
-        hub = self.network.as_("hub_owner") if matching else self.network.hub
+    async def start(self, *, matching: bool = True, hub: Hub | None = None, **options: Any) -> Stand:
+        hub = hub or (self.network.as_("hub_owner") if matching else self.network.hub)
         market = await Market.open(self.url, hub, matching=matching, interval=INTERVAL, **options)
         task = asyncio.create_task(market.run())
         app = create_app(market)
