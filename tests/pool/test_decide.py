@@ -138,6 +138,14 @@ CASES: dict[str, tuple[View, list[Action]]] = {
         see(a_task(), workers=(a_worker(),), attempts=(an_attempt(status=ABORTED),)),
         [assign(2)],
     ),
+    "who still runs the attempt that is over does not get the next": (
+        see(
+            a_task(),
+            workers=(a_worker(slots=2, running=frozenset({a_task().taskid})),),
+            attempts=(an_attempt(status=LOST),),
+        ),
+        [],
+    ),
     "three attempts are enough": (
         see(
             a_task(),

@@ -132,6 +132,24 @@ async def test_an_answer_that_got_lost_is_given_again(pool: Pool) -> None:
     assert third is None
 
 
+async def test_a_worker_that_still_runs_what_is_over_gets_nothing_in_its_place(start: Started) -> None:
+    """Its answer could only be to ask again at once, for as long as the old attempt lasts."""
+    async with start(rules=Rules(lost_after=1.0)) as pool:
+        deal = await pool.deal(volume=2)
+        work = await pool.work()
+        await until(lambda: _ended(pool, work.task, 1))
+        async with pool.client("worker") as client:
+            running = (Running(task=work.task, attempt=1),)
+            for _ in range(3):
+                assert await client.poll(WorkerState(running=running), wait=0.3) is None
+            more = await client.poll(WorkerState(running=running, slots=2), wait=10)
+            assert more is not None and more.task in set(deal.task_ids()) - {work.task}
+
+
+async def _ended(pool: Pool, task: bytes, attempt: int) -> bool:
+    return (await pool.scheduler.store.attempt(task, attempt)).status.ended
+
+
 async def test_a_worker_started_again_loses_its_attempt(pool: Pool) -> None:
     await pool.deal()
     work = await pool.work()

@@ -82,6 +82,8 @@ class WorkerView:
     """When it was last heard of, in seconds since 1970."""
     stake: int = 0
     """Its free stake in the hub, nRLC."""
+    running: frozenset[bytes] = frozenset()
+    """Tasks that it says it runs, also those whose attempt is over for us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +258,7 @@ def _assign(view: View, attempts: list[AttemptView], now: float) -> tuple[list[A
             continue
         if any(attempt.live for attempt in before):
             continue
-        able = [worker for worker in present if _able(worker, task)]
+        able = [w for w in present if _able(w, task) and task.taskid not in w.running]
         willing = [w for w in able if not view.rules.require_stake or w.stake >= task.worker_stake]
         if able and not willing:
             least = f"{task.worker_stake} nRLC of free stake, which this pool asks of workers"

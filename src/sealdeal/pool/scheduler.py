@@ -193,12 +193,17 @@ class Scheduler:
         tasks = await self._tasks(block)
         ids = [task.taskid for task in tasks]
         attempts = {(row.task, row.number): row for row in await self.store.attempts_of(ids)}
-        attempts |= {(row.task, row.number): row for row in await self.store.live_attempts()}
+        live = {(row.task, row.number): row for row in await self.store.live_attempts()}
+        attempts |= live
         workers = []
         for address, (state, seen) in self.workers.known().items():
             asks = self.settings.rules.require_stake
             stake = (await self.hub.account(address, block)).stake if asks else 0
-            workers.append(WorkerView(address, state.slots, state.tags, state.standard, seen, stake))
+            # What it still runs although it is over here takes a slot too.
+            over = sum((one.task, one.attempt) not in live for one in state.running)
+            slots = max(0, state.slots - over)
+            runs = frozenset(one.task for one in state.running)
+            workers.append(WorkerView(address, slots, state.tags, state.standard, seen, stake, runs))
         heard = {row.worker: row.seen for row in sorted(attempts.values(), key=lambda row: row.seen)}
         for missing in set(heard) - {there.address for there in workers}:
             # It speaks to another scheduler, or spoke before this one started: it has as long as any.

@@ -284,6 +284,14 @@ class PoolStore:
                 await self._tell(connection, _step(given, status, tx_hash=values.get("tx_hash"), **told))
         return bool(changed)
 
+    async def complete(self, given: Assignment, **values: Any) -> None:
+        """Keep what the worker of a completed attempt says about it, after the chain said it first."""
+        which = (attempts.c.task == given.task) & (attempts.c.number == given.attempt)
+        said = {name: value for name, value in values.items() if value not in (None, "")}
+        async with self.database.write() as connection:
+            if said:
+                await connection.execute(sa.update(attempts).where(which).values(said))
+
     async def heard_of(self, worker: Address) -> None:
         """The worker of these live attempts is there; other schedulers of the pool see it by this."""
         mine = (attempts.c.worker == worker) & (attempts.c.ended == sa.false())

@@ -140,10 +140,16 @@ class Workers:
                 self._signals.set(row.task)
 
     async def _undelivered(self, worker: Address, state: WorkerState) -> Work | None:
-        """Something given to the worker that it does not know of (or whose answer never arrived)."""
-        running = {(one.task, one.attempt) for one in state.running}
+        """Something given to the worker that it does not know of (or whose answer never arrived).
+
+        Nothing while its slots are taken, or while it runs an attempt at the same task that is over here:
+        it could only refuse, and would ask again at once.
+        """
+        if len(state.running) >= state.slots:
+            return None
+        busy_with = {one.task for one in state.running}
         for row in await self._store.live_attempts(worker):
-            if row.status == Attempt.CREATED and (row.task, row.number) not in running:
+            if row.status == Attempt.CREATED and row.task not in busy_with:
                 try:
                     dealid, index = await self._store.deal_of(row.task)
                     return self._work_of(row, await self._deal(dealid), index)
@@ -162,12 +168,14 @@ class Workers:
             results=self._settings.results_url,
         )
 
-    async def _own(self, worker: Address, task: bytes, attempt: int) -> AttemptRow:
-        """A live attempt of this worker. Raises NotFound, Forbidden, AttemptEnded."""
+    async def _own(
+        self, worker: Address, task: bytes, attempt: int, *, also: Attempt | None = None
+    ) -> AttemptRow:
+        """An attempt of this worker that is live, or `also`. Raises NotFound, Forbidden, AttemptEnded."""
         row = await self._store.attempt(task, attempt)
         if row.worker != worker:
             raise Forbidden(f"attempt {attempt} at this task was given to {row.worker}, not to {worker}")
-        if row.status.ended:
+        if row.status.ended and row.status != also:
             why = f"{row.cause}: {row.message}" if row.cause else row.status
             raise AttemptEnded(
                 f"attempt {attempt} at task {hexstr(task)} is over ({why}); stop working on it"
@@ -178,8 +186,10 @@ class Workers:
         """Note what a worker says about its attempt; a failure has the task given to another."""
         if report.status in RESERVED:
             raise InvalidInput(f"{report.status} is for the scheduler to say, from what the chain shows")
-        row = await self._own(worker, task, attempt)
-        if report.status.rank < row.status.rank:
+        row = await self._own(worker, task, attempt, also=Attempt.COMPLETED)
+        if row.status.ended and report.status != Attempt.CONTRIBUTE_AND_FINALIZE_DONE:
+            raise AttemptEnded(f"the task was completed by this attempt; {report.status} comes too late")
+        if report.status.rank < row.status.rank and not row.status.ended:
             raise InvalidInput(f"the attempt is {row.status} already, it can't go back to {report.status}")
         if there := self._there.get(worker):
             there.seen = self._clock()
@@ -191,6 +201,9 @@ class Workers:
             "tx_hash": report.tx_hash or row.tx_hash,
             "enclave": report.enclave or row.enclave,
         }
+        if row.status.ended:
+            await self._store.complete(row.assignment, **values)
+            return
         tell = (row.status, row.step) != (report.status, report.step) or bool(report.cause)
         if not await self._store.change(row.assignment, report.status, tell=tell, **values):
             await self._own(worker, task, attempt)  # it ended in between: says so
