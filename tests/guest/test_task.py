@@ -92,7 +92,8 @@ async def test_the_app_sees_the_environment_of_the_protocol_and_nothing_else(sce
     show = """
         import json, os
         json.dump(dict(os.environ), open("/iexec_out/environment", "w"))
-        json.dump({"deterministic-output-path": "/iexec_out/environment"}, open("/iexec_out/computed.json", "w"))
+        told = {"deterministic-output-path": "/iexec_out/environment"}
+        json.dump(told, open("/iexec_out/computed.json", "w"))
     """
     task = scene(
         show,
@@ -133,7 +134,8 @@ async def test_input_files_lie_under_the_hash_of_their_url(scene: MakeScene) -> 
         import json, os
         name = os.environ["IEXEC_INPUT_FILE_NAME_1"]
         text = open(os.environ["IEXEC_INPUT_FILES_FOLDER"] + "/" + name).read()
-        json.dump({"callback-data": "0x" + (name + text).encode().hex()}, open("/iexec_out/computed.json", "w"))
+        told = {"callback-data": "0x" + (name + text).encode().hex()}
+        json.dump(told, open("/iexec_out/computed.json", "w"))
     """
     task = scene(read, params=Params(input_files=(url,)))
     task.files["input/1"] = task.folder / "table"

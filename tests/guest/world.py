@@ -22,7 +22,7 @@ from sealdeal.guest.hello import VERSION, Hello, Limits
 from sealdeal.model.cid import cid_of
 from sealdeal.model.deals import Assignment, Deal, Resource, pool_domain, task_id
 from sealdeal.model.eip712 import digest
-from sealdeal.model.errors import InvalidInput
+from sealdeal.model.errors import InvalidInput, SealdealError
 from sealdeal.model.evidence import (
     AllOf,
     Evidence,
@@ -91,7 +91,10 @@ class Node:
     ) -> tuple[int, bytes]:
         self.asked.append(path)
         told = json.loads(content)
-        status, said = self.nonces(told) if path == "/tee/nonces" else self.releases(told)
+        try:
+            status, said = self.nonces(told) if path == "/tee/nonces" else self.releases(told)
+        except SealdealError as refusal:
+            status, said = refusal.status, {"error": refusal.code, "message": str(refusal)}
         if self.misbehave is not None:
             said = self.misbehave(path, said)
             if asyncio.iscoroutine(said):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,7 +27,9 @@ from .stream import Call, Channel
 ANSWER_LIMIT: Final = 1 << 20
 """Bytes of a node's answer."""
 PATIENCE: Final = 60.0
-"""Seconds to wait for nodes whose view of the chain is not yet deep enough."""
+"""Seconds to wait for nodes that do not answer, or whose view of the chain is not yet deep enough."""
+GRACE: Final = 3.0
+"""Seconds to wait for further nodes when those that answered would do."""
 _PAUSE: Final = 0.25
 _NOT_YET: Final = ("NotFinalYet", "RateLimited")
 _REFUSED: Final = "TEE_SESSION_GENERATION_SECURE_SESSION_GENERATION_FAILED"
@@ -92,6 +94,7 @@ class Asking:
     _nonces: dict[Address, Call] = field(default_factory=dict)
     _releases: dict[Address, Call] = field(default_factory=dict)
     _taken: dict[Address, Nonce] = field(default_factory=dict)
+    _enough: bool = False
     _proven: tuple[Manifest, Key, SealingKey, Evidence] | None = None
 
     def begin(self) -> None:
@@ -135,39 +138,53 @@ class Asking:
         manifest, enclave, hpke, evidence = self._proven
         releases: dict[Address, Release] = {}
         waiting = dict(self._releases)
+        best: Gathered | None = None
         lacking: SecretRefused | None = None
-        while waiting:
-            node, call = _first(self.channel, waiting)
-            del waiting[node]
+        for node, call in self._as_they_answer(waiting):
             try:
-                releases[node] = Release.from_json(_json_answer(call))
-                if releases[node].node != node:
-                    raise SecretRefused(f"node {node} answered as {releases[node].node}")
-            except SealdealError as refusal:
-                releases.pop(node, None)
-                self.refused[node] = refusal
-                continue
-            if len(releases) < manifest.threshold:
-                continue
-            try:
-                gathered = gather(manifest, hpke, enclave.address, releases.values())
+                release = Release.from_json(_json_answer(call))
+                if release.node != node:
+                    raise SecretRefused(f"node {node} answered as {release.node}")
+                releases[node] = release
+                if len(releases) >= manifest.threshold:
+                    best = gather(manifest, hpke, enclave.address, releases.values())
+                    self._enough = True
             except SecretRefused as too_little:
                 lacking = too_little
-                continue
+                if node not in releases:
+                    self.refused[node] = too_little
+            except SealdealError as refusal:
+                self.refused[node] = refusal
             missing = {name for release in releases.values() for name in release.missing}
-            if waiting and missing - set(gathered.secrets):
-                continue  # a node that has not answered yet may hold it
-            for call in waiting.values():
-                self.channel.abandon(call)
-            for other, reason in self.refused.items():
-                gathered.blamed.setdefault(other, str(reason))
-            nonces = {n: taken.nonce for n, taken in self._taken.items()}
-            return Admission(manifest, enclave, hpke, evidence, nonces, releases, gathered)
-        what = (
-            str(lacking) if lacking else f"{len(releases)} of the {manifest.threshold} needed nodes released"
-        )
-        cause = "PRE_COMPUTE_DATASET_KEY_MISSING" if lacking and "dataset" in what else _REFUSED
-        raise Failure(cause, what + self._why())
+            if best is not None and not missing - set(best.secrets):
+                break  # else a node that has not answered yet may hold what these lack
+        if best is None:
+            few = f"{len(releases)} of the {manifest.threshold} needed nodes released"
+            cause = "PRE_COMPUTE_DATASET_KEY_MISSING" if lacking and "dataset" in str(lacking) else _REFUSED
+            raise Failure(cause, str(lacking or few) + self._why())
+        for call in waiting.values():
+            self.channel.abandon(call)
+        for node, reason in self.refused.items():
+            best.blamed.setdefault(node, str(reason))
+        nonces = {node: nonce.nonce for node, nonce in self._taken.items()}
+        return Admission(manifest, enclave, hpke, evidence, nonces, releases, best)
+
+    def _as_they_answer(self, waiting: dict[Address, Call]) -> Iterator[tuple[Address, Call]]:
+        """Takes calls out of `waiting` as they end. Nodes that are silent too long are set aside; that is
+        soon once the caller has set `_enough`.
+        """
+        self._enough = False
+        while waiting:
+            ended = self.channel.first_ended(list(waiting.values()), GRACE if self._enough else PATIENCE)
+            if ended is None:
+                for node, call in waiting.items():
+                    self.channel.abandon(call)
+                    self.refused[node] = NodeRefusal("Silent", "did not answer in time")
+                waiting.clear()
+                return
+            node = next(node for node, call in waiting.items() if call is ended)
+            del waiting[node]
+            yield node, ended
 
     def _ask_nonce(self, node: Address) -> Call:
         signed = {"assignment": self.hello.assignment.to_json(), "signature": hexstr(self.hello.signature)}
@@ -176,25 +193,23 @@ class Asking:
     def _collect_nonces(self) -> dict[Address, Nonce]:
         taken: dict[Address, Nonce] = {}
         give_up = time.monotonic() + PATIENCE
-        while self._nonces:
-            later: list[Address] = []
-            for node, call in self._nonces.items():
+        waiting = self._nonces
+        while waiting:
+            later = []
+            for node, call in self._as_they_answer(waiting):
                 try:
                     taken[node] = _read_nonce(node, _json_answer(call))
-                except NodeRefusal as refusal:
-                    if refusal.said in _NOT_YET and time.monotonic() < give_up:
-                        later.append(node)
-                    else:
-                        self.refused[node] = refusal
+                    self._enough = len(taken) >= self.hello.threshold
                 except SealdealError as refusal:
                     self.refused[node] = refusal
-            if later and len(taken) >= self.hello.threshold:
-                # Enough can go on; a node that lags behind the chain is not waited for.
-                self.refused |= dict.fromkeys(later, NodeRefusal("NotFinalYet", "lags behind the others"))
+                    if isinstance(refusal, NodeRefusal) and refusal.said in _NOT_YET:
+                        later.append(node)
+            if not later or len(taken) >= self.hello.threshold or time.monotonic() > give_up:
                 break
-            if later:
-                time.sleep(_PAUSE)
-            self._nonces = {node: self._ask_nonce(node) for node in later}
+            time.sleep(_PAUSE)
+            waiting = {node: self._ask_nonce(node) for node in later}
+        for node in taken:
+            self.refused.pop(node, None)
         if len(taken) < self.hello.threshold:
             codes = {r.said for r in self.refused.values() if isinstance(r, NodeRefusal)}
             cause = (
@@ -257,8 +272,3 @@ def _read_nonce(node: Address, said: dict[str, Any]) -> Nonce:
     if said.get("node") != node or not 16 <= len(nonce) <= 256 or not isinstance(key, str) or len(key) > 8192:
         raise InvalidInput(f"node {node}: expected its nonce, got something else")
     return Nonce(nonce, key)
-
-
-def _first(channel: Channel, waiting: Mapping[Address, Call]) -> tuple[Address, Call]:
-    ended = channel.first_ended(list(waiting.values()))
-    return next((node, call) for node, call in waiting.items() if call is ended)

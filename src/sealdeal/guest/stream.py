@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -207,12 +209,16 @@ class Channel:
                 self._send(frame)
         return call
 
-    def first_ended(self, calls: Sequence[Call]) -> Call:
-        """Waits until one of `calls` has its whole answer."""
+    def first_ended(self, calls: Sequence[Call], within: float) -> Call | None:
+        """Waits until one of `calls` has its whole answer; None when none has within so many seconds."""
+        give_up = time.monotonic() + within
         while True:
             for call in calls:
                 if call.ended:
                     return call
+            left = give_up - time.monotonic()
+            if not self._arrived and not (left > 0 and select.select([self._source], [], [], left)[0]):
+                return None
             self.pump()
 
     def abandon(self, call: Call) -> None:
