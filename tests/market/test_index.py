@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from sealdeal.chain import Hub
+from sealdeal.market.index import STATES
 from sealdeal.model.errors import Unavailable
 from sealdeal.model.orders import (
     AppOrder,
@@ -313,3 +315,31 @@ async def test_confirmations_keep_the_newest_blocks_out(running: Running) -> Non
     await network.mine(3)
     assert [deal.dealid for deal in (await book.client.deals()).items] == [dealid]
     assert hexstr(dealid) in (await book.get("/deals")).text and receipt.block.number
+
+
+async def test_after_a_long_absence_no_forgotten_state_is_asked_for(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes forget the state of old blocks: what happened long ago is judged by a younger one."""
+    book = await running.start(matching=False)
+    network = book.network
+    signed, published = await four(book, volume=2)
+    few = network.sign("requester", replace(signed[3].order, volume=1, salt=b"\1" * 32))
+    await running.stop()
+    await network.as_("requester").match_orders(signed[0], signed[1], signed[2], few)
+    await network.as_("app_provider").manage_order(signed[0], "close")
+    await network.mine(2 * STATES)
+
+    asked: list[int] = []
+    read = Hub.consumed_many
+
+    async def recorded(hub: Hub, hashes: Any, at: Any = None) -> list[int]:
+        asked.append(at.number)
+        return await read(hub, hashes, at)
+
+    monkeypatch.setattr(Hub, "consumed_many", recorded)
+    book = await running.start(matching=False)
+    states = [await status(book, one) for one in published]
+    assert states == [("canceled", 0), ("open", 1), ("open", 1), ("dead", 2)]
+    head = (await network.hub.block()).number
+    assert asked and min(asked) >= head - STATES

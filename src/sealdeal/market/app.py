@@ -357,6 +357,7 @@ def _order_filter(kind: Kind, fields: Fields) -> OrderFilter:
         strict = fields.flag(f"is{name.capitalize()}Strict")
         admits[column] = (ZERO,) if named is None else (named,) if strict else (ZERO, named)
     most = fields.hash("maxTag")
+    least_trust = fields.number("minTrust") or 0 if "minTrust" in _NUMBERS[kind] else 0
     return OrderFilter(
         kind,
         equal,
@@ -365,7 +366,7 @@ def _order_filter(kind: Kind, fields: Fields) -> OrderFilter:
         min_tag=int.from_bytes(fields.hash("minTag") or b"", "big"),
         max_tag=None if most is None else int.from_bytes(most, "big"),
         min_volume=fields.number("minVolume", 1) or 0,
-        min_trust=(fields.number("minTrust") or 0) if "minTrust" in _NUMBERS[kind] else 0,
+        min_trust=least_trust if least_trust > 1 else 0,  # trust 0 and 1 are the same to a deal
         max_trust=fields.number("maxTrust") if "maxTrust" in _NUMBERS[kind] else None,
         bulk_only=kind is Kind.DATASET and fields.flag("bulkOnly"),
     )

@@ -77,15 +77,6 @@ class Candidates:
     """Empty for a request without a dataset."""
     workerpools: Sequence[Offer[WorkerpoolOrder]]
 
-    def without(self, hashes: Iterable[Bytes32]) -> Candidates:
-        """The same less the offers with these hashes."""
-        gone = frozenset(hashes)
-        return Candidates(
-            [offer for offer in self.apps if offer.hash not in gone],
-            [offer for offer in self.datasets if offer.hash not in gone],
-            [offer for offer in self.workerpools if offer.hash not in gone],
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Fill:

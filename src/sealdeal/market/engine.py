@@ -111,9 +111,8 @@ class Engine:
             if record is None or record.status != "open" or (request_hash, request_hash) in self._aside:
                 return
             request: Offer[RequestOrder] = record.offer
-            found = await self._lists.candidates(request.order)
             aside = [order for order, asker in self._aside if asker in (order, request_hash)]
-            fill = best_fill(request, found.without(aside))
+            fill = best_fill(request, await self._lists.candidates(request.order, without=aside))
             if fill is None:
                 return
             if await self._can_pay(fill, block):

@@ -36,6 +36,8 @@ NAMES = (
 )
 PATIENCE = 5.0
 """Seconds that a reader waits for the index to reach the head of the chain."""
+STATES = 64
+"""Blocks below the head whose state every node still has (full nodes keep 128)."""
 _RETRY = 1.0  # seconds after the chain, not the index, was at fault
 _AT_ONCE = 100  # reads on their way at a time
 
@@ -158,26 +160,38 @@ class Index:
 
     async def _apply(self, batch: Batch) -> None:
         found = self._read(batch.events)
+        block = await self._readable(batch.block) if batch.events else batch.block
         matches = [bytes(event["dealid"]) for event in found.matches]
         times = await self._times(batch.block, [*found.matches, *found.categories])
-        views = await self._hub.deals(matches, batch.block) if matches else []
+        views = await self._hub.deals(matches, block) if matches else []
         deals = [
             _deal_row(event, deal, times[event.block_number])
             for event, deal in zip(found.matches, views, strict=True)
         ]
         categories = [_category_row(event, times[event.block_number]) for event in found.categories]
         records = await self._store.touched(hashes=found.hashes, assets=found.assets, signers=found.debited)
-        changes = await self._changes(records, batch.block, found.closed)
-        changed = await self._store.apply(self._cursor, batch.block, changes, deals, categories)
+        changes = await self._changes(records, block, found.closed)
+        changed = await self._store.apply(
+            self._cursor, batch.block, changes, deals, categories, read_at=block.number
+        )
         documents = [row["document"] for row in deals]
         self._move(Moved(batch.block, frozenset(changed), frozenset(found.credited), documents))
 
     async def _roll_back(self, to: Block) -> None:
         records = await self._store.read_after(to.number)
-        changes = await self._changes(records, to, revive=True)
-        changed = await self._store.roll_back(to, changes)
+        block = await self._readable(to)
+        changes = await self._changes(records, block, revive=True)
+        changed = await self._store.roll_back(to, changes, read_at=block.number)
         log.info("reorganisation: back at block %d, %d orders changed", to.number, len(changed))
         self._move(Moved(to, frozenset(changed)))
+
+    async def _readable(self, block: Block) -> Block:
+        """`block`, or, when nodes may have forgotten its state, one that is settled and still readable.
+
+        Then orders are judged by what is to come; the events in between judge them so again.
+        """
+        settled = await self._hub.final_block(STATES)
+        return settled if settled.number > block.number else block
 
     def _read(self, events: Iterable[Event]) -> _Findings:
         found, hub = _Findings(), self._hub.addresses.hub

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from itertools import product
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..model.orders import TEE, Kind, RequestOrder, tag_bits
-from ..model.types import ZERO
+from ..model.orders import (
+    FRAMEWORKS,
+    TEE,
+    AppOrder,
+    DatasetOrder,
+    Kind,
+    RequestOrder,
+    WorkerpoolOrder,
+    tag_bits,
+)
+from ..model.types import ZERO, Address
 from .book import Candidates, Offer
 from .store import (
     OPEN,
@@ -27,7 +37,7 @@ from .store import (
 )
 
 CANDIDATES = 200
-"""Offers of each kind, cheapest first, that one search for a match looks at."""
+"""Offers of one app or dataset, cheapest first, that are looked at; and of a category, to explain."""
 
 
 class Lists:
@@ -90,8 +100,13 @@ class Lists:
 
     # ---------------------------------------------------------------------------------- matching
 
-    async def candidates(self, request: RequestOrder) -> Candidates:
-        """The cheapest offers that fit a request as far as one offer alone can tell."""
+    async def candidates(self, request: RequestOrder, without: Collection[bytes] = ()) -> Candidates:
+        """The offers among which the best fill of a request is, less those in `without`.
+
+        Apps and datasets: all that fit as far as one offer alone can tell (an owner has few open ones).
+        Workerpools: for everything that some app's and some dataset's offer ask of it together, the first
+        by price and time; so no number of cheaper offers that do not fit can hide one that does.
+        """
         tee = tag_bits(request.tag) & TEE
         place = {} if request.workerpool == ZERO else {"workerpoolrestrict": (ZERO, request.workerpool)}
         asker = {"requesterrestrict": (ZERO, request.requester)}
@@ -104,20 +119,27 @@ class Lists:
         data = OrderFilter(
             Kind.DATASET, {"dataset": request.dataset}, {"apprestrict": (ZERO, request.app), **asker, **place}
         )
-        pool = OrderFilter(
-            Kind.WORKERPOOL,
-            {} if request.workerpool == ZERO else {"workerpool": request.workerpool},
-            {"apprestrict": (ZERO, request.app), "datasetrestrict": (ZERO, request.dataset), **asker},
-            category=request.category,
-            min_tag=tag_bits(request.tag),
-            min_trust=request.trust,
-        )
         async with self._store.read() as connection:
-            return Candidates(
-                await _offers(connection, app, request.appmaxprice),
-                await _offers(connection, data, request.datasetmaxprice) if request.dataset != ZERO else [],
-                await _offers(connection, pool, request.workerpoolmaxprice),
+            apps = await _offers(connection, app, request.appmaxprice, without=without)
+            datasets = (
+                await _offers(connection, data, request.datasetmaxprice, without=without)
+                if request.dataset != ZERO
+                else []
             )
+            pools: dict[bytes, Offer[WorkerpoolOrder]] = {}
+            for pool, bits in _asked_of_pools(request, apps, datasets):
+                wanted = OrderFilter(
+                    Kind.WORKERPOOL,
+                    {} if pool == ZERO else {"workerpool": pool},
+                    {"apprestrict": (ZERO, request.app), "datasetrestrict": (ZERO, request.dataset), **asker},
+                    category=request.category,
+                    min_tag=bits,
+                    min_trust=request.trust,
+                )
+                most = request.workerpoolmaxprice
+                for offer in await _offers(connection, wanted, most, without=without, limit=1):
+                    pools[offer.hash] = offer
+        return Candidates(apps, datasets, list(pools.values()))
 
     async def neighbours(self, request: RequestOrder) -> Candidates:
         """The offers of a request's app, dataset and category, whether or not they fit it."""
@@ -164,10 +186,34 @@ class Lists:
 
 
 async def _offers(
-    connection: AsyncConnection, wanted: OrderFilter, most: int | None = None
+    connection: AsyncConnection,
+    wanted: OrderFilter,
+    most: int | None = None,
+    *,
+    without: Collection[bytes] = (),
+    limit: int = CANDIDATES,
 ) -> list[Offer[Any]]:
     query = records().where(*conditions(wanted))
     if most is not None:
         query = query.where(book.c.price <= most)
-    rows = await connection.execute(query.order_by(book.c.price, book.c.sequence).limit(CANDIDATES))
+    if without:
+        query = query.where(book.c.hash.not_in(without))
+    rows = await connection.execute(query.order_by(book.c.price, book.c.sequence).limit(limit))
     return [record_of(row).offer for row in rows]
+
+
+def _asked_of_pools(
+    request: RequestOrder, apps: Collection[Offer[AppOrder]], datasets: Collection[Offer[DatasetOrder]]
+) -> set[tuple[Address, int]]:
+    """Which the workerpool must be (zero: any) and its tag, for each pair of an app and a dataset."""
+
+    def asked(offers: Collection[Offer[Any]], ignored: int) -> set[tuple[Address, int]]:
+        return {(o.order.workerpoolrestrict, tag_bits(o.order.tag) & ~ignored) for o in offers}
+
+    of_data = asked(datasets, FRAMEWORKS) if request.dataset != ZERO else {(ZERO, 0)}
+    found = set()
+    for (first, bits), (second, more) in product(asked(apps, 0), of_data):
+        places = {first, second, request.workerpool} - {ZERO}
+        if len(places) <= 1:
+            found.add((next(iter(places), ZERO), bits | more | tag_bits(request.tag)))
+    return found

@@ -414,11 +414,14 @@ class MarketStore:
         changes: Sequence[Change],
         new_deals: Sequence[Mapping[str, Any]],
         new_categories: Sequence[Mapping[str, Any]],
+        *,
+        read_at: int,
     ) -> list[bytes]:
         """Move the cursor from `previous` to `block` with all that happened between, in one transaction.
 
-        Returns the hashes of the orders that changed, dependants included. Raises Overtaken when the cursor
-        is not at `previous`.
+        `read_at`: number of the block at which `changes` were read, `block`'s or a later one. Returns the
+        hashes of the orders that changed, dependants included. Raises Overtaken when the cursor is not at
+        `previous`.
         """
         async with self._db.write() as connection:
             await _lock(connection)
@@ -427,7 +430,7 @@ class MarketStore:
                 for row in rows:
                     await connection.execute(sa.delete(table).where(table.c[key] == row[key]))
                     await connection.execute(sa.insert(table).values(**row))
-            changed = await _change(connection, changes, block.number)
+            changed = await _change(connection, changes, read_at)
             await connection.execute(sa.delete(cursor).where(cursor.c.number == block.number))
             await connection.execute(
                 sa.insert(cursor).values(number=block.number, hash=block.hash, timestamp=block.timestamp)
@@ -435,8 +438,8 @@ class MarketStore:
             await connection.execute(sa.delete(cursor).where(cursor.c.number < block.number - KEPT_BLOCKS))
         return changed
 
-    async def roll_back(self, to: Block, changes: Sequence[Change]) -> list[bytes]:
-        """Forget everything above `to`; `changes` is what the orders read above it were at `to`."""
+    async def roll_back(self, to: Block, changes: Sequence[Change], *, read_at: int) -> list[bytes]:
+        """Forget everything above `to`; `changes` is what the orders read above it are now, at `read_at`."""
         async with self._db.write() as connection:
             await _lock(connection)
             for table in (deals, categories):
@@ -451,7 +454,7 @@ class MarketStore:
                 .values(published_block=to.number)
             )
             await connection.execute(sa.update(book).where(book.c.block > to.number).values(block=to.number))
-            return await _change(connection, changes, to.number)
+            return await _change(connection, changes, read_at)
 
 
 # ------------------------------------------------------------------------------------------- queries
@@ -533,7 +536,7 @@ def conditions(wanted: OrderFilter) -> list[sa.ColumnElement[bool]]:
                 found.append(book.c[limb].bitwise_and(mask) == 0)
     if wanted.min_volume:
         found.append(book.c.remaining >= wanted.min_volume)
-    if wanted.min_trust > 1:
+    if wanted.min_trust:
         found.append(book.c.trust >= wanted.min_trust)
     if wanted.max_trust is not None:
         found.append(book.c.trust <= wanted.max_trust)
