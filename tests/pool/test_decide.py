@@ -112,7 +112,18 @@ CASES: dict[str, tuple[View, list[Action]]] = {
     "an absent worker gets nothing": (see(a_task(), workers=(a_worker(seen=NOW - 60),)), []),
     "a machine without the tag's bits gets nothing": (
         see(a_task(tag=TEE_TDX | 1 << 8), workers=(a_worker(),)),
-        [],
+        [Note(ID, "NO_ABLE_WORKER", "no worker present has the tag bits 0x109 that the deal asks for")],
+    ),
+    "a standard deal that nobody serves is not passed over in silence": (
+        see(a_task(tag=0, tee=False), workers=(a_worker(),)),
+        [
+            Note(
+                ID,
+                "NO_ABLE_WORKER",
+                "the deal asks for no TEE, and no worker present runs such deals: unless one comes in time, "
+                "the requester is refunded and the pool loses its stake",
+            )
+        ],
     ),
     "a standard deal needs a worker for it": (
         see(a_task(tag=0, tee=False), workers=(a_worker(), a_worker(SECOND, standard=True))),

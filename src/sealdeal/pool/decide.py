@@ -258,6 +258,8 @@ def _assign(view: View, attempts: list[AttemptView], now: float) -> tuple[list[A
             continue
         if any(attempt.live for attempt in before):
             continue
+        if present and not any(_able(worker, task) for worker in present):
+            notes.append(Note(task.taskid, "NO_ABLE_WORKER", _unable(task)))
         able = [w for w in present if _able(w, task) and task.taskid not in w.running]
         willing = [w for w in able if not view.rules.require_stake or w.stake >= task.worker_stake]
         if able and not willing:
@@ -294,6 +296,15 @@ def _hopeless(task: TaskView, before: list[AttemptView], rules: Rules, now: floa
 def _able(worker: WorkerView, task: TaskView) -> bool:
     """Whether the worker's machine can serve the deal."""
     return not task.tag & ~worker.tags and (task.tee or worker.standard)
+
+
+def _unable(task: TaskView) -> str:
+    if not task.tee:
+        return (
+            "the deal asks for no TEE, and no worker present runs such deals: unless one comes in time, the "
+            "requester is refunded and the pool loses its stake"
+        )
+    return f"no worker present has the tag bits {task.tag:#x} that the deal asks for"
 
 
 def _attempt_deadline(task: TaskView, rules: Rules, now: float) -> int:
