@@ -334,6 +334,6 @@ def _category_row(event: Event, timestamp: int) -> dict[str, Any]:
     return {
         "catid": catid,
         "block": event.block_number,
-        "work_clock_time_ref": seconds,
+        "work_clock_time_ref": min(seconds, 2**63 - 1),  # to sort by; the document has it all
         "document": document,
     }
