@@ -54,6 +54,7 @@ from sealdeal.sms.app import create_app as sms_app
 from sealdeal.sms.release import Node
 from sealdeal.tee import DcapVerifier, SimulatedPlatform
 from sealdeal.worker.agent import Worker
+from sealdeal.worker.cgroups import Bounds
 
 log = logging.getLogger("sealdeal.node")
 
@@ -86,11 +87,13 @@ class LocalNetwork:
         workers: int = WORKERS,
         categories: tuple[tuple[str, str, int], ...] = (),
         offers: tuple[Offer, ...] = OFFERS,
+        bounds: Bounds | None = None,
         parts: Collection[str] | None = None,
         tap: Callable[[str, ASGIApp], ASGIApp] | None = None,
     ) -> None:
         """`state`, `cache`: folders, made when they do not exist. `categories`: (name, description, seconds) to
-        add to the five of the protocol. `offers`: what the workerpool keeps published. `parts`: which of
+        add to the five of the protocol. `offers`: what the workerpool keeps published. `bounds`: of memory,
+        processes and CPU for each guest. `parts`: which of
         `chain, results, sms-0…, market, scheduler, worker-0…` run here; the one with `chain` begins a network.
         `tap` is put around each service's application, given its name, to watch what it is asked and answers.
         """
@@ -104,6 +107,7 @@ class LocalNetwork:
         self.state, self.cache = state, cache
         self.chain_id, self.confirmations = chain_id, confirmations
         self._anvil_binary, self._categories, self._offers, self._tap = anvil, categories, offers, tap
+        self._bounds = bounds
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
@@ -132,9 +136,11 @@ class LocalNetwork:
 
     async def stop(self) -> None:
         """Stop every part, workers first, and save the chain. Safe to call twice."""
-        for task in reversed(self._tasks):
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        workers = [task for task in self._tasks if task.get_name() in self._worker_names]
+        for group in (workers, self._tasks):
+            for task in group:
+                task.cancel()
+            await asyncio.gather(*group, return_exceptions=True)
         self._tasks.clear()
         await self._stack.aclose()
 
@@ -286,7 +292,9 @@ class LocalNetwork:
         self._run("scheduler", self.scheduler.run())
         market = MarketClient(self._url("market"), self.chain_id, transport=self._transport("market"))
         self._close_at_end(market.close)
-        self._run("offers", Offers(hub, owner, settings.workerpool, market, self._offers).run())
+        offers = Offers(hub, owner, settings.workerpool, market, self._offers)
+        await offers.renew_all()  # whoever comes when the network is up finds them
+        self._run("offers", offers.run())
 
     async def _start_worker(self, name: str) -> None:
         sms = {n: SmsClient(self._url(n), transport=self._transport(n)) for n in _SMS}
@@ -304,6 +312,7 @@ class LocalNetwork:
             release=self.release,
             cache=self.state / name,
             confirmations=self.confirmations,
+            bounds=self._bounds,
         )
         self.missing = tuple(worker.missing)
         self._run(name, worker.run())
@@ -359,7 +368,7 @@ class LocalNetwork:
             app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
         )
         self.transports[self._url(name)] = in_memory(app)
-        self._run(f"{name} server", _Server(config).serve(sockets=[self._listeners[name]]))
+        self._run(f"{name} server", _Server(config).answer(self._listeners[name]))
 
     # --- what users see ---------------------------------------------------------------------------
 
@@ -431,7 +440,16 @@ class Kept:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to whoever assembled the network."""
+    """A server that leaves signals to whoever assembled the network, and stops in order when cancelled."""
+
+    async def answer(self, listener: socket.socket) -> None:
+        """Serve until cancelled. A server that is only cancelled would leave its socket in the event loop."""
+        serving = asyncio.create_task(self.serve(sockets=[listener]))
+        try:
+            await asyncio.shield(serving)
+        finally:
+            self.should_exit = True
+            await serving
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

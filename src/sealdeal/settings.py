@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -42,7 +43,7 @@ class Settings(BaseSettings):
     """Program of the local chain; the default is the one that `./dev` installs, then `anvil` on the PATH."""
     confirmations: int = Field(default=1, ge=0)
     """Blocks on top of a deal before its task is given out and its secrets may leave (local network)."""
-    log_level: str = "warning"
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = "warning"
     """Least severe message that services write to standard error."""
 
     def network_file(self) -> Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -20,23 +22,24 @@ from sealdeal.node import OFFERS, LocalNetwork
 from sealdeal.pool.offers import Offer
 from sealdeal.sdk.client import Published, Result, Sealdeal
 from sealdeal.sdk.images import build_app_image
+from sealdeal.sdk.pool import Attempt
+from sealdeal.worker.cgroups import Bounds
 
 QUICK = len(OFFERS)
-"""Id of the category of 2 seconds that test networks add: an app may run for 2 s, all ends 20 s after a match."""
+"""Id of the category that test networks add: an app may run for 2 s, and all ends 20 s after a match."""
 QUICK_CATEGORY = ("quick", "2 seconds, for tests", 2)
 QUICK_OFFER = Offer(category=QUICK, price=RLC, volume=200)
 POOL_PRICE = RLC
 
 
-def local_network(state: Path, cache: Path, **options: object) -> LocalNetwork:
-    """A test's network: with the quick category and an offer for it."""
-    return LocalNetwork(
-        state,
-        cache=cache,
-        categories=(QUICK_CATEGORY,),
-        offers=(*OFFERS, QUICK_OFFER),
-        **options,  # type: ignore[arg-type]
-    )
+def local_network(state: Path, cache: Path, **options: Any) -> LocalNetwork:
+    """A test's network: with the quick category and an offer for it, and guests of half a GiB."""
+    settings: dict[str, Any] = {
+        "categories": (QUICK_CATEGORY,),
+        "offers": (*OFFERS, QUICK_OFFER),
+        "bounds": Bounds(memory=512 << 20, work=256 << 20),
+    }
+    return LocalNetwork(state, cache=cache, **{**settings, **options})
 
 
 class World:
@@ -107,13 +110,15 @@ class World:
         return await requester.result(taskid, self.result_keys[requester.key.address])
 
     async def attempts(self, client: Sealdeal, taskid: bytes) -> list[tuple[str, str]]:
-        """(status, cause) of each attempt, as the scheduler stores them."""
+        """(status, cause) of each attempt, as the scheduler stores them, once all have ended."""
         assert client.scheduler is not None
-        told = await client.scheduler.task(taskid)
-        return [
-            (r["currentStatus"], (r["statusUpdateList"][-1] or {}).get("cause") or "")
-            for r in told["replicates"]
-        ]
+        for _ in range(200):
+            found = (await client.scheduler.task(taskid))["replicates"]
+            if all(Attempt(one["currentStatus"]).ended for one in found):
+                break
+            await asyncio.sleep(0.05)  # the worker's report comes after its transaction
+        last = [[update["cause"] for update in one["statusUpdateList"] if update["cause"]] for one in found]
+        return [(one["currentStatus"], (causes or [""])[-1]) for one, causes in zip(found, last, strict=True)]
 
     async def ended(self, client: Sealdeal, deal: Deal, index: int = 0, timeout: float = 60) -> Task:
         return await client.wait(deal.task_ids()[index], timeout=timeout)

@@ -1,4 +1,4 @@
-"""Run some parts of a test network's state folder in this process: `part.py STATE CACHE PART…` (tests kill it)."""
+"""Run parts of a test network's folder in this process, which tests kill: `part.py STATE CACHE PART…`."""
 
 import asyncio
 import sys

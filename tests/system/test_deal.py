@@ -8,12 +8,14 @@ import json
 
 import pytest
 
-from sealdeal.model.deals import TaskStatus
+from sealdeal.model.deals import TaskStatus, deal_id
 from sealdeal.model.errors import IntegrityError, NotFound
-from sealdeal.model.orders import Params
+from sealdeal.model.keys import Key
+from sealdeal.model.orders import TEE_TDX, Params, WorkerpoolOrder, tag
 from sealdeal.model.receipts import Receipt
 from sealdeal.model.sealing import generate_result_key
-from sealdeal.model.types import RLC
+from sealdeal.model.types import RLC, ZERO, unhex
+from sealdeal.sdk.client import Sealdeal
 
 from .conftest import ECHO, POOL_PRICE, World, told
 
@@ -70,7 +72,7 @@ async def test_a_receipt_verifies_and_a_changed_one_does_not(world: World) -> No
         {"proof": {**receipt.proof, "hpkeKey": "0x" + "22" * 32}},
         {"proof": {k: v for k, v in receipt.proof.items() if k != "evidence"}},
     ):
-        with pytest.raises(Exception, match="should be|incomplete|grants|expected") as refused:
+        with pytest.raises(Exception, match=r"should be|incomplete|grants|expected") as refused:
             await requester.verify(dataclasses.replace(receipt, **change))
         assert type(refused.value).__name__ in ("IntegrityError", "WrongReportData"), change
 
@@ -86,7 +88,7 @@ async def test_a_bag_of_tasks_runs_on_both_workers(world: World) -> None:
 
 
 async def test_a_standing_request_waits_for_its_match(world: World) -> None:
-    """It asks for less than any offer; when the app's owner offers that, the deal is made."""
+    """It pays less than any workerpool asks; when one offers that, the deal is made."""
     provider, requester = await world.person(), await world.requester()
     app = await world.app(provider, ECHO, price=5 * RLC)
     quote = await requester.quote(app.address)
@@ -95,6 +97,21 @@ async def test_a_standing_request_waits_for_its_match(world: World) -> None:
     request = await requester.request(app.address, max_prices=pool_low, params=Params(result_encryption=True))
     await asyncio.sleep(0.5)
     why = await requester.market.why(request)
-    assert any("workerpool" in reason.text and "above" in reason.text for reason in why.reasons), why
+    assert "workerpool" in (why.constraint or "")
+    assert any("above" in text for offer in why.workerpoolorders for text in offer.failing)
     with pytest.raises(NotFound):
-        await requester.market.deal(request)
+        await requester.market.deal(deal_id(request, 0))
+
+    operator = Key(unhex(world.network.network.accounts["workerpool_owner"]["key"]))
+    cheap = WorkerpoolOrder(
+        workerpool=world.network.network.workerpool or ZERO,
+        workerpoolprice=POOL_PRICE - 1,
+        tag=tag(TEE_TDX),
+        requesterrestrict=requester.key.address,
+        salt=bytes(32),
+    )
+    async with Sealdeal(world.network.network, operator, transports=world.network.transports) as pool:
+        await pool.publish(cheap)
+    deal = await requester.deal_of(request)
+    assert deal.workerpool.price == POOL_PRICE - 1
+    assert (await world.ended(requester, deal)).status is TaskStatus.COMPLETED

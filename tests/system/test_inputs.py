@@ -62,7 +62,7 @@ async def test_an_order_with_a_wrong_signature_is_refused(world: World) -> None:
     provider = await world.person()
     app = await world.app(provider, ECHO)
     order = AppOrder(app=app.address, tag=tag(TEE_TDX), salt=secrets.token_bytes(32))
-    forged = Signed.by(Key.generate(secrets.token_bytes), order, provider.hub.domain())
+    forged = Signed.by(Key.generate(secrets.token_bytes), order, await provider.hub.domain())
     with pytest.raises(SealdealError, match="invalid sign"):
         await provider.market.publish(forged, provider.key)
 
@@ -89,8 +89,8 @@ async def test_spent_volume_is_not_matched_again(world: World) -> None:
     provider, requester = await world.person(), await world.requester()
     app = await world.app(provider, ECHO)
     mine = AppOrder(app=app.address, volume=1, tag=tag(TEE_TDX), salt=secrets.token_bytes(32))
-    domain = provider.hub.domain()
-    pool = await requester.market.orders("workerpool", category=0)
+    domain = await provider.hub.domain()
+    pool = (await requester.market.workerpool_orders(category=0)).items[0].signed
     signed = Signed.by(provider.key, mine, domain)
 
     async def matched() -> None:
@@ -101,7 +101,7 @@ async def test_spent_volume_is_not_matched_again(world: World) -> None:
             tag=tag(TEE_TDX),
             salt=secrets.token_bytes(32),
         )
-        await requester.hub.match_orders(signed, None, pool[0].order, Signed.by(requester.key, asked, domain))
+        await requester.hub.match_orders(signed, None, pool, Signed.by(requester.key, asked, domain))
 
     await matched()
     with pytest.raises(Reverted, match="0x60"):
@@ -113,8 +113,8 @@ async def test_spent_volume_is_not_matched_again(world: World) -> None:
 async def test_the_contract_refuses_a_deal_that_nobody_signed(world: World) -> None:
     requester = await world.requester()
     stranger = Key.generate(secrets.token_bytes)
-    domain = requester.hub.domain()
-    pool = (await requester.market.orders("workerpool", category=0))[0].order
+    domain = await requester.hub.domain()
+    pool = (await requester.market.workerpool_orders(category=0)).items[0].signed
     provider = await world.person()
     app = await world.app(provider, ECHO)
     asked = RequestOrder(

@@ -1,9 +1,10 @@
 """Nothing outside the enclave ever holds the data, its key or the result: every file, database, log and HTTP
-body of every party's host is searched during a deal. Each place is also given a real leak, which must be found."""
+body of every party is searched during a deal. Each place also gets a real leak, which must be found."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import io
 import logging
@@ -17,6 +18,7 @@ import pytest_asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sealdeal.model.deals import TaskStatus
+from sealdeal.model.errors import SealdealError
 from sealdeal.sdk.pool import Attempt, PoolClient, Report
 
 from .conftest import World, local_network
@@ -164,14 +166,11 @@ async def test_a_leak_is_found(watched: Watched, place: str) -> None:
         worker = world.network.worker_keys()[0]
         url = world.network.network.services.scheduler or ""
         async with PoolClient(url, key=worker) as pool:
-            with pytest.raises(
-                Exception, match="."
-            ):  # it may not be this worker's attempt: the body was sent
+            with contextlib.suppress(SealdealError):  # it may be another's attempt: the body was sent
                 await pool.report(deal.task_ids()[0], 1, Report(status=Attempt.COMPUTING, message=leaked))
-                raise AssertionError("reported")
         expected = "wire/scheduler"
     elif place == "market":
-        with pytest.raises(Exception, match="."):
+        with contextlib.suppress(SealdealError):
             await user.market.request(
                 "GET", f"/deals/{leaked}", params={"chainId": str(world.network.chain_id)}
             )

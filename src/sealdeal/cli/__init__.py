@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 refused or failed (the reason on standard error), 2 wrong 
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 from cyclopts import App
@@ -41,6 +42,6 @@ def main() -> None:
     except SealdealError as refused:
         print(f"sealdeal: {refused}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json as json_format
 import secrets
-import signal
 import tempfile
 import time
 from collections.abc import Mapping
@@ -111,9 +110,7 @@ async def run(
 
     The network is gone afterwards, unless `--keep` names a folder for its state; the receipt stays.
     """
-    this = asyncio.current_task()
-    assert this is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    session.stop_on_signals()
     console = Console(quiet=json, soft_wrap=True)
     with contextlib.ExitStack() as stack:
         state = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sealdeal-demo-")))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import json
+import logging
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,8 +32,10 @@ AsJson = Annotated[
 
 @cache
 def settings() -> Settings:
-    """The settings of this process."""
-    return Settings()
+    """The settings of this process; with them, what its log says is known."""
+    found = Settings()
+    logging.basicConfig(level=found.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    return found
 
 
 def wallet_file(name: str) -> Path:
@@ -72,6 +77,17 @@ def unlock(name: str | None = None) -> Key:
 def network() -> Network:
     """The network that commands work with."""
     return Network.load(settings().network_file())
+
+
+def stop_on_signals() -> None:
+    """Let SIGINT and SIGTERM cancel this task, so that what it runs is stopped in order.
+
+    A program that a shell starts in the background has SIGINT ignored until it says otherwise.
+    """
+    this = asyncio.current_task()
+    assert this is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
 
 
 @asynccontextmanager

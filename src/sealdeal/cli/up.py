@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json as json_format
-import signal
 from pathlib import Path
 
 from cyclopts import App
@@ -34,9 +33,7 @@ async def start(*, state: Path | None = None, chain_id: int = CHAIN_ID, json: As
     """
     settings = session.settings()
     folder = state or settings.state
-    this = asyncio.current_task()
-    assert this is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    session.stop_on_signals()
     made = LocalNetwork(
         folder,
         cache=settings.cache,

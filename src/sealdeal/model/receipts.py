@@ -122,6 +122,7 @@ class Receipt:
                 self.enclave,
                 recover_message(message, unhex(self.enclave_signature)),
             )
+        _ = self.evidence, self.expected_report_data()  # the caller verifies them; here they must be readable
         return frozenset(self._grants(worker, taskid))
 
     def _grants(self, worker: Address, taskid: Bytes32) -> list[Address]:

@@ -55,16 +55,25 @@ class Offers:
         """`owner` signs: it owns the workerpool."""
         self._hub, self._owner, self._workerpool, self._market = hub, owner, workerpool, market
         self._offers, self._rng = tuple(offers), rng
+        self._refused: dict[Offer, str] = {}
+        """Why an offer is not in the market, so that it is said once."""
 
     async def run(self) -> None:
         """Keep offering until cancelled. Outlives absences of the market and of the chain."""
         while True:
-            for offer in self._offers:
-                try:
-                    await self.renew(offer)
-                except SealdealError as refused:
-                    log.warning("the offer for category %d is not in the market: %s", offer.category, refused)
+            await self.renew_all()
             await asyncio.sleep(LOOK_EVERY)
+
+    async def renew_all(self) -> None:
+        """Publish every offer that is not open; what is refused is logged, and tried again at the next look."""
+        for offer in self._offers:
+            try:
+                await self.renew(offer)
+                self._refused.pop(offer, None)
+            except SealdealError as refused:
+                if self._refused.get(offer) != str(refused):
+                    log.warning("the offer for category %d is not in the market: %s", offer.category, refused)
+                self._refused[offer] = str(refused)
 
     async def renew(self, offer: Offer) -> bytes | None:
         """Publish an offer unless it is open; the new order's hash. Raises what market and chain refuse."""

@@ -115,8 +115,10 @@ class Workers:
                 if left <= 0:
                     return None
                 waiting = asyncio.ensure_future(signal.wait())
-                await asyncio.wait({waiting, leaving}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
+                try:
+                    await asyncio.wait({waiting, leaving}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    waiting.cancel()
                 if leaving.done():
                     return None
         finally:

@@ -144,7 +144,7 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
-        names = {404: "NotFound", 405: "InvalidInput"}
+        names = {400: "InvalidInput", 404: "NotFound", 405: "InvalidInput"}
         body = {"error": names.get(error.status_code, "SealdealError"), "message": str(error.detail)}
         return JSONResponse(body, error.status_code, headers=error.headers)
 
