@@ -78,9 +78,8 @@ class Engine:
         """Match for ever; ends by cancellation only."""
         while True:
             try:
-                if self._index.cursor is None:
-                    await self._pause(1.0)
-                    continue
+                while self._index.cursor is None:
+                    await asyncio.sleep(0.05)
                 fresh, self._fresh = self._fresh, set()
                 everything, self._all = self._all, False
                 self._woken.clear()
@@ -122,10 +121,8 @@ class Engine:
     async def _can_pay(self, fill: Fill, block: Block) -> bool:
         """Whether both escrow accounts cover the deal; sets the one aside that does not."""
         payer, owner = fill.request.signer, fill.workerpool.signer
-        have, staked = (
-            (await self._hub.account(payer, block)).stake,
-            (await self._hub.account(owner, block)).stake,
-        )
+        accounts = [self._hub.account(account, block) for account in (payer, owner)]
+        have, staked = (account.stake for account in await asyncio.gather(*accounts))
         asked, lock = fill.terms.payer_lock, fill.terms.scheduler_lock
         if have < asked:
             self._set_aside(
