@@ -181,7 +181,7 @@ def judge(program: bytes, number: int, *, arch: int, first: int = 0) -> int:
         code, yes, no, value = steps[at]
         at += 1
         if code == 0x06:
-            return value
+            return int(value)
         if code == 0x20:
             accumulator = struct.unpack_from("<I", data, value)[0]
             continue

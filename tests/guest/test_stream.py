@@ -75,7 +75,8 @@ class Worker:
         (self.source, guest_out), (guest_in, self.sink) = os.pipe(), os.pipe()
         self.channel = Channel(guest_in, guest_out)
         self._ends = [self.source, self.sink, guest_in, guest_out]
-        self._decoder, self._came = Decoder(), iter(())
+        self._decoder = Decoder()
+        self._came: Iterator[Frame] = iter(())
 
     def say(self, *frames: bytes) -> None:
         os.write(self.sink, b"".join(frames))

@@ -203,24 +203,25 @@ async def test_a_body_that_nobody_reads_blocks_nothing(world: World) -> None:
     assert (await serve(world, script)).enclave == ENCLAVE
 
 
-PROTOCOL_BREAKS: dict[str, Callable[[ScriptedGuest], Any]] = {
+def calls(guest: ScriptedGuest, *numbers: int) -> None:
+    for number in numbers:
+        guest.say(Kind.CALL, number, {"call": "http", "body": True})
+
+
+PROTOCOL_BREAKS: dict[str, Callable[[ScriptedGuest], None]] = {
     "an unknown event": lambda g: g.tell("coup"),
     "a frame that only workers send": lambda g: g.say(Kind.HELLO, 0, {}),
-    "a call with a number in use": lambda g: [
-        g.say(Kind.CALL, 1, {"call": "http", "body": True}) for _ in "12"
-    ],
+    "a call with a number in use": lambda g: calls(g, 1, 1),
+    "too many calls": lambda g: calls(g, *range(relay.MAX_CALLS + 1)),
     "an event that is no object": lambda g: g.say(Kind.EVENT, 0, b"[1]"),
     "a frame too long": lambda g: g.stdout.feed_data(b"\xff\xff\xff\xff\x06\x00\x00\x00\x00"),
     "a done without its members": lambda g: g.tell("done", enclave=ENCLAVE),
-    "too many calls": lambda g: [
-        g.say(Kind.CALL, n, {"call": "http", "body": True}) for n in range(relay.MAX_CALLS + 1)
-    ],
 }
 
 
 @pytest.mark.parametrize("act", PROTOCOL_BREAKS.values(), ids=PROTOCOL_BREAKS.keys())
 async def test_a_guest_that_breaks_the_protocol_loses_its_task(
-    world: World, act: Callable[[ScriptedGuest], Any]
+    world: World, act: Callable[[ScriptedGuest], None]
 ) -> None:
     async def script(guest: ScriptedGuest) -> None:
         await guest.hear()

@@ -85,10 +85,10 @@ class Client:
             raise self._unavailable(failed) from None
 
     async def stream(self, path: str, **options: Any) -> AsyncIterator[bytes]:
-        """The body of a GET, piece by piece. Raises as `request` does."""
+        """The body of a GET, piece by piece. Raises as `request` does, and for a redirection too."""
         try:
             async with self._http.stream("GET", path, **options) as response:
-                if response.is_error:
+                if not response.is_success:
                     await response.aread()
                     raise error_of(response, self.base_url)
                 async for piece in response.aiter_bytes():
