@@ -9,9 +9,8 @@
 
         exports:
           deals   matchOrders
-          tasks   initialize initializeArray initializeAndClaimArray contribute reveal finalize contributeAndFinalize
-                  claim claimArray
-          escrow  deposit depositFor withdraw withdrawTo
+          tasks   initialize initializeArray contribute reveal finalize contributeAndFinalize
+          escrow  deposit withdraw
           and, by delegation, everything in HubAdmin and HubViews
 
         modules:
@@ -30,8 +29,8 @@
        n+3  AppRegistry(hub, creation code of App)      registries push their entries into the hub: each is told
        n+4  DatasetRegistry(hub, creation code of Dataset)                       its address, nobody asks them
        n+5  WorkerpoolRegistry(hub, creation code of Workerpool)
-       n+6  Hub(token, admin, appregistry, datasetregistry, workerpoolregistry)
-       then createCategory(...) for each category and, if wanted, setTeeBroker(quorum)
+       n+6  Hub(token, admin, appregistry, datasetregistry, workerpoolregistry, categories)
+       then, if wanted, setTeeBroker(quorum), and createCategory(...) for categories that come later
 
      `hub` is the address that the deployer's nonce n+6 will have: keccak256(rlp([deployer, nonce]))[12:].
 """
@@ -50,8 +49,8 @@ initializes: ledger[settings := settings]
 initializes: blobs
 initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
-initializes: tasks[blobs := blobs]
-initializes: settlement[ledger := ledger, tasks := tasks]
+initializes: tasks[settings := settings, blobs := blobs]
+initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
 
 
 interface Token:
@@ -73,21 +72,34 @@ CALLBACK_GAS: constant(uint256) = 100000
 PANIC_ASSERT: constant(uint256) = 1
 PANIC_OVERFLOW: constant(uint256) = 17
 
+# Selector of a callback's receiveResult(bytes32,bytes).
+RECEIVE_RESULT: constant(bytes4) = method_id("receiveResult(bytes32,bytes)", output_type=bytes4)
+
 # Where calls that this contract does not know are delegated to.
 ADMIN: immutable(address)
 
 
 @deploy
 def __init__(
-    token: address, admin: address, appregistry: address, datasetregistry: address, workerpoolregistry: address
+    token: address,
+    admin: address,
+    appregistry: address,
+    datasetregistry: address,
+    workerpoolregistry: address,
+    categories: DynArray[types.Category, settings.EARLY_CATEGORIES],
 ):
-    settings.__init__(token)
+    clocks: uint256 = 0
+    for i: uint256 in range(len(categories), bound=settings.EARLY_CATEGORIES):
+        clocks |= (categories[i].workClockTimeRef + 1) << (32 * i)
+    settings.__init__(token, clocks)
     orders.__init__(self)
     ADMIN = admin
     settings.owner = msg.sender
     settings._set_registries(appregistry, datasetregistry, workerpoolregistry)
     settings._set_callback_gas(CALLBACK_GAS)
     log events.OwnershipTransferred(previousOwner=empty(address), newOwner=msg.sender)
+    for category: types.Category in categories:
+        settings._create_category(category)
 
 
 @external
@@ -95,7 +107,8 @@ def __init__(
 @raw_return
 def __default__() -> Bytes[ANSWER]:
     if len(msg.data) == 0:
-        return blobs._served()
+        assert len(blobs.held) != 0 and msg.value == 0, "fallback-disabled"
+        return blobs.held
     return raw_call(ADMIN, msg.data, max_outsize=ANSWER, is_delegate_call=True)
 
 
@@ -115,8 +128,7 @@ def matchOrders(
     # The terms agree.
     if _requestorder.category != _workerpoolorder.category:
         self._mismatch("00")
-    clock: uint256 = settings.clocks[_requestorder.category]
-    if clock == 0:
+    if settings._clock(_requestorder.category) == 0:
         self._mismatch("01")
     if _requestorder.trust > _workerpoolorder.trust:
         self._mismatch("02")
@@ -140,114 +152,159 @@ def matchOrders(
         self._mismatch("10")
     if _requestorder.dataset != _datasetorder.dataset:
         self._mismatch("11")
-    if not orders._admits(_requestorder.workerpool, _workerpoolorder.workerpool):
-        self._mismatch("12")
-    if not orders._admits(_apporder.datasetrestrict, _datasetorder.dataset):
-        self._mismatch("13")
-    if not orders._admits(_apporder.workerpoolrestrict, _workerpoolorder.workerpool):
-        self._mismatch("14")
-    if not orders._admits(_apporder.requesterrestrict, _requestorder.requester):
-        self._mismatch("15")
-    if not orders._admits(_datasetorder.apprestrict, _apporder.app):
-        self._mismatch("16")
-    if not orders._admits(_datasetorder.workerpoolrestrict, _workerpoolorder.workerpool):
-        self._mismatch("17")
-    if not orders._admits(_datasetorder.requesterrestrict, _requestorder.requester):
-        self._mismatch("18")
-    if not orders._admits(_workerpoolorder.apprestrict, _apporder.app):
-        self._mismatch("19")
-    if not orders._admits(_workerpoolorder.datasetrestrict, _datasetorder.dataset):
-        self._mismatch("1a")
-    if not orders._admits(_workerpoolorder.requesterrestrict, _requestorder.requester):
-        self._mismatch("1b")
+    if (
+        convert(_requestorder.workerpool, uint256)
+        | convert(_apporder.datasetrestrict, uint256)
+        | convert(_apporder.workerpoolrestrict, uint256)
+        | convert(_apporder.requesterrestrict, uint256)
+        | convert(_datasetorder.apprestrict, uint256)
+        | convert(_datasetorder.workerpoolrestrict, uint256)
+        | convert(_datasetorder.requesterrestrict, uint256)
+        | convert(_workerpoolorder.apprestrict, uint256)
+        | convert(_workerpoolorder.datasetrestrict, uint256)
+        | convert(_workerpoolorder.requesterrestrict, uint256)
+    ) != 0:
+        self._admit(_requestorder.workerpool, _workerpoolorder.workerpool, "12")
+        self._admit(_apporder.datasetrestrict, _datasetorder.dataset, "13")
+        self._admit(_apporder.workerpoolrestrict, _workerpoolorder.workerpool, "14")
+        self._admit(_apporder.requesterrestrict, _requestorder.requester, "15")
+        self._admit(_datasetorder.apprestrict, _apporder.app, "16")
+        self._admit(_datasetorder.workerpoolrestrict, _workerpoolorder.workerpool, "17")
+        self._admit(_datasetorder.requesterrestrict, _requestorder.requester, "18")
+        self._admit(_workerpoolorder.apprestrict, _apporder.app, "19")
+        self._admit(_workerpoolorder.datasetrestrict, _datasetorder.dataset, "1a")
+        self._admit(_workerpoolorder.requesterrestrict, _requestorder.requester, "1b")
 
     # Each is registered and signed by its owner, and has volume left.
-    app: uint256 = self._entry(_apporder.app, settings.APP, "20")
-    app_hash: bytes32 = orders._digest(orders._app_struct(_apporder))
-    if not orders._authentic(settings._owner(app), app_hash, _apporder.sign):
-        self._mismatch("21")
+    domain: bytes32 = orders._domain()
+    app: uint256 = settings.entries[_apporder.app]
+    if (app >> settings.KIND) & settings.KIND_MASK != settings.APP:
+        self._unregistered(_apporder.app, "20")
+    app_owner: address = convert(app & types.ADDRESS_MASK, address)
+    app_hash: bytes32 = orders._digest(
+        domain,
+        orders._asset_struct(
+            orders.APP_TYPE, _apporder.app, _apporder.appprice, _apporder.volume, _apporder.tag,
+            _apporder.datasetrestrict, _apporder.workerpoolrestrict, _apporder.requesterrestrict, _apporder.salt,
+        )
+    )
+    if not orders._recovers(app_owner, app_hash, _apporder.sign):
+        if not orders._consents(app_owner, app_hash, _apporder.sign, True):
+            self._mismatch("21")
     app_used: uint256 = orders.consumed[app_hash]
-    volume: uint256 = _apporder.volume - app_used
+    volume: uint256 = unsafe_sub(_apporder.volume, app_used)
 
     dataset: uint256 = 0
+    dataset_owner: address = empty(address)
     dataset_hash: bytes32 = empty(bytes32)
     dataset_used: uint256 = 0
     dataset_price: uint256 = 0
     if _datasetorder.dataset != empty(address):
-        dataset = self._entry(_datasetorder.dataset, settings.DATASET, "30")
-        dataset_hash = orders._digest(orders._dataset_struct(_datasetorder))
-        if not orders._authentic(settings._owner(dataset), dataset_hash, _datasetorder.sign):
-            self._mismatch("31")
-        dataset_used = orders.consumed[dataset_hash]
+        dataset = settings.entries[_datasetorder.dataset]
+        if (dataset >> settings.KIND) & settings.KIND_MASK != settings.DATASET:
+            self._unregistered(_datasetorder.dataset, "30")
+        dataset_owner = convert(dataset & types.ADDRESS_MASK, address)
+        dataset_hash = orders._digest(
+        domain,
+            orders._asset_struct(
+                orders.DATASET_TYPE, _datasetorder.dataset, _datasetorder.datasetprice, _datasetorder.volume,
+                _datasetorder.tag, _datasetorder.apprestrict, _datasetorder.workerpoolrestrict,
+                _datasetorder.requesterrestrict, _datasetorder.salt,
+            )
+        )
+        if not orders._recovers(dataset_owner, dataset_hash, _datasetorder.sign):
+            if not orders._consents(dataset_owner, dataset_hash, _datasetorder.sign, True):
+                self._mismatch("31")
         dataset_price = _datasetorder.datasetprice
-        volume = min(volume, _datasetorder.volume - dataset_used)
+        dataset_used = orders.consumed[dataset_hash]
+        volume = min(volume, unsafe_sub(_datasetorder.volume, dataset_used))
 
-    workerpool: uint256 = self._entry(_workerpoolorder.workerpool, settings.WORKERPOOL, "40")
-    workerpool_hash: bytes32 = orders._digest(orders._workerpool_struct(_workerpoolorder))
-    if not orders._authentic(settings._owner(workerpool), workerpool_hash, _workerpoolorder.sign):
-        self._mismatch("41")
+    workerpool: uint256 = settings.entries[_workerpoolorder.workerpool]
+    if (workerpool >> settings.KIND) & settings.KIND_MASK != settings.WORKERPOOL:
+        self._unregistered(_workerpoolorder.workerpool, "40")
+    workerpool_owner: address = convert(workerpool & types.ADDRESS_MASK, address)
+    workerpool_hash: bytes32 = orders._digest(
+        domain,
+        orders._workerpool_struct(
+            _workerpoolorder.workerpool, _workerpoolorder.workerpoolprice, _workerpoolorder.volume,
+            _workerpoolorder.tag, _workerpoolorder.category, _workerpoolorder.trust, _workerpoolorder.apprestrict,
+            _workerpoolorder.datasetrestrict, _workerpoolorder.requesterrestrict, _workerpoolorder.salt,
+        )
+    )
+    if not orders._recovers(workerpool_owner, workerpool_hash, _workerpoolorder.sign):
+        if not orders._consents(workerpool_owner, workerpool_hash, _workerpoolorder.sign, True):
+            self._mismatch("41")
     workerpool_used: uint256 = orders.consumed[workerpool_hash]
-    volume = min(volume, _workerpoolorder.volume - workerpool_used)
+    volume = min(volume, unsafe_sub(_workerpoolorder.volume, workerpool_used))
 
-    request_hash: bytes32 = orders._digest(orders._request_struct(_requestorder))
-    if not orders._authentic(_requestorder.requester, request_hash, _requestorder.sign):
-        self._mismatch("50")
-    first: uint256 = orders.consumed[request_hash]
-    volume = min(volume, _requestorder.volume - first)
-    dealid: bytes32 = deals._id(request_hash, first)
-    # A request used up by its first deal shows it by that deal only.
-    if volume == 0 or (first == 0 and blobs._at(dealid).is_contract):
+    request_hash: bytes32 = orders._digest(
+        domain,
+        orders._request_struct(
+            _requestorder.app, _requestorder.appmaxprice, _requestorder.dataset, _requestorder.datasetmaxprice,
+            _requestorder.workerpool, _requestorder.workerpoolmaxprice, _requestorder.requester,
+            _requestorder.volume, _requestorder.tag, _requestorder.category, _requestorder.trust,
+            _requestorder.beneficiary, _requestorder.callback, keccak256(_requestorder.params), _requestorder.salt,
+        )
+    )
+    if not orders._recovers(_requestorder.requester, request_hash, _requestorder.sign):
+        if not orders._consents(_requestorder.requester, request_hash, _requestorder.sign, True):
+            self._mismatch("50")
+    first: uint256 = 0
+    dealid: bytes32 = empty(bytes32)
+    first, dealid = deals._next(request_hash)
+    volume = min(volume, unsafe_sub(_requestorder.volume, first))
+    if volume == 0:
         self._mismatch("60")
 
     # Record the deal. Prices that the packing could not hold are above the supply: nobody could lock them.
     if (_apporder.appprice | dataset_price | _workerpoolorder.workerpoolprice) >= ledger.SUPPLY_LIMIT:
         self._unpayable(
-            _apporder.appprice, dataset_price, _workerpoolorder.workerpoolprice, volume, settings._stake_ratio(workerpool)
+            _apporder.appprice, dataset_price, _workerpoolorder.workerpoolprice, volume, (workerpool >> settings.STAKE_RATIO) & settings.STAKE_RATIO_MASK
         )
-    assert first + volume <= deals.VOLUME_LIMIT, "deals: volume above 2**32"
+    assert first < deals.VOLUME_LIMIT and volume < deals.VOLUME_LIMIT, "deals: volume above 2**24"
     assert _requestorder.trust < deals.TRUST_LIMIT, "deals: trust above 2**32"
     sponsor: address = deals.sponsor
     if sponsor == empty(address):
         sponsor = _requestorder.requester
-    blobs.body = convert(_requestorder.params, Bytes[types.PARAMS])
-    deals._write(
-        deals.Terms(
-            dealid=dealid,
-            app=settings._index(app),
-            app_owner=settings._owner(app),
-            app_price=_apporder.appprice,
-            dataset=settings._index(dataset),
-            dataset_owner=settings._owner(dataset),
-            dataset_price=dataset_price,
-            workerpool=_workerpoolorder.workerpool,
-            workerpool_owner=settings._owner(workerpool),
-            workerpool_price=_workerpoolorder.workerpoolprice,
-            requester=_requestorder.requester,
-            sponsor=sponsor,
-            beneficiary=_requestorder.beneficiary,
-            callback=_requestorder.callback,
-            tag=tag,
-            trust=max(_requestorder.trust, 1),
-            category=_requestorder.category,
-            timeref=clock - 1,
-            start=block.timestamp,
-            first=first,
-            size=volume,
-            stake_ratio=settings._stake_ratio(workerpool),
-            scheduler_ratio=settings._scheduler_ratio(workerpool),
-        )
+    deal: deals.Terms = deals.Terms(
+        dealid=dealid,
+        requester=_requestorder.requester,
+        sponsor=sponsor,
+        beneficiary=_requestorder.beneficiary,
+        callback=_requestorder.callback,
+        app=app >> settings.TITLE,
+        dataset=dataset >> settings.TITLE,
+        workerpool=workerpool >> settings.TITLE,
+        app_price=_apporder.appprice,
+        dataset_price=dataset_price,
+        workerpool_price=_workerpoolorder.workerpoolprice,
+        tag=tag,
+        category=_requestorder.category,
+        trust=max(_requestorder.trust, 1),
+        start=block.timestamp,
+        first=first,
+        size=volume,
+        scheduler_ratio=(workerpool >> settings.SCHEDULER_RATIO) & settings.SCHEDULER_RATIO_MASK,
+        stake_ratio=(workerpool >> settings.STAKE_RATIO) & settings.STAKE_RATIO_MASK,
     )
-    orders.consumed[app_hash] = app_used + volume
+    blobs.held = concat(deals._head(deal), convert(_requestorder.params, Bytes[types.PARAMS]))
+    blobs._put(convert(convert(dealid, uint256) & deals.KEY_MASK, bytes32))
+    orders.consumed[app_hash] = unsafe_add(app_used, volume)
     if dataset != 0:
-        orders.consumed[dataset_hash] = dataset_used + volume
-    orders.consumed[workerpool_hash] = workerpool_used + volume
-    if first != 0 or volume != _requestorder.volume:
-        orders.consumed[request_hash] = first + volume
+        orders.consumed[dataset_hash] = unsafe_add(dataset_used, volume)
+    orders.consumed[workerpool_hash] = unsafe_add(workerpool_used, volume)
+    if volume != _requestorder.volume:
+        orders.consumed[request_hash] = unsafe_add(first, volume)
 
-    # Lock the money.
-    ledger._lock(sponsor, (_apporder.appprice + dataset_price + _workerpoolorder.workerpoolprice) * volume)
+    # Lock the money. Prices are below 2**64 and the volume below 2**32.
     ledger._lock(
-        settings._owner(workerpool), settlement._scheduler_stake(_workerpoolorder.workerpoolprice) * volume
+        sponsor,
+        unsafe_mul(
+            unsafe_add(unsafe_add(_apporder.appprice, dataset_price), _workerpoolorder.workerpoolprice), volume
+        ),
+    )
+    ledger._lock(
+        workerpool_owner, unsafe_mul(settlement._scheduler_stake(_workerpoolorder.workerpoolprice), volume)
     )
     log events.SchedulerNotice(workerpool=_workerpoolorder.workerpool, dealid=dealid)
     log events.OrdersMatched(
@@ -263,16 +320,20 @@ def matchOrders(
 
 @internal
 @view
-def _entry(entry: address, kind: uint256, code: String[2]) -> uint256:
+def _unregistered(asset: address, code: String[2]):
     """
-    @return The registered entry's record. Others are first asked for their owner, which reverts without data where
-            there is none, because the official contracts look in this order.
+    @notice Refuse an asset that its registry does not know. First it is asked for its owner, which reverts without data
+            where there is none, because the official contracts look in this order.
     """
-    record: uint256 = settings.entries[entry]
-    if settings._kind(record) != kind:
-        owner: address = staticcall Owned(entry).owner()
+    owner: address = staticcall Owned(asset).owner()
+    self._mismatch(code)
+
+
+@internal
+@view
+def _admit(restriction: address, account: address, code: String[2]):
+    if not orders._admits(restriction, account):
         self._mismatch(code)
-    return record
 
 
 @internal
@@ -307,22 +368,14 @@ def _panic(code: uint256):
 
 @external
 def initialize(_dealid: bytes32, idx: uint256) -> bytes32:
-    return self._initialize(_dealid, idx)
+    return tasks._begin(_dealid, idx)
 
 
 @external
 def initializeArray(_dealid: DynArray[bytes32, types.BATCH], _idx: DynArray[uint256, types.BATCH]) -> bool:
     assert len(_dealid) == len(_idx)
     for i: uint256 in range(len(_dealid), bound=types.BATCH):
-        self._initialize(_dealid[i], _idx[i])
-    return True
-
-
-@external
-def initializeAndClaimArray(_dealid: DynArray[bytes32, types.BATCH], _idx: DynArray[uint256, types.BATCH]) -> bool:
-    assert len(_dealid) == len(_idx)
-    for i: uint256 in range(len(_dealid), bound=types.BATCH):
-        self._claim(self._initialize(_dealid[i], _idx[i]))
+        tasks._begin(_dealid[i], _idx[i])
     return True
 
 
@@ -338,14 +391,20 @@ def contribute(
     word: uint256 = tasks.words[_taskid]
     assert tasks._status(word) == types.ACTIVE
     deal: deals.Terms = deals._read(tasks._deal(word))
-    assert block.timestamp < deal.start + deal.timeref * types.CONTRIBUTION_DEADLINE_RATIO
+    timeref: uint256 = settings._timeref(deal.category)
+    assert block.timestamp < unsafe_add(deal.start, unsafe_mul(timeref, types.CONTRIBUTION_DEADLINE_RATIO))
     count: uint256 = tasks._count(word)
     assert count < types.CONTRIBUTORS, "tasks: too many contributors"
     for place: uint256 in range(count, bound=types.CONTRIBUTORS):
         assert tasks._read_contribution(_taskid, place).worker != msg.sender
-    self._check_enclave(
-        deal, _taskid, _resultHash, _resultSeal, _enclaveChallenge, _enclaveSign, _authorizationSign
-    )
+    authoriser: address = self._authoriser(deal.workerpool, deal.tag, _enclaveChallenge)
+    authorised: bytes32 = tasks._authorisation(msg.sender, _taskid, _enclaveChallenge)
+    if not orders._recovers(authoriser, authorised, _authorizationSign):
+        assert orders._consents(authoriser, authorised, _authorizationSign, False)
+    if _enclaveChallenge != empty(address):
+        attested: bytes32 = tasks._attested(_resultHash, _resultSeal)
+        if not orders._recovers(_enclaveChallenge, attested, _enclaveSign):
+            assert orders._consents(_enclaveChallenge, attested, _enclaveSign, False)
 
     weight: uint256 = max(ledger._score(msg.sender) // 3, 3) - 1
     tasks._write_contribution(
@@ -357,7 +416,7 @@ def contribute(
     winners: uint256 = 1
     consensus: bool = True
     if deal.trust > 1:
-        consensus = tasks._weigh(_taskid, _resultHash, weight, deal.trust)
+        consensus = tasks._weigh(_taskid, count, _resultHash, weight, deal.trust)
         if consensus:
             marks: uint256 = tasks.marks[_taskid]
             for place: uint256 in range(count, bound=types.CONTRIBUTORS):
@@ -366,13 +425,15 @@ def contribute(
                     and tasks._read_contribution(_taskid, place).hash == _resultHash
                 ):
                     winners += 1
+    elif count > 0:
+        # After a reopening.
+        tasks._lead(_taskid, count)
     word += 1 << tasks.CONTRIBUTORS
     if consensus:
         word = (
             tasks._with_status(word, types.REVEALING)
-            | (count << tasks.WINNER)
             | (winners << tasks.WINNERS)
-            | ((block.timestamp + deal.timeref * types.REVEAL_DEADLINE_RATIO) << tasks.DEADLINE)
+            | (unsafe_add(block.timestamp, unsafe_mul(timeref, types.REVEAL_DEADLINE_RATIO)) << tasks.DEADLINE)
         )
         log events.TaskConsensus(taskid=_taskid, consensus=_resultHash)
     tasks.words[_taskid] = word
@@ -392,8 +453,7 @@ def reveal(_taskid: bytes32, _resultDigest: bytes32):
         assert (word >> tasks.REVEALS) & tasks.COUNT_MASK == 0
         assert entry.worker == msg.sender and entry.hash == hash and entry.seal == seal
     else:
-        winner: uint256 = (word >> tasks.WINNER) & tasks.COUNT_MASK
-        assert tasks._read_contribution(_taskid, winner).hash == hash
+        assert tasks._read_contribution(_taskid, tasks._winner(_taskid)).hash == hash
         marks: uint256 = tasks.marks[_taskid]
         found: bool = False
         for place: uint256 in range(count, bound=types.CONTRIBUTORS):
@@ -415,8 +475,9 @@ def finalize(_taskid: bytes32, _results: Bytes[types.RESULT], _resultsCallback: 
     word: uint256 = tasks.words[_taskid]
     assert tasks._status(word) == types.REVEALING
     deal: deals.Terms = deals._read(tasks._deal(word))
-    assert msg.sender == deal.workerpool_owner
-    assert block.timestamp < deal.start + deal.timeref * types.FINAL_DEADLINE_RATIO
+    scheduler: address = settings.owners[deal.workerpool]
+    assert msg.sender == scheduler
+    assert block.timestamp < deal.start + settings._timeref(deal.category) * types.FINAL_DEADLINE_RATIO
     reveals: uint256 = (word >> tasks.REVEALS) & tasks.COUNT_MASK
     assert reveals == (word >> tasks.WINNERS) & tasks.COUNT_MASK or (
         reveals > 0 and word >> tasks.DEADLINE <= block.timestamp
@@ -424,21 +485,32 @@ def finalize(_taskid: bytes32, _results: Bytes[types.RESULT], _resultsCallback: 
     if deal.callback != empty(address) or len(_resultsCallback) != 0:
         assert keccak256(_resultsCallback) == tasks.digests[_taskid]
 
-    blobs.body = _results
-    blobs.tail = _resultsCallback
-    tasks._write_result(_taskid, len(_results), len(_resultsCallback) != 0)
+    start: uint256 = 0
+    length: uint256 = 0
+    start, length = tasks._kept(_results)
+    blobs.held = concat(
+        tasks._result_head(start, length, len(_resultsCallback)), slice(_results, start, length), _resultsCallback
+    )
+    blobs._put(_taskid)
     tasks.words[_taskid] = tasks._with_status(word, types.COMPLETED)
-    settlement._pay_resources(deal, _taskid)
+    settlement._pay_resources(deal, scheduler, _taskid)
     count: uint256 = tasks._count(word)
     if count == 1:
         worker: address = tasks._read_contribution(_taskid, 0).worker
         ledger._unlock(worker, settlement._worker_stake(deal))
-        settlement._pay_worker(deal, _taskid, worker)
+        settlement._pay_worker(deal.workerpool_price, deal.scheduler_ratio, scheduler, worker, _taskid)
     else:
-        settlement._pay_workers(deal, _taskid, count)
+        settlement._pay_workers(deal, scheduler, _taskid, count)
     log events.TaskFinalize(taskid=_taskid, results=_results)
     if deal.callback != empty(address):
-        self._call_back(deal.callback, _taskid, _resultsCallback)
+        limit: uint256 = settings._callback_gas()
+        success: bool = raw_call(
+            deal.callback,
+            abi_encode(_taskid, _resultsCallback, method_id=RECEIVE_RESULT),
+            gas=limit,
+            revert_on_failure=False,
+        )
+        self._check_callback(success, limit)
 
 
 @external
@@ -452,108 +524,75 @@ def contributeAndFinalize(
     _authorizationSign: Bytes[types.SIGNATURE],
 ):
     word: uint256 = tasks.words[_taskid]
-    assert tasks._status(word) == types.ACTIVE
-    deal: deals.Terms = deals._read(tasks._deal(word))
-    assert block.timestamp < deal.start + deal.timeref * types.CONTRIBUTION_DEADLINE_RATIO
-    assert tasks._count(word) == 0
+    # Active, and without a contribution.
+    assert word >> tasks.STATUS == types.ACTIVE
+    deal: deals.Terms = deals._read(word & deals.KEY_MASK)
+    timeref: uint256 = settings._timeref(deal.category)
+    assert block.timestamp < unsafe_add(deal.start, unsafe_mul(timeref, types.CONTRIBUTION_DEADLINE_RATIO))
     assert deal.trust == 1
     if deal.callback != empty(address) or len(_resultsCallback) != 0:
         assert keccak256(_resultsCallback) == _resultDigest
     hash: bytes32 = tasks._result_hash(_taskid, _resultDigest)
-    self._check_enclave(
-        deal,
-        _taskid,
-        hash,
-        tasks._result_seal(msg.sender, _taskid, _resultDigest),
-        _enclaveChallenge,
-        _enclaveSign,
-        _authorizationSign,
-    )
+    authoriser: address = self._authoriser(deal.workerpool, deal.tag, _enclaveChallenge)
+    authorised: bytes32 = tasks._authorisation(msg.sender, _taskid, _enclaveChallenge)
+    if not orders._recovers(authoriser, authorised, _authorizationSign):
+        assert orders._consents(authoriser, authorised, _authorizationSign, False)
+    if _enclaveChallenge != empty(address):
+        seal: bytes32 = tasks._result_seal(msg.sender, _taskid, _resultDigest)
+        attested: bytes32 = tasks._attested(hash, seal)
+        if not orders._recovers(_enclaveChallenge, attested, _enclaveSign):
+            assert orders._consents(_enclaveChallenge, attested, _enclaveSign, False)
 
-    blobs.body = _results
-    blobs.tail = _resultsCallback
-    tasks._write_direct(
-        _taskid, len(_results), len(_resultsCallback) != 0, msg.sender, _enclaveChallenge, _resultDigest
+    start: uint256 = 0
+    length: uint256 = 0
+    start, length = tasks._kept(_results)
+    blobs.held = concat(
+        tasks._direct_head(start, length, len(_resultsCallback), msg.sender, _enclaveChallenge, _resultDigest),
+        slice(_results, start, length),
+        _resultsCallback,
     )
+    blobs._put(_taskid)
     # One contributor, who won and revealed.
     tasks.words[_taskid] = (
-        tasks._with_status(word, types.COMPLETED)
+        (word & (2**tasks.STATUS - 1))
+        | (types.COMPLETED << tasks.STATUS)
         | (1 << tasks.CONTRIBUTORS)
         | (1 << tasks.WINNERS)
         | (1 << tasks.REVEALS)
-        | ((block.timestamp + deal.timeref * types.REVEAL_DEADLINE_RATIO) << tasks.DEADLINE)
+        | (unsafe_add(block.timestamp, unsafe_mul(timeref, types.REVEAL_DEADLINE_RATIO)) << tasks.DEADLINE)
     )
-    settlement._pay_resources(deal, _taskid)
-    settlement._pay_worker(deal, _taskid, msg.sender)
+    scheduler: address = settings.owners[deal.workerpool]
+    settlement._pay_resources(deal, scheduler, _taskid)
+    settlement._pay_worker(deal.workerpool_price, deal.scheduler_ratio, scheduler, msg.sender, _taskid)
     log events.TaskContribute(taskid=_taskid, worker=msg.sender, hash=hash)
     log events.TaskConsensus(taskid=_taskid, consensus=hash)
     log events.TaskReveal(taskid=_taskid, worker=msg.sender, digest=_resultDigest)
     log events.TaskFinalize(taskid=_taskid, results=_results)
     if deal.callback != empty(address):
-        self._call_back(deal.callback, _taskid, _resultsCallback)
-
-
-@external
-def claim(_taskid: bytes32):
-    self._claim(_taskid)
-
-
-@external
-def claimArray(_taskid: DynArray[bytes32, types.BATCH]) -> bool:
-    for taskid: bytes32 in _taskid:
-        self._claim(taskid)
-    return True
-
-
-@internal
-def _initialize(dealid: bytes32, idx: uint256) -> bytes32:
-    place: address = blobs._at(dealid)
-    deal: deals.Terms = deals._read(place)
-    assert idx >= deal.first and idx < deal.first + deal.size
-    taskid: bytes32 = tasks._id(dealid, idx)
-    assert tasks.words[taskid] == 0
-    tasks.words[taskid] = convert(place, uint256) | (idx << tasks.INDEX) | (types.ACTIVE << tasks.STATUS)
-    log events.TaskInitialize(taskid=taskid, workerpool=deal.workerpool)
-    return taskid
-
-
-@internal
-def _claim(taskid: bytes32):
-    word: uint256 = tasks.words[taskid]
-    status: uint256 = tasks._status(word)
-    assert status == types.ACTIVE or status == types.REVEALING
-    deal: deals.Terms = deals._read(tasks._deal(word))
-    assert deal.start + deal.timeref * types.FINAL_DEADLINE_RATIO <= block.timestamp
-    tasks.words[taskid] = tasks._with_status(word, types.FAILED)
-    settlement._refund(deal, taskid, tasks._count(word))
-    log events.TaskClaimed(taskid=taskid)
+        limit: uint256 = settings._callback_gas()
+        success: bool = raw_call(
+            deal.callback,
+            abi_encode(_taskid, _resultsCallback, method_id=RECEIVE_RESULT),
+            gas=limit,
+            revert_on_failure=False,
+        )
+        self._check_callback(success, limit)
 
 
 @internal
 @view
-def _check_enclave(
-    deal: deals.Terms,
-    taskid: bytes32,
-    hash: bytes32,
-    seal: bytes32,
-    enclave: address,
-    enclave_sign: Bytes[types.SIGNATURE],
-    authorization: Bytes[types.SIGNATURE],
-):
+def _authoriser(workerpool: uint256, tag: uint256, enclave: address) -> address:
     """
-    @notice The sender may contribute to this task, and its enclave, if any, made this result.
+    @notice Who has to authorise a contribution: the scheduler, or, for one from an enclave, the TEE broker if there is
+            one. Reverts without data if the deal asks for an enclave and there is none.
     """
-    assert enclave != empty(address) or deal.tag & types.TAG_TEE == 0
-    signer: address = deal.workerpool_owner
-    if enclave != empty(address):
+    if enclave == empty(address):
+        assert tag & types.TAG_TEE == 0
+    else:
         broker: address = settings._broker()
         if broker != empty(address):
-            signer = broker
-    assert orders._vouched(
-        signer, keccak256(concat(convert(msg.sender, bytes20), taskid, convert(enclave, bytes20))), authorization
-    )
-    if enclave != empty(address):
-        assert orders._vouched(enclave, keccak256(concat(hash, seal)), enclave_sign)
+            return broker
+    return settings.owners[workerpool]
 
 
 @internal
@@ -568,17 +607,11 @@ def _log2(number: uint256) -> uint256:
 
 
 @internal
-def _call_back(target: address, taskid: bytes32, data: Bytes[types.RESULT]):
+@view
+def _check_callback(success: bool, limit: uint256):
     """
-    @notice Tell the deal's callback its result. Whether it succeeds is its own affair, but it must have had its gas.
+    @notice Whether a callback succeeds is its own affair, but it must have had its gas.
     """
-    limit: uint256 = settings._callback_gas()
-    success: bool = raw_call(
-        target,
-        abi_encode(taskid, data, method_id=method_id("receiveResult(bytes32,bytes)")),
-        gas=limit,
-        revert_on_failure=False,
-    )
     if msg.gas <= limit // 63:
         self._panic(PANIC_ASSERT)
 
@@ -587,35 +620,13 @@ def _call_back(target: address, taskid: bytes32, data: Bytes[types.RESULT]):
 
 @external
 def deposit(amount: uint256) -> bool:
-    self._deposit(msg.sender, amount)
-    return True
-
-
-@external
-def depositFor(amount: uint256, target: address) -> bool:
-    self._deposit(target, amount)
+    assert extcall Token(settings.TOKEN).transferFrom(msg.sender, self, amount), "failled-transferFrom"
+    ledger._mint(msg.sender, amount)
     return True
 
 
 @external
 def withdraw(amount: uint256) -> bool:
-    self._withdraw(msg.sender, amount)
-    return True
-
-
-@external
-def withdrawTo(amount: uint256, target: address) -> bool:
-    self._withdraw(target, amount)
-    return True
-
-
-@internal
-def _deposit(target: address, amount: uint256):
-    assert extcall Token(settings.TOKEN).transferFrom(msg.sender, self, amount), "failled-transferFrom"
-    ledger._mint(target, amount)
-
-
-@internal
-def _withdraw(target: address, amount: uint256):
     ledger._burn(msg.sender, amount)
-    extcall Token(settings.TOKEN).transfer(target, amount)
+    extcall Token(settings.TOKEN).transfer(msg.sender, amount)
+    return True

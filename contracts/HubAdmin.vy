@@ -9,9 +9,9 @@
           orders    manageAppOrder manageDatasetOrder manageWorkerpoolOrder manageRequestOrder
                     broadcastAppOrder broadcastDatasetOrder broadcastWorkerpoolOrder broadcastRequestOrder
           deals     sponsorMatchOrders
-          tasks     reopen
+          tasks     reopen claim claimArray initializeAndClaimArray
           token     transfer transferFrom approve increaseAllowance decreaseAllowance approveAndCall
-          escrow    depositForArray receiveApproval recover
+          escrow    depositFor depositForArray withdrawTo receiveApproval recover
           registry  sync
           owner     createCategory setTeeBroker setCallbackGas transferOwnership
 """
@@ -30,12 +30,13 @@ initializes: ledger[settings := settings]
 initializes: blobs
 initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
-initializes: tasks[blobs := blobs]
-initializes: settlement[ledger := ledger, tasks := tasks]
+initializes: tasks[settings := settings, blobs := blobs]
+initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
 
 
 interface Token:
     def transferFrom(source: address, to: address, amount: uint256) -> bool: nonpayable
+    def transfer(to: address, amount: uint256) -> bool: nonpayable
     def balanceOf(account: address) -> uint256: view
 
 
@@ -67,7 +68,7 @@ VIEWS: immutable(address)
 
 @deploy
 def __init__(hub: address, token: address, views: address):
-    settings.__init__(token)
+    settings.__init__(token, 0)
     orders.__init__(hub)
     VIEWS = views
 
@@ -84,7 +85,10 @@ def __default__() -> Bytes[ANSWER]:
 @external
 def manageAppOrder(_apporderoperation: types.AppOrderOperation):
     owner: address = staticcall Owned(_apporderoperation.order.app).owner()
-    struct_hash: bytes32 = orders._app_struct(_apporderoperation.order)
+    struct_hash: bytes32 = orders._asset_struct(
+            orders.APP_TYPE, _apporderoperation.order.app, _apporderoperation.order.appprice, _apporderoperation.order.volume, _apporderoperation.order.tag, _apporderoperation.order.datasetrestrict,
+            _apporderoperation.order.workerpoolrestrict, _apporderoperation.order.requesterrestrict, _apporderoperation.order.salt,
+        )
     digest: bytes32 = self._manage(
         owner,
         APP_OPERATION_TYPE,
@@ -102,7 +106,10 @@ def manageAppOrder(_apporderoperation: types.AppOrderOperation):
 @external
 def manageDatasetOrder(_datasetorderoperation: types.DatasetOrderOperation):
     owner: address = staticcall Owned(_datasetorderoperation.order.dataset).owner()
-    struct_hash: bytes32 = orders._dataset_struct(_datasetorderoperation.order)
+    struct_hash: bytes32 = orders._asset_struct(
+            orders.DATASET_TYPE, _datasetorderoperation.order.dataset, _datasetorderoperation.order.datasetprice, _datasetorderoperation.order.volume, _datasetorderoperation.order.tag, _datasetorderoperation.order.apprestrict,
+            _datasetorderoperation.order.workerpoolrestrict, _datasetorderoperation.order.requesterrestrict, _datasetorderoperation.order.salt,
+        )
     digest: bytes32 = self._manage(
         owner,
         DATASET_OPERATION_TYPE,
@@ -120,7 +127,10 @@ def manageDatasetOrder(_datasetorderoperation: types.DatasetOrderOperation):
 @external
 def manageWorkerpoolOrder(_workerpoolorderoperation: types.WorkerpoolOrderOperation):
     owner: address = staticcall Owned(_workerpoolorderoperation.order.workerpool).owner()
-    struct_hash: bytes32 = orders._workerpool_struct(_workerpoolorderoperation.order)
+    struct_hash: bytes32 = orders._workerpool_struct(
+            _workerpoolorderoperation.order.workerpool, _workerpoolorderoperation.order.workerpoolprice, _workerpoolorderoperation.order.volume, _workerpoolorderoperation.order.tag, _workerpoolorderoperation.order.category, _workerpoolorderoperation.order.trust, _workerpoolorderoperation.order.apprestrict,
+            _workerpoolorderoperation.order.datasetrestrict, _workerpoolorderoperation.order.requesterrestrict, _workerpoolorderoperation.order.salt,
+        )
     digest: bytes32 = self._manage(
         owner,
         WORKERPOOL_OPERATION_TYPE,
@@ -137,7 +147,11 @@ def manageWorkerpoolOrder(_workerpoolorderoperation: types.WorkerpoolOrderOperat
 
 @external
 def manageRequestOrder(_requestorderoperation: types.RequestOrderOperation):
-    struct_hash: bytes32 = orders._request_struct(_requestorderoperation.order)
+    struct_hash: bytes32 = orders._request_struct(
+            _requestorderoperation.order.app, _requestorderoperation.order.appmaxprice, _requestorderoperation.order.dataset, _requestorderoperation.order.datasetmaxprice, _requestorderoperation.order.workerpool, _requestorderoperation.order.workerpoolmaxprice,
+            _requestorderoperation.order.requester, _requestorderoperation.order.volume, _requestorderoperation.order.tag, _requestorderoperation.order.category, _requestorderoperation.order.trust, _requestorderoperation.order.beneficiary, _requestorderoperation.order.callback,
+            keccak256(_requestorderoperation.order.params), _requestorderoperation.order.salt,
+        )
     digest: bytes32 = self._manage(
         _requestorderoperation.order.requester,
         REQUEST_OPERATION_TYPE,
@@ -167,13 +181,16 @@ def _manage(
     """
     assert operation <= types.CLOSE
     if owner != msg.sender:
-        digest: bytes32 = orders._digest(
+        digest: bytes32 = orders._digest(orders._domain(), 
             keccak256(abi_encode(operation_type, struct_hash, convert(operation, uint256)))
         )
-        assert orders._signed(owner, digest, sign), "invalid-sender-or-signature"
-    order: bytes32 = orders._digest(struct_hash)
+        if not orders._recovers(owner, digest, sign):
+            assert orders._consents(owner, digest, sign, False), "invalid-sender-or-signature"
+    order: bytes32 = orders._digest(orders._domain(), struct_hash)
     if operation == types.SIGN:
         orders.presigned[order] = owner
+    elif operation_type == REQUEST_OPERATION_TYPE:
+        deals._close(order, volume)
     else:
         orders.consumed[order] = volume
     return order
@@ -232,14 +249,46 @@ def reopen(_taskid: bytes32):
     """
     word: uint256 = tasks.words[_taskid]
     deal: deals.Terms = deals._read(tasks._deal(word))
-    assert msg.sender == deal.workerpool_owner
+    assert msg.sender == settings.owners[deal.workerpool]
     assert tasks._status(word) == types.REVEALING
-    assert block.timestamp < deal.start + deal.timeref * types.FINAL_DEADLINE_RATIO
+    assert block.timestamp < deal.start + settings._timeref(deal.category) * types.FINAL_DEADLINE_RATIO
     assert word >> tasks.DEADLINE <= block.timestamp and (word >> tasks.REVEALS) & tasks.COUNT_MASK == 0
-    winner: uint256 = (word >> tasks.WINNER) & tasks.COUNT_MASK
-    tasks._discard(_taskid, tasks._read_contribution(_taskid, winner).hash, tasks._count(word))
-    tasks.words[_taskid] = tasks._with_status(word & (2**tasks.WINNER - 1), types.ACTIVE)
+    winner: tasks.Entry = tasks._read_contribution(_taskid, tasks._winner(_taskid))
+    tasks._discard(_taskid, winner.hash, tasks._count(word))
+    tasks.words[_taskid] = tasks._with_status(word & (2**tasks.WINNERS - 1), types.ACTIVE)
     log events.TaskReopen(taskid=_taskid)
+
+
+@external
+def claim(_taskid: bytes32):
+    self._claim(_taskid)
+
+
+@external
+def claimArray(_taskid: DynArray[bytes32, types.BATCH]) -> bool:
+    for taskid: bytes32 in _taskid:
+        self._claim(taskid)
+    return True
+
+
+@external
+def initializeAndClaimArray(_dealid: DynArray[bytes32, types.BATCH], _idx: DynArray[uint256, types.BATCH]) -> bool:
+    assert len(_dealid) == len(_idx)
+    for i: uint256 in range(len(_dealid), bound=types.BATCH):
+        self._claim(tasks._begin(_dealid[i], _idx[i]))
+    return True
+
+
+@internal
+def _claim(taskid: bytes32):
+    word: uint256 = tasks.words[taskid]
+    status: uint256 = tasks._status(word)
+    assert status == types.ACTIVE or status == types.REVEALING
+    deal: deals.Terms = deals._read(tasks._deal(word))
+    assert deal.start + settings._timeref(deal.category) * types.FINAL_DEADLINE_RATIO <= block.timestamp
+    tasks.words[taskid] = tasks._with_status(word, types.FAILED)
+    settlement._refund(deal, taskid, tasks._count(word))
+    log events.TaskClaimed(taskid=taskid)
 
 
 # ---- Staked RLC as an ERC-20 ---------------------------------------------------------------------------------------
@@ -287,10 +336,23 @@ def approveAndCall(spender: address, amount: uint256, extraData: Bytes[types.PAY
 # ---- Escrow --------------------------------------------------------------------------------------------------------
 
 @external
+def depositFor(amount: uint256, target: address) -> bool:
+    self._deposit(msg.sender, amount, target)
+    return True
+
+
+@external
 def depositForArray(amounts: DynArray[uint256, types.BATCH], targets: DynArray[address, types.BATCH]) -> bool:
     assert len(amounts) == len(targets), "invalid-array-length"
     for i: uint256 in range(len(amounts), bound=types.BATCH):
         self._deposit(msg.sender, amounts[i], targets[i])
+    return True
+
+
+@external
+def withdrawTo(amount: uint256, target: address) -> bool:
+    ledger._burn(msg.sender, amount)
+    extcall Token(settings.TOKEN).transfer(target, amount)
     return True
 
 
@@ -337,13 +399,9 @@ def sync(entry: address, packed: uint256):
 @external
 def createCategory(name: String[types.LABEL], description: String[types.LABEL], workClockTimeRef: uint256) -> uint256:
     settings._only_owner()
-    category: uint256 = settings._create_category(
-        settings.Label(name=name, description=description), workClockTimeRef
+    return settings._create_category(
+        types.Category(name=name, description=description, workClockTimeRef=workClockTimeRef)
     )
-    log events.CreateCategory(
-        catid=category, name=name, description=description, workClockTimeRef=workClockTimeRef
-    )
-    return category
 
 
 @external

@@ -31,12 +31,8 @@ initializes: ledger[settings := settings]
 initializes: blobs
 initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
-initializes: tasks[blobs := blobs]
-initializes: settlement[ledger := ledger, tasks := tasks]
-
-
-interface Registry:
-    def entryAt(index: uint256) -> address: view
+initializes: tasks[settings := settings, blobs := blobs]
+initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
 
 
 interface Asset:
@@ -56,7 +52,7 @@ interface Asset:
 
 @deploy
 def __init__(hub: address, token: address):
-    settings.__init__(token)
+    settings.__init__(token, 0)
     orders.__init__(hub)
 
 
@@ -85,17 +81,30 @@ def computeDealVolume(
     """
     @notice Tasks that these orders have left together. Checks nothing else.
     """
-    volume: uint256 = _apporder.volume - orders.consumed[orders._digest(orders._app_struct(_apporder))]
+    volume: uint256 = _apporder.volume - orders.consumed[orders._digest(orders._domain(), orders._asset_struct(
+            orders.APP_TYPE, _apporder.app, _apporder.appprice, _apporder.volume, _apporder.tag, _apporder.datasetrestrict,
+            _apporder.workerpoolrestrict, _apporder.requesterrestrict, _apporder.salt,
+        ))]
     if _datasetorder.dataset != empty(address):
         volume = min(
-            volume, _datasetorder.volume - orders.consumed[orders._digest(orders._dataset_struct(_datasetorder))]
+            volume, _datasetorder.volume - orders.consumed[orders._digest(orders._domain(), orders._asset_struct(
+            orders.DATASET_TYPE, _datasetorder.dataset, _datasetorder.datasetprice, _datasetorder.volume, _datasetorder.tag, _datasetorder.apprestrict,
+            _datasetorder.workerpoolrestrict, _datasetorder.requesterrestrict, _datasetorder.salt,
+        ))]
         )
     volume = min(
         volume,
-        _workerpoolorder.volume - orders.consumed[orders._digest(orders._workerpool_struct(_workerpoolorder))],
+        _workerpoolorder.volume - orders.consumed[orders._digest(orders._domain(), orders._workerpool_struct(
+            _workerpoolorder.workerpool, _workerpoolorder.workerpoolprice, _workerpoolorder.volume, _workerpoolorder.tag, _workerpoolorder.category, _workerpoolorder.trust, _workerpoolorder.apprestrict,
+            _workerpoolorder.datasetrestrict, _workerpoolorder.requesterrestrict, _workerpoolorder.salt,
+        ))],
     )
     return min(
-        volume, _requestorder.volume - deals._consumed(orders._digest(orders._request_struct(_requestorder)))
+        volume, _requestorder.volume - self._consumed(orders._digest(orders._domain(), orders._request_struct(
+            _requestorder.app, _requestorder.appmaxprice, _requestorder.dataset, _requestorder.datasetmaxprice, _requestorder.workerpool, _requestorder.workerpoolmaxprice,
+            _requestorder.requester, _requestorder.volume, _requestorder.tag, _requestorder.category, _requestorder.trust, _requestorder.beneficiary, _requestorder.callback,
+            keccak256(_requestorder.params), _requestorder.salt,
+        )))
     )
 
 
@@ -105,26 +114,35 @@ def assertDatasetDealCompatibility(_datasetorder: types.DatasetOrder, _dealid: b
     """
     @notice Refuses, with a reason, a dataset order that could not be added to a deal made without a dataset.
     """
-    digest: bytes32 = orders._digest(orders._dataset_struct(_datasetorder))
+    digest: bytes32 = orders._digest(orders._domain(), orders._asset_struct(
+            orders.DATASET_TYPE, _datasetorder.dataset, _datasetorder.datasetprice, _datasetorder.volume, _datasetorder.tag, _datasetorder.apprestrict,
+            _datasetorder.workerpoolrestrict, _datasetorder.requesterrestrict, _datasetorder.salt,
+        ))
     if orders.consumed[digest] >= _datasetorder.volume:
         self._incompatible("Dataset order is revoked or fully consumed")
     owner: address = staticcall Asset(_datasetorder.dataset).owner()
-    if not orders._authentic(owner, digest, _datasetorder.sign):
+    if not orders._recovers(owner, digest, _datasetorder.sign) and not orders._consents(owner, digest, _datasetorder.sign, True):
         self._incompatible("Invalid dataset order signature")
-    if not blobs._at(_dealid).is_contract:
+    if not deals._exists(_dealid):
         self._incompatible("Deal not found")
-    deal: deals.Terms = deals._read(blobs._at(_dealid))
-    if deal.dataset_owner != empty(address):
+    deal: deals.Terms = deals._read(deals._key(_dealid))
+    if deal.dataset != 0:
         self._incompatible("Deal already has a dataset")
-    if not orders._admits(_datasetorder.apprestrict, self._entry(settings.appregistry, deal.app)):
+    if not orders._admits(_datasetorder.apprestrict, settings.assets[deal.app]):
         self._incompatible("App restriction not satisfied")
-    if not orders._admits(_datasetorder.workerpoolrestrict, deal.workerpool):
+    if not orders._admits(_datasetorder.workerpoolrestrict, settings.assets[deal.workerpool]):
         self._incompatible("Workerpool restriction not satisfied")
     if not orders._admits(_datasetorder.requesterrestrict, deal.requester):
         self._incompatible("Requester restriction not satisfied")
     tag: uint256 = convert(_datasetorder.tag, uint256) & ~types.TAG_FRAMEWORKS
     if tag & ~deal.tag != 0:
         self._incompatible("Tag compatibility not satisfied")
+
+
+@internal
+@view
+def _consumed(request: bytes32) -> uint256:
+    return deals._next(request)[0]
 
 
 @internal
@@ -135,39 +153,21 @@ def _incompatible(reason: String[64]):
 
 @internal
 @view
-def _entry(registry: address, index: uint256) -> address:
-    return staticcall Registry(registry).entryAt(index)
-
-
-@internal
-@view
 def _deal(dealid: bytes32) -> types.Deal:
-    place: address = blobs._at(dealid)
-    if not place.is_contract:
+    if not deals._exists(dealid):
         return empty(types.Deal)
-    terms: deals.Terms = deals._read(place)
-    dataset: types.Resource = empty(types.Resource)
-    if terms.dataset_owner != empty(address):
-        dataset = types.Resource(
-            pointer=self._entry(settings.datasetregistry, terms.dataset),
-            owner=terms.dataset_owner,
-            price=terms.dataset_price,
-        )
+    terms: deals.Terms = deals._read(deals._key(dealid))
     return types.Deal(
-        app=types.Resource(
-            pointer=self._entry(settings.appregistry, terms.app), owner=terms.app_owner, price=terms.app_price
-        ),
-        dataset=dataset,
-        workerpool=types.Resource(
-            pointer=terms.workerpool, owner=terms.workerpool_owner, price=terms.workerpool_price
-        ),
+        app=self._resource(terms.app, terms.app_price),
+        dataset=self._resource(terms.dataset, terms.dataset_price),
+        workerpool=self._resource(terms.workerpool, terms.workerpool_price),
         trust=terms.trust,
         category=terms.category,
         tag=convert(terms.tag, bytes32),
         requester=terms.requester,
         beneficiary=terms.beneficiary,
         callback=terms.callback,
-        params=deals._params(place),
+        params=deals._params(deals._key(dealid)),
         startTime=terms.start,
         botFirst=terms.first,
         botSize=terms.size,
@@ -175,6 +175,12 @@ def _deal(dealid: bytes32) -> types.Deal:
         schedulerRewardRatio=terms.scheduler_ratio,
         sponsor=terms.sponsor,
     )
+
+
+@internal
+@view
+def _resource(title: uint256, price: uint256) -> types.Resource:
+    return types.Resource(pointer=settings.assets[title], owner=settings.owners[title], price=price)
 
 
 # ---- Tasks ---------------------------------------------------------------------------------------------------------
@@ -217,11 +223,11 @@ def _task(taskid: bytes32) -> types.Task:
     task: types.Task = empty(types.Task)
     task.status = convert(tasks._status(word), uint8)
     task.dealid = deal.dealid
-    task.idx = (word >> tasks.INDEX) & (2**32 - 1)
-    task.timeref = deal.timeref
-    task.contributionDeadline = deal.start + deal.timeref * types.CONTRIBUTION_DEADLINE_RATIO
+    task.idx = (word >> tasks.INDEX) & tasks.INDEX_MASK
+    task.timeref = settings._timeref(deal.category)
+    task.contributionDeadline = deal.start + task.timeref * types.CONTRIBUTION_DEADLINE_RATIO
     task.revealDeadline = word >> tasks.DEADLINE
-    task.finalDeadline = deal.start + deal.timeref * types.FINAL_DEADLINE_RATIO
+    task.finalDeadline = deal.start + task.timeref * types.FINAL_DEADLINE_RATIO
     task.revealCounter = (word >> tasks.REVEALS) & tasks.COUNT_MASK
     task.winnerCounter = (word >> tasks.WINNERS) & tasks.COUNT_MASK
     task.resultDigest = tasks._digest(taskid)
@@ -234,8 +240,7 @@ def _task(taskid: bytes32) -> types.Task:
     for place: uint256 in range(tasks._count(word), bound=types.CONTRIBUTORS):
         task.contributors.append(tasks._read_contribution(taskid, place).worker)
     if task.winnerCounter != 0:
-        winner: uint256 = (word >> tasks.WINNER) & tasks.COUNT_MASK
-        task.consensusValue = tasks._read_contribution(taskid, winner).hash
+        task.consensusValue = tasks._read_contribution(taskid, tasks._winner(taskid)).hash
     return task
 
 
@@ -279,7 +284,7 @@ def _shown(entry: tasks.Entry, mark: uint256) -> types.Contribution:
 @external
 @view
 def viewConsumed(_id: bytes32) -> uint256:
-    return deals._consumed(_id)
+    return deals._next(_id)[0]
 
 
 @external
@@ -291,13 +296,13 @@ def viewPresigned(_id: bytes32) -> address:
 @external
 @view
 def verifySignature(_identity: address, _hash: bytes32, _signature: Bytes[types.SIGNATURE]) -> bool:
-    return orders._signed(_identity, _hash, _signature)
+    return orders._recovers(_identity, _hash, _signature) or orders._consents(_identity, _hash, _signature, False)
 
 
 @external
 @view
 def verifyPresignature(_identity: address, _hash: bytes32) -> bool:
-    return orders._presigned(_identity, _hash)
+    return _identity != empty(address) and orders.presigned[_hash] == _identity
 
 
 @external
@@ -305,7 +310,7 @@ def verifyPresignature(_identity: address, _hash: bytes32) -> bool:
 def verifyPresignatureOrSignature(
     _identity: address, _hash: bytes32, _signature: Bytes[types.SIGNATURE]
 ) -> bool:
-    return orders._authentic(_identity, _hash, _signature)
+    return orders._recovers(_identity, _hash, _signature) or orders._consents(_identity, _hash, _signature, True)
 
 
 # ---- Accounts ------------------------------------------------------------------------------------------------------

@@ -14,13 +14,14 @@ import types
 INITCODE: constant(Bytes[15]) = x"5f5f5f5f335afa503d5f5f3e3d5ff3"
 INITCODE_HASH: constant(bytes32) = keccak256(x"5f5f5f5f335afa503d5f5f3e3d5ff3")
 
-# Longest head: that of a deal.
-HEAD: constant(uint256) = 288
+# What an address made by CREATE2 is hashed with.
+CREATE2: constant(bytes1) = 0xff
 
-# The blob in the making, in three parts so that nobody has to join them in memory. Filled only while it is created.
-head: transient(Bytes[HEAD])
-body: transient(Bytes[types.PARAMS])
-tail: transient(Bytes[types.RESULT])
+# Longest blob: a deal's fixed and optional parts (at most 288) and its params.
+LENGTH: constant(uint256) = 288 + types.PARAMS
+
+# The blob in the making, or the transaction's last one: emptying it would cost as much as a write.
+held: transient(Bytes[LENGTH])
 
 
 @internal
@@ -29,33 +30,19 @@ def _at(key: bytes32) -> address:
     """
     @return Where the blob of a key is, or would be.
     """
-    digest: bytes32 = keccak256(concat(x"ff", convert(self, bytes20), key, INITCODE_HASH))
+    digest: bytes32 = keccak256(concat(CREATE2, convert(self, bytes20), key, INITCODE_HASH))
     return convert(convert(digest, uint256) & types.ADDRESS_MASK, address)
 
 
 @internal
-def _put(key: bytes32, head: Bytes[HEAD]) -> address:
+def _put(key: bytes32):
     """
-    @notice Keep `head`, then `self.body`, then `self.tail`, under a key that was never used.
-    @dev The caller fills body and tail, straight from its own memory.
+    @notice Keep `held` under a key that was never used.
+    @dev The caller fills `held` itself, from its own memory: an argument would be copied, and reserve memory below
+         every caller.
     """
-    self.head = head
     place: address = raw_create(INITCODE, salt=key, revert_on_failure=False)
     assert place != empty(address), "blobs: could not be kept"
-    self.head = b""
-    self.body = b""
-    self.tail = b""
-    return place
-
-
-@internal
-@view
-def _served() -> Bytes[HEAD + types.PARAMS + types.RESULT]:
-    """
-    @notice What the creation code is told.
-    """
-    assert len(self.head) != 0, "fallback-disabled"
-    return concat(self.head, self.body, self.tail)
 
 
 @internal

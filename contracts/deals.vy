@@ -2,28 +2,27 @@
 """
 @title Deals: the record of a match, one blob each
 @license Apache-2.0
-@notice A deal never changes, so it is a blob under its dealid. From byte 0:
+@notice A deal never changes, so it is a blob. Its key is the low 176 bits of its dealid; a task keeps these, and the
+        blob the other 80. App, dataset and workerpool are named by their titles (see settings.vy), which stand for
+        the entry and for who owned it at the match. From byte 0, bits from the highest:
 
-          0  head     29   bits, from the highest: flags 8 | tag 8 | start 40 | first 16 | size 16 | category 8 |
-                           trust 8 | timeref 24 | schedulerRatio 8 | stakeRatio 16 | app price 40 |
-                           workerpool price 40
-         29  dealid           32
-         61  app index         4   in its registry
-         65  app owner        20
-         85  workerpool       20
-        105  workerpool owner 20
-        125  requester        20
-        145  if flag 1:       dataset index 4, dataset owner 20, dataset price 5
-             if flag 2:       sponsor 20       (else the requester)
-             if flag 4:       callback 20      (else none)
-             if flag 8:       beneficiary 20   (else the requester)
-             if flag 16:      tag 32           (else the head's 8 bits are all of it)
-             if flag 32:      the high parts of what the head is too narrow for, 18 bytes, bits from the highest:
-                              first 16 | size 16 | category 8 | trust 24 | timeref 8 | app price 24 |
-                              workerpool price 24 | dataset price 24
+          0  head     29   flags 8 | tag 4 | category 4 | trust 8 | start 32 | first 8 | size 8 | scheduler ratio 8 |
+                           stake ratio 8 | app 24 | dataset 24 | workerpool 24 | app price 24 | dataset price 24 |
+                           workerpool price 24   (a title of 0: none; prices in units of 10**6 nRLC)
+         29  dealid   10   its high part
+         39  requester         20
+         59  if flag 1:   sponsor 20       (else the requester)
+             if flag 2:   callback 20      (else none)
+             if flag 4:   beneficiary 20   (else the requester)
+             if flag 8:   tag 32           (else the head's 4 bits are all of it)
+             if flag 16:  prices in nRLC 24, 8 each: app, dataset, workerpool   (else the head has them)
+             if flag 32:  the high parts of what the head is too narrow for, 17 bytes: category 16 | trust 24 |
+                          start 8 | first 16 | size 16 | stake ratio 8 | app 16 | dataset 16 | workerpool 16
         then params, to the end
 
-        Flag 64 is kept for boost deals, which share the dealids; flag 128 stays 0 (see blobs.vy).
+        Flag 64 begins what is not such a deal: alone, a closed request order, kept where its first deal would be, with
+        the order's volume 32 after it; with others, boost deals, which share the dealids. Flag 128 stays 0 (see
+        blobs.vy).
 @dev Prices are below 2**64 because their payer could lock them; the rest is bounded where it enters.
 """
 import types
@@ -33,210 +32,349 @@ import orders
 uses: blobs
 uses: orders
 
-DATASET: constant(uint256) = 1
-SPONSOR: constant(uint256) = 2
-CALLBACK: constant(uint256) = 4
-BENEFICIARY: constant(uint256) = 8
-TAG: constant(uint256) = 16
+SPONSOR: constant(uint256) = 1
+CALLBACK: constant(uint256) = 2
+BENEFICIARY: constant(uint256) = 4
+TAG: constant(uint256) = 8
+PRICES: constant(uint256) = 16
 WIDE: constant(uint256) = 32
+CLOSED: constant(uint256) = 64
 
-# Length of what every deal has.
-FIXED: constant(uint256) = 145
+# Lengths of the parts.
+FIXED: constant(uint256) = 59
+ADDRESS_PART: constant(uint256) = 20
+TAG_PART: constant(uint256) = 32
+PRICES_PART: constant(uint256) = 24
+WIDE_PART: constant(uint256) = 17
+RARE: constant(uint256) = 3 * ADDRESS_PART + TAG_PART + PRICES_PART + WIDE_PART
+CLOSED_PART: constant(uint256) = 33
 
-# Largest first + size, and trust, of a deal.
-VOLUME_LIMIT: constant(uint256) = 2**32
+# Unit of the head's prices, nRLC.
+PRICE_UNIT: constant(uint256) = 10**6
+
+# Largest first and size, and trust, of a deal.
+VOLUME_LIMIT: constant(uint256) = 2**24
 TRUST_LIMIT: constant(uint256) = 2**32
 
+MASK_4: constant(uint256) = 2**4 - 1
+MASK_8: constant(uint256) = 2**8 - 1
+MASK_16: constant(uint256) = 2**16 - 1
+MASK_24: constant(uint256) = 2**24 - 1
+MASK_32: constant(uint256) = 2**32 - 1
+MASK_64: constant(uint256) = 2**64 - 1
+MASK_80: constant(uint256) = 2**80 - 1
+
+# The part of a dealid that is its blob's key.
+KEY_BITS: constant(uint256) = 176
+KEY_MASK: constant(uint256) = 2**KEY_BITS - 1
 
 # Who pays the deal that is being made, when not its requester. Set for the time of `sponsorMatchOrders`.
 sponsor: transient(address)
 
 
-# A deal without its params. Amounts in nRLC, times in seconds, ratios in percent.
+# A deal without its params. Amounts in nRLC, times in seconds, ratios in percent; app, dataset and workerpool are
+# titles.
 struct Terms:
     dealid: bytes32
-    app: uint256  # its index
-    app_owner: address
-    app_price: uint256
-    dataset: uint256  # its index; means nothing when there is none
-    dataset_owner: address  # zero when there is none
-    dataset_price: uint256
-    workerpool: address
-    workerpool_owner: address
-    workerpool_price: uint256
     requester: address
     sponsor: address
     beneficiary: address
     callback: address
+    app: uint256
+    dataset: uint256  # zero when there is none
+    workerpool: uint256
+    app_price: uint256
+    dataset_price: uint256
+    workerpool_price: uint256
     tag: uint256
-    trust: uint256
     category: uint256
-    timeref: uint256  # of the category
+    trust: uint256
     start: uint256
     first: uint256
     size: uint256
-    stake_ratio: uint256
     scheduler_ratio: uint256
+    stake_ratio: uint256
 
+
+# ---- Where deals are -----------------------------------------------------------------------------------------------
 
 @internal
 @pure
 def _id(request: bytes32, first: uint256) -> bytes32:
-    return keccak256(concat(request, convert(first, bytes32)))
+    return keccak256(abi_encode(request, first))
+
+
+@internal
+@pure
+def _key(dealid: bytes32) -> uint256:
+    return convert(dealid, uint256) & KEY_MASK
 
 
 @internal
 @view
-def _consumed(request: bytes32) -> uint256:
+def _place(key: uint256) -> address:
+    return blobs._at(convert(key, bytes32))
+
+
+@internal
+@view
+def _exists(dealid: bytes32) -> bool:
+    place: address = self._place(self._key(dealid))
+    return place.codesize >= FIXED and self._word(place, 39) & MASK_80 == convert(dealid, uint256) >> KEY_BITS
+
+
+# ---- How much of a request order is used ---------------------------------------------------------------------------
+
+@internal
+@view
+def _next(request: bytes32) -> (uint256, bytes32):
     """
-    @return Used volume of a request order: of the slot, or, where a first deal took all of it, that deal's size.
+    @return Used volume of a request order, and the dealid that its next deal will have.
+    @dev A request order writes no slot until a second deal or a closing needs one: no blob where its first deal would
+         be means unused, a closed mark there all of its volume, a deal there its slot, or, as long as that is zero,
+         the deal's size.
     """
+    dealid: bytes32 = self._id(request, 0)
+    place: address = blobs._at(convert(convert(dealid, uint256) & KEY_MASK, bytes32))
+    if not place.is_contract:
+        return 0, dealid
     used: uint256 = orders.consumed[request]
     if used == 0:
-        place: address = blobs._at(self._id(request, 0))
-        if place.is_contract:
-            used = self._read(place).size
-    return used
+        if place.codesize == CLOSED_PART:
+            used = self._word(place, CLOSED_PART)
+        else:
+            used = self._range(dealid)[1]
+    return used, self._id(request, used)
+
+
+@internal
+def _close(request: bytes32, volume: uint256):
+    key: uint256 = self._key(self._id(request, 0))
+    if self._place(key).is_contract:
+        orders.consumed[request] = volume
+    else:
+        blobs.held = concat(convert(convert(CLOSED, uint8), bytes1), convert(volume, bytes32))
+        blobs._put(convert(key, bytes32))
 
 
 # ---- The format: written and read here and nowhere else ------------------------------------------------------------
 
 @internal
-def _write(deal: Terms):
+@pure
+def _head(deal: Terms) -> Bytes[FIXED + RARE]:
     """
-    @dev The caller has put the params into `blobs.body`.
+    @return The blob without its params, which the caller appends.
     """
     flags: uint256 = 0
-    dataset: Bytes[29] = b""
-    sponsor: Bytes[20] = b""
-    callback: Bytes[20] = b""
-    beneficiary: Bytes[20] = b""
-    tag: Bytes[32] = b""
-    high: Bytes[18] = b""
-    if deal.dataset_owner != empty(address):
-        flags |= DATASET
-        dataset = slice(
-            abi_encode((deal.dataset << 200) | (convert(deal.dataset_owner, uint256) << 40) | (deal.dataset_price & (2**40 - 1))),
-            3, 29,
-        )
     if deal.sponsor != deal.requester:
-        flags |= SPONSOR
-        sponsor = concat(convert(deal.sponsor, bytes20), b"")
+        flags = SPONSOR
     if deal.callback != empty(address):
         flags |= CALLBACK
-        callback = concat(convert(deal.callback, bytes20), b"")
     if deal.beneficiary != deal.requester:
         flags |= BENEFICIARY
-        beneficiary = concat(convert(deal.beneficiary, bytes20), b"")
-    if deal.tag >= 256:
+    if deal.tag > MASK_4:
         flags |= TAG
-        tag = slice(convert(deal.tag, bytes32), 0, 32)
-    wide: uint256 = (
-        ((deal.first >> 16) << 128) | ((deal.size >> 16) << 112) | ((deal.category >> 8) << 104)
-        | ((deal.trust >> 8) << 80) | ((deal.timeref >> 24) << 72) | ((deal.app_price >> 40) << 48)
-        | ((deal.workerpool_price >> 40) << 24) | (deal.dataset_price >> 40)
-    )
-    if wide != 0:
+    app_price: uint256 = unsafe_div(deal.app_price, PRICE_UNIT)
+    dataset_price: uint256 = unsafe_div(deal.dataset_price, PRICE_UNIT)
+    workerpool_price: uint256 = unsafe_div(deal.workerpool_price, PRICE_UNIT)
+    if (
+        (app_price | dataset_price | workerpool_price) > MASK_24
+        # Rounded down, they sum up to the same only if none was rounded.
+        or unsafe_mul(unsafe_add(unsafe_add(app_price, dataset_price), workerpool_price), PRICE_UNIT)
+        != unsafe_add(unsafe_add(deal.app_price, deal.dataset_price), deal.workerpool_price)
+    ):
+        flags |= PRICES
+        app_price = 0
+        dataset_price = 0
+        workerpool_price = 0
+    if (
+        (deal.app | deal.dataset | deal.workerpool) > MASK_24
+        or (deal.trust | deal.first | deal.size | deal.stake_ratio) > MASK_8
+        or deal.start > MASK_32
+        or deal.category > MASK_4
+    ):
         flags |= WIDE
-        high = slice(convert(wide, bytes32), 14, 18)
+    rare: Bytes[RARE] = b""
+    if flags != 0:
+        rare = self._rare(deal, flags)
     head: uint256 = (
-        (flags << 224) | ((deal.tag & 255) << 216) | (deal.start << 176) | ((deal.first & 65535) << 160)
-        | ((deal.size & 65535) << 144) | ((deal.category & 255) << 136) | ((deal.trust & 255) << 128)
-        | ((deal.timeref & (2**24 - 1)) << 104) | (deal.scheduler_ratio << 96) | (deal.stake_ratio << 80)
-        | ((deal.app_price & (2**40 - 1)) << 40) | (deal.workerpool_price & (2**40 - 1))
+        (flags << 224) | ((deal.tag & MASK_4) << 220) | ((deal.category & MASK_4) << 216)
+        | ((deal.trust & MASK_8) << 208) | ((deal.start & MASK_32) << 176) | ((deal.first & MASK_8) << 168)
+        | ((deal.size & MASK_8) << 160) | (deal.scheduler_ratio << 152) | ((deal.stake_ratio & MASK_8) << 144)
+        | ((deal.app & MASK_24) << 120) | ((deal.dataset & MASK_24) << 96) | ((deal.workerpool & MASK_24) << 72)
+        | (app_price << 48) | (dataset_price << 24) | workerpool_price
     )
-    blobs._put(
-        deal.dealid,
-        concat(
-            convert(convert(head, uint232), bytes29),
-            deal.dealid,
-            convert(convert(deal.app, uint32), bytes4),
-            convert(deal.app_owner, bytes20),
-            convert(deal.workerpool, bytes20),
-            convert(deal.workerpool_owner, bytes20),
-            convert(deal.requester, bytes20),
-            dataset, sponsor, callback, beneficiary, tag, high,
+    return concat(
+        convert(convert(head, uint232), bytes29),
+        convert(
+            convert(((convert(deal.dealid, uint256) >> KEY_BITS) << 160) | convert(deal.requester, uint256), uint240),
+            bytes30,
         ),
+        rare,
     )
 
 
 @internal
+@pure
+def _rare(deal: Terms, flags: uint256) -> Bytes[RARE]:
+    """
+    @return What the fixed part is followed by.
+    """
+    sponsor: Bytes[ADDRESS_PART] = b""
+    callback: Bytes[ADDRESS_PART] = b""
+    beneficiary: Bytes[ADDRESS_PART] = b""
+    tag: Bytes[TAG_PART] = b""
+    prices: Bytes[PRICES_PART] = b""
+    high: Bytes[WIDE_PART] = b""
+    if flags & SPONSOR != 0:
+        sponsor = concat(convert(deal.sponsor, bytes20), b"")
+    if flags & CALLBACK != 0:
+        callback = concat(convert(deal.callback, bytes20), b"")
+    if flags & BENEFICIARY != 0:
+        beneficiary = concat(convert(deal.beneficiary, bytes20), b"")
+    if flags & TAG != 0:
+        tag = concat(convert(deal.tag, bytes32), b"")
+    if flags & PRICES != 0:
+        prices = slice(
+            convert((deal.app_price << 192) | (deal.dataset_price << 128) | (deal.workerpool_price << 64), bytes32),
+            0,
+            PRICES_PART,
+        )
+    if flags & WIDE != 0:
+        high = slice(
+            convert(
+                ((deal.category >> 4) << 240) | ((deal.trust >> 8) << 216) | ((deal.start >> 32) << 208)
+                | ((deal.first >> 8) << 192) | ((deal.size >> 8) << 176) | ((deal.stake_ratio >> 8) << 168)
+                | ((deal.app >> 24) << 152) | ((deal.dataset >> 24) << 136) | ((deal.workerpool >> 24) << 120),
+                bytes32,
+            ),
+            0,
+            WIDE_PART,
+        )
+    return concat(sponsor, callback, beneficiary, tag, prices, high)
+
+
+@internal
 @view
-def _read(place: address) -> Terms:
+def _read(key: uint256) -> Terms:
     """
     @dev Reverts without data where there is no deal.
     """
+    place: address = blobs._at(convert(key, bytes32))
     code: Bytes[FIXED] = slice(place.code, 0, FIXED)
     head: uint256 = convert(extract32(code, 0), uint256) >> 24
-    flags: uint256 = head >> 224
+    second: uint256 = convert(extract32(code, FIXED - 32), uint256)
+    requester: address = convert(second & types.ADDRESS_MASK, address)
     deal: Terms = Terms(
-        dealid=extract32(code, 29),
-        app=convert(extract32(code, 33), uint256) & (2**32 - 1),
-        app_owner=convert(convert(extract32(code, 53), uint256) & types.ADDRESS_MASK, address),
-        app_price=(head >> 40) & (2**40 - 1),
-        dataset=0,
-        dataset_owner=empty(address),
-        dataset_price=0,
-        workerpool=convert(convert(extract32(code, 73), uint256) & types.ADDRESS_MASK, address),
-        workerpool_owner=convert(convert(extract32(code, 93), uint256) & types.ADDRESS_MASK, address),
-        workerpool_price=head & (2**40 - 1),
-        requester=convert(convert(extract32(code, 113), uint256) & types.ADDRESS_MASK, address),
-        sponsor=convert(convert(extract32(code, 113), uint256) & types.ADDRESS_MASK, address),
-        beneficiary=convert(convert(extract32(code, 113), uint256) & types.ADDRESS_MASK, address),
+        dealid=convert((((second >> 160) & MASK_80) << KEY_BITS) | key, bytes32),
+        requester=requester,
+        sponsor=requester,
+        beneficiary=requester,
         callback=empty(address),
-        tag=(head >> 216) & 255,
-        trust=(head >> 128) & 255,
-        category=(head >> 136) & 255,
-        timeref=(head >> 104) & (2**24 - 1),
-        start=(head >> 176) & (2**40 - 1),
-        first=(head >> 160) & 65535,
-        size=(head >> 144) & 65535,
-        stake_ratio=(head >> 80) & 65535,
-        scheduler_ratio=(head >> 96) & 255,
+        app=(head >> 120) & MASK_24,
+        dataset=(head >> 96) & MASK_24,
+        workerpool=(head >> 72) & MASK_24,
+        app_price=unsafe_mul((head >> 48) & MASK_24, PRICE_UNIT),
+        dataset_price=unsafe_mul((head >> 24) & MASK_24, PRICE_UNIT),
+        workerpool_price=unsafe_mul(head & MASK_24, PRICE_UNIT),
+        tag=(head >> 220) & MASK_4,
+        category=(head >> 216) & MASK_4,
+        trust=(head >> 208) & MASK_8,
+        start=(head >> 176) & MASK_32,
+        first=(head >> 168) & MASK_8,
+        size=(head >> 160) & MASK_8,
+        scheduler_ratio=(head >> 152) & MASK_8,
+        stake_ratio=(head >> 144) & MASK_8,
     )
-    # Each optional part is read with the 32 bytes that end with it: something always precedes it.
+    flags: uint256 = head >> 224
+    if flags == 0:
+        return deal
+    # Each part is read with the 32 bytes that end with it: the fixed part precedes them all.
     end: uint256 = FIXED
-    if flags & DATASET != 0:
-        end += 29
-        word: uint256 = self._word(place, end)
-        deal.dataset = (word >> 200) & (2**32 - 1)
-        deal.dataset_owner = convert((word >> 40) & types.ADDRESS_MASK, address)
-        deal.dataset_price = word & (2**40 - 1)
     if flags & SPONSOR != 0:
-        end += 20
+        end += ADDRESS_PART
         deal.sponsor = convert(self._word(place, end) & types.ADDRESS_MASK, address)
     if flags & CALLBACK != 0:
-        end += 20
+        end += ADDRESS_PART
         deal.callback = convert(self._word(place, end) & types.ADDRESS_MASK, address)
     if flags & BENEFICIARY != 0:
-        end += 20
+        end += ADDRESS_PART
         deal.beneficiary = convert(self._word(place, end) & types.ADDRESS_MASK, address)
     if flags & TAG != 0:
-        end += 32
+        end += TAG_PART
         deal.tag = self._word(place, end)
+    if flags & PRICES != 0:
+        end += PRICES_PART
+        prices: uint256 = self._word(place, end)
+        deal.app_price = (prices >> 128) & MASK_64
+        deal.dataset_price = (prices >> 64) & MASK_64
+        deal.workerpool_price = prices & MASK_64
     if flags & WIDE != 0:
-        end += 18
-        wide: uint256 = self._word(place, end)
-        deal.first |= ((wide >> 128) & 65535) << 16
-        deal.size |= ((wide >> 112) & 65535) << 16
-        deal.category |= ((wide >> 104) & 255) << 8
-        deal.trust |= ((wide >> 80) & (2**24 - 1)) << 8
-        deal.timeref |= ((wide >> 72) & 255) << 24
-        deal.app_price |= ((wide >> 48) & (2**24 - 1)) << 40
-        deal.workerpool_price |= ((wide >> 24) & (2**24 - 1)) << 40
-        deal.dataset_price |= (wide & (2**24 - 1)) << 40
+        high: uint256 = self._high(place, flags)
+        deal.category |= ((high >> 120) & MASK_16) << 4
+        deal.trust |= ((high >> 96) & MASK_24) << 8
+        deal.start |= ((high >> 88) & MASK_8) << 32
+        deal.first |= ((high >> 72) & MASK_16) << 8
+        deal.size |= ((high >> 56) & MASK_16) << 8
+        deal.stake_ratio |= ((high >> 48) & MASK_8) << 8
+        deal.app |= ((high >> 32) & MASK_16) << 24
+        deal.dataset |= ((high >> 16) & MASK_16) << 24
+        deal.workerpool |= (high & MASK_16) << 24
     return deal
 
 
 @internal
 @view
-def _params(place: address) -> String[types.PARAMS]:
+def _range(dealid: bytes32) -> (uint256, uint256, uint256):
+    """
+    @notice What the beginning of a task needs. Reverts without data if there is no deal of exactly this id.
+    @return first, size, and the workerpool's title.
+    """
+    place: address = blobs._at(convert(convert(dealid, uint256) & KEY_MASK, bytes32))
+    code: Bytes[39] = slice(place.code, 0, 39)
+    assert convert(dealid, uint256) >> KEY_BITS == convert(extract32(code, 7), uint256) & MASK_80
+    head: uint256 = convert(extract32(code, 0), uint256) >> 24
+    first: uint256 = (head >> 168) & MASK_8
+    size: uint256 = (head >> 160) & MASK_8
+    workerpool: uint256 = (head >> 72) & MASK_24
+    if head & (WIDE << 224) != 0:
+        high: uint256 = self._high(place, head >> 224)
+        first |= ((high >> 72) & MASK_16) << 8
+        size |= ((high >> 56) & MASK_16) << 8
+        workerpool |= (high & MASK_16) << 24
+    return first, size, workerpool
+
+
+@internal
+@view
+def _params(key: uint256) -> String[types.PARAMS]:
+    place: address = self._place(key)
     flags: uint256 = convert(slice(place.code, 0, 1), uint256)
-    offset: uint256 = (
-        FIXED + 29 * (flags & 1) + 20 * (((flags >> 1) & 1) + ((flags >> 2) & 1) + ((flags >> 3) & 1))
-        + 32 * ((flags >> 4) & 1) + 18 * ((flags >> 5) & 1)
+    return convert(blobs._from(place, self._end(flags)), String[types.PARAMS])
+
+
+@internal
+@pure
+def _end(flags: uint256) -> uint256:
+    """
+    @return Where the params begin.
+    """
+    return (
+        FIXED
+        + ADDRESS_PART * ((flags & 1) + ((flags >> 1) & 1) + ((flags >> 2) & 1))
+        + TAG_PART * ((flags >> 3) & 1)
+        + PRICES_PART * ((flags >> 4) & 1)
+        + WIDE_PART * ((flags >> 5) & 1)
     )
-    return convert(blobs._from(place, offset), String[types.PARAMS])
+
+
+@internal
+@view
+def _high(place: address, flags: uint256) -> uint256:
+    """
+    @return The high parts, as a number.
+    """
+    return self._word(place, self._end(flags)) & (2 ** (8 * WIDE_PART) - 1)
 
 
 @internal

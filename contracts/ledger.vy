@@ -62,7 +62,7 @@ def _mint(account: address, amount: uint256):
     supply: uint256 = self.supply + amount
     assert supply < SUPPLY_LIMIT, "ledger: supply above 2**64"
     self.supply = supply
-    self.accounts[account] = unsafe_add(self.accounts[account], amount)
+    self.accounts[account] += amount
     log events.Transfer(from_=empty(address), to=account, value=amount)
 
 
@@ -82,7 +82,7 @@ def _transfer(source: address, to: address, amount: uint256):
     word: uint256 = self.accounts[source]
     assert amount <= word & AMOUNT_MASK
     self.accounts[source] = unsafe_sub(word, amount)
-    self.accounts[to] = unsafe_add(self.accounts[to], amount)
+    self.accounts[to] += amount
     log events.Transfer(from_=source, to=to, value=amount)
 
 
@@ -123,7 +123,7 @@ def _seize(account: address, amount: uint256, ref: bytes32):
 
 @internal
 def _reward(account: address, amount: uint256, ref: bytes32):
-    self.accounts[account] = unsafe_add(self.accounts[account], amount)
+    self.accounts[account] += amount
     log events.Transfer(from_=self, to=account, value=amount)
     log events.Reward(owner=account, amount=amount, ref=ref)
 

@@ -23,6 +23,9 @@ REQUEST_TYPE: constant(bytes32) = keccak256(
     "RequestOrder(address app,uint256 appmaxprice,address dataset,uint256 datasetmaxprice,address workerpool,uint256 workerpoolmaxprice,address requester,uint256 volume,bytes32 tag,uint256 category,uint256 trust,address beneficiary,address callback,string params,bytes32 salt)"
 )
 
+# What EIP-712 puts before the separator.
+PREFIX: constant(bytes2) = 0x1901
+
 NAME: constant(String[8]) = "iExecODB"
 VERSION: constant(String[5]) = "5.0.0"
 
@@ -56,93 +59,100 @@ def _separator(hub: address) -> bytes32:
 
 @internal
 @view
-def _digest(struct_hash: bytes32) -> bytes32:
+def _domain() -> bytes32:
     """
-    @return What a wallet signs: the struct hash under this hub's domain.
+    @return The domain separator of now.
     """
-    separator: bytes32 = SEPARATOR
-    if chain.id != CHAIN:
-        separator = self._separator(self)
-    return keccak256(concat(x"1901", separator, struct_hash))
+    if chain.id == CHAIN:
+        return SEPARATOR
+    return self._separator(self)
 
 
 @internal
 @pure
-def _app_struct(order: types.AppOrder) -> bytes32:
+def _digest(domain: bytes32, struct_hash: bytes32) -> bytes32:
+    """
+    @return What a wallet signs: a struct hash under a domain.
+    """
+    return keccak256(concat(PREFIX, domain, struct_hash))
+
+
+@internal
+@pure
+def _asset_struct(
+    order_type: bytes32, asset: address, price: uint256, volume: uint256, tag: bytes32,
+    restrict: address, restrict2: address, restrict3: address, salt: bytes32,
+) -> bytes32:
+    """
+    @notice Struct hash of an app order or a dataset order, which differ in their type and the names of their fields.
+    """
+    return keccak256(abi_encode(order_type, asset, price, volume, tag, restrict, restrict2, restrict3, salt))
+
+
+@internal
+@pure
+def _workerpool_struct(
+    workerpool: address, price: uint256, volume: uint256, tag: bytes32, category: uint256, trust: uint256,
+    apprestrict: address, datasetrestrict: address, requesterrestrict: address, salt: bytes32,
+) -> bytes32:
     return keccak256(
         abi_encode(
-            APP_TYPE, order.app, order.appprice, order.volume, order.tag, order.datasetrestrict,
-            order.workerpoolrestrict, order.requesterrestrict, order.salt,
+            WORKERPOOL_TYPE, workerpool, price, volume, tag, category, trust, apprestrict, datasetrestrict,
+            requesterrestrict, salt,
         )
     )
 
 
 @internal
 @pure
-def _dataset_struct(order: types.DatasetOrder) -> bytes32:
+def _request_struct(
+    app: address, appmaxprice: uint256, dataset: address, datasetmaxprice: uint256, workerpool: address,
+    workerpoolmaxprice: uint256, requester: address, volume: uint256, tag: bytes32, category: uint256,
+    trust: uint256, beneficiary: address, callback: address, params_hash: bytes32, salt: bytes32,
+) -> bytes32:
     return keccak256(
         abi_encode(
-            DATASET_TYPE, order.dataset, order.datasetprice, order.volume, order.tag, order.apprestrict,
-            order.workerpoolrestrict, order.requesterrestrict, order.salt,
-        )
-    )
-
-
-@internal
-@pure
-def _workerpool_struct(order: types.WorkerpoolOrder) -> bytes32:
-    return keccak256(
-        abi_encode(
-            WORKERPOOL_TYPE, order.workerpool, order.workerpoolprice, order.volume, order.tag, order.category,
-            order.trust, order.apprestrict, order.datasetrestrict, order.requesterrestrict, order.salt,
-        )
-    )
-
-
-@internal
-@pure
-def _request_struct(order: types.RequestOrder) -> bytes32:
-    return keccak256(
-        abi_encode(
-            REQUEST_TYPE, order.app, order.appmaxprice, order.dataset, order.datasetmaxprice, order.workerpool,
-            order.workerpoolmaxprice, order.requester, order.volume, order.tag, order.category, order.trust,
-            order.beneficiary, order.callback, keccak256(order.params), order.salt,
+            REQUEST_TYPE, app, appmaxprice, dataset, datasetmaxprice, workerpool, workerpoolmaxprice, requester,
+            volume, tag, category, trust, beneficiary, callback, params_hash, salt,
         )
     )
 
 
 # ---- Signatures ----------------------------------------------------------------------------------------------------
+#
+# Who signed is asked twice: `_recovers` first, which reads neither slot nor code, so that ordinary signers cost least;
+# `_consents` if that fails. An account with code may sign with its key too (EIP-7702).
 
 @internal
 @view
 def _recovers(identity: address, digest: bytes32, sign: Bytes[types.SIGNATURE]) -> bool:
     """
-    @return Whether `sign` is the signature of the key behind `identity`: 65 bytes (r, s, v) or 64 (EIP-2098).
+    @return Whether `identity` signed with its key: 65 bytes (r, s, v), or the 64 of EIP-2098.
     """
-    r: uint256 = 0
-    s: uint256 = 0
-    v: uint256 = 0
-    if len(sign) == 65:
-        s = convert(extract32(sign, 32), uint256)
-        v = convert(extract32(sign, 33), uint256) & 255
-    elif len(sign) == 64:
-        s = convert(extract32(sign, 32), uint256)
-        v = (s >> 255) + 27
-        s &= 2**255 - 1
-    else:
-        return False
-    r = convert(extract32(sign, 0), uint256)
-    # A failed recovery gives the zero address, which must be nobody's signature.
-    return s <= HALF_ORDER and identity != empty(address) and ecrecover(digest, v, r, s) == identity
+    # A failed recovery gives the zero address: nobody's.
+    if len(sign) == 65 and identity != empty(address):
+        s: uint256 = convert(extract32(sign, 32), uint256)
+        return s <= HALF_ORDER and identity == ecrecover(
+            digest, convert(extract32(sign, 33), uint256) & 255, convert(extract32(sign, 0), uint256), s
+        )
+    if len(sign) == 64 and identity != empty(address):
+        vs: uint256 = convert(extract32(sign, 32), uint256)
+        s: uint256 = vs & (2**255 - 1)
+        return s <= HALF_ORDER and identity == ecrecover(
+            digest, (vs >> 255) + 27, convert(extract32(sign, 0), uint256), s
+        )
+    return False
 
 
 @internal
 @view
-def _approves(identity: address, digest: bytes32, sign: Bytes[types.SIGNATURE]) -> bool:
+def _consents(identity: address, digest: bytes32, sign: Bytes[types.SIGNATURE], presigned: bool) -> bool:
     """
-    @return Whether the contract at `identity` says by EIP-1271 that it signed. A refusal by revert is a no; an
-            answer that is not a bytes4 reverts.
+    @return Whether `identity`, which did not sign with its key, signed on chain (if `presigned` may count), or says by
+            EIP-1271 that it signed. A refusal by revert is a no; an answer that is not a bytes4 reverts.
     """
+    if presigned and identity != empty(address) and self.presigned[digest] == identity:
+        return True
     if not identity.is_contract:
         assert len(sign) == 65 or len(sign) == 64, "invalid-signature-format"
         return False
@@ -160,45 +170,6 @@ def _approves(identity: address, digest: bytes32, sign: Bytes[types.SIGNATURE]) 
     word: bytes32 = extract32(answer, 0)
     assert convert(word, uint256) << 32 == 0
     return word == MAGIC
-
-
-@internal
-@view
-def _signed(identity: address, digest: bytes32, sign: Bytes[types.SIGNATURE]) -> bool:
-    """
-    @notice `verifySignature`. An account with code may sign with its key too (EIP-7702), which saves a cold look at
-            the code of every ordinary signer.
-    """
-    return self._recovers(identity, digest, sign) or self._approves(identity, digest, sign)
-
-
-@internal
-@view
-def _presigned(identity: address, digest: bytes32) -> bool:
-    return identity != empty(address) and self.presigned[digest] == identity
-
-
-@internal
-@view
-def _authentic(identity: address, digest: bytes32, sign: Bytes[types.SIGNATURE]) -> bool:
-    """
-    @notice `verifyPresignatureOrSignature`. The recovery comes first because it reads no slot; what can revert comes
-            last, so that a presigned order passes whatever its signature is.
-    """
-    return (
-        self._recovers(identity, digest, sign)
-        or self._presigned(identity, digest)
-        or self._approves(identity, digest, sign)
-    )
-
-
-@internal
-@view
-def _vouched(identity: address, message: bytes32, sign: Bytes[types.SIGNATURE]) -> bool:
-    """
-    @return Whether `identity` signed 32 bytes as a personal message (EIP-191).
-    """
-    return self._signed(identity, keccak256(concat(b"\x19Ethereum Signed Message:\n32", message)), sign)
 
 
 # ---- Restrictions --------------------------------------------------------------------------------------------------

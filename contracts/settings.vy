@@ -4,6 +4,7 @@
 @license Apache-2.0
 """
 import types
+import events
 
 BROKER_MASK: constant(uint256) = 2**160 - 1
 CALLBACK_GAS: constant(uint256) = 160
@@ -19,14 +20,33 @@ APP: constant(uint256) = 1
 DATASET: constant(uint256) = 2
 WORKERPOOL: constant(uint256) = 3
 
+# Parts of an entry's word above its owner.
+STAKE_RATIO: constant(uint256) = 160
+SCHEDULER_RATIO: constant(uint256) = 176
+KIND: constant(uint256) = 184
+TITLE: constant(uint256) = 192
+STAKE_RATIO_MASK: constant(uint256) = 2**16 - 1
+SCHEDULER_RATIO_MASK: constant(uint256) = 2**8 - 1
+KIND_MASK: constant(uint256) = 2**8 - 1
+
+# What is kept of a registry's word: all below the title.
+RECORD_MASK: constant(uint256) = 2**TITLE - 1
+
 
 struct Label:
     name: String[types.LABEL]
     description: String[types.LABEL]
 
 
+# How many categories may exist from the beginning; a word holds 32 bits of each.
+EARLY_CATEGORIES: constant(uint256) = 8
+
 # The base token, of which staked RLC are receipts. Never changes: it backs every balance.
 TOKEN: immutable(address)
+
+# Time references of the categories that exist from the beginning, plus one, 32 bits each from the lowest: so that most
+# matches and tasks read no slot for theirs. Those made later have zero here.
+EARLY_CLOCKS: immutable(uint256)
 
 # May change the settings below; has no power over anyone's balance.
 owner: address
@@ -41,15 +61,24 @@ common: uint256
 categories: uint256
 
 # Category -> its time reference in seconds, plus one; zero where there is no such category. Apart from the texts
-# because every match reads it.
+# because deals read it.
 clocks: HashMap[uint256, uint256]
 
 # Category -> its texts.
 labels: HashMap[uint256, Label]
 
-# Entry -> the word that its registry keeps about it (owner 160, stakeRatio 16, schedulerRatio 8, kind 8, index 32,
-# from the lowest bit; drawn in registry.vy), pushed at each change, so that a match calls no registry.
+# Entry -> what matching needs to know of it, so that a match calls no registry. The word that its registry pushes at
+# each change (drawn in registry.vy), with the number of its title in the upper 64 bits:
+#   bit 0  owner 160 | 160 stakeRatio 16 | 176 schedulerRatio 8 | 184 kind 8 | 192 title 64
 entries: HashMap[address, uint256]
+
+# A title is an entry while one account owns it; numbered from 1. Deals keep the number: three bytes in place of two
+# addresses.
+titles: uint256
+
+# Title -> its entry, and its owner.
+assets: HashMap[uint256, address]
+owners: HashMap[uint256, address]
 
 # Registry -> the kind of entry it may push; zero for everyone else.
 registrars: HashMap[address, uint256]
@@ -61,8 +90,9 @@ workerpoolregistry: address
 
 
 @deploy
-def __init__(token: address):
+def __init__(token: address, early_clocks: uint256):
     TOKEN = token
+    EARLY_CLOCKS = early_clocks
 
 
 @internal
@@ -113,14 +143,42 @@ def _set_kitty(amount: uint256):
 # ---- Categories ----------------------------------------------------------------------------------------------------
 
 @internal
-def _create_category(label: Label, timeref: uint256) -> uint256:
-    category: uint256 = self.categories
-    assert category < CATEGORY_LIMIT, "settings: more than 2**16 categories"
-    assert timeref < TIMEREF_LIMIT, "settings: time reference above 2**31 seconds"
-    self.categories = category + 1
-    self.clocks[category] = timeref + 1
-    self.labels[category] = label
-    return category
+def _create_category(category: types.Category) -> uint256:
+    number: uint256 = self.categories
+    assert number < CATEGORY_LIMIT, "settings: more than 2**16 categories"
+    assert category.workClockTimeRef < TIMEREF_LIMIT, "settings: time reference above 2**31 seconds"
+    self.categories = number + 1
+    self.clocks[number] = category.workClockTimeRef + 1
+    self.labels[number] = Label(name=category.name, description=category.description)
+    log events.CreateCategory(
+        catid=number,
+        name=category.name,
+        description=category.description,
+        workClockTimeRef=category.workClockTimeRef,
+    )
+    return number
+
+
+@internal
+@view
+def _clock(category: uint256) -> uint256:
+    """
+    @return The category's time reference in seconds, plus one; zero where there is no such category.
+    """
+    if category < EARLY_CATEGORIES:
+        clock: uint256 = (EARLY_CLOCKS >> (32 * category)) & (2**32 - 1)
+        if clock != 0:
+            return clock
+    return self.clocks[category]
+
+
+@internal
+@view
+def _timeref(category: uint256) -> uint256:
+    """
+    @return Seconds, of a category that exists.
+    """
+    return unsafe_sub(self._clock(category), 1)
 
 
 @internal
@@ -150,35 +208,13 @@ def _set_registries(app: address, dataset: address, workerpool: address):
 @internal
 def _sync(entry: address, record: uint256):
     kind: uint256 = self.registrars[msg.sender]
-    assert kind != 0 and kind == self._kind(record), "settings: not a registry of this kind"
-    self.entries[entry] = record
-
-
-@internal
-@pure
-def _owner(record: uint256) -> address:
-    return convert(record & types.ADDRESS_MASK, address)
-
-
-@internal
-@pure
-def _stake_ratio(record: uint256) -> uint256:
-    return (record >> 160) & 65535
-
-
-@internal
-@pure
-def _scheduler_ratio(record: uint256) -> uint256:
-    return (record >> 176) & 255
-
-
-@internal
-@pure
-def _kind(record: uint256) -> uint256:
-    return (record >> 184) & 255
-
-
-@internal
-@pure
-def _index(record: uint256) -> uint256:
-    return (record >> 192) & (2**32 - 1)
+    assert kind != 0 and kind == (record >> KIND) & KIND_MASK, "settings: not a registry of this kind"
+    owner: uint256 = record & types.ADDRESS_MASK
+    held: uint256 = self.entries[entry]
+    title: uint256 = held >> TITLE
+    if title == 0 or owner != held & types.ADDRESS_MASK:
+        title = self.titles + 1
+        self.titles = title
+        self.assets[title] = entry
+        self.owners[title] = convert(owner, address)
+    self.entries[entry] = (record & RECORD_MASK) | (title << TITLE)

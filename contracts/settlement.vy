@@ -3,13 +3,16 @@
 @title Settlement: who gets what when a task ends
 @license Apache-2.0
 @notice P is the price of one task (app + dataset + workerpool), W the workerpool's part, S the scheduler's stake. The
-        order of payments is the official one, which is the order of events.
+        order of payments is the official one, which is the order of events. Prices are below 2**64 and ratios at most
+        100 (a worker's stake: below 2**16), so nothing here overflows.
 """
 import types
+import settings
 import deals
 import ledger
 import tasks
 
+uses: settings
 uses: ledger
 uses: tasks
 
@@ -23,42 +26,44 @@ def _price(deal: deals.Terms) -> uint256:
 @internal
 @pure
 def _scheduler_stake(workerpool_price: uint256) -> uint256:
-    return workerpool_price * types.WORKERPOOL_STAKE_RATIO // 100
+    return unsafe_div(unsafe_mul(workerpool_price, types.WORKERPOOL_STAKE_RATIO), 100)
 
 
 @internal
 @pure
 def _worker_stake(deal: deals.Terms) -> uint256:
-    return deal.workerpool_price * deal.stake_ratio // 100
+    return unsafe_div(unsafe_mul(deal.workerpool_price, deal.stake_ratio), 100)
 
 
 @internal
-def _pay_resources(deal: deals.Terms, taskid: bytes32):
+def _pay_resources(deal: deals.Terms, scheduler: address, taskid: bytes32):
     """
     @notice What every success begins with: P from the sponsor, their prices to app and dataset, S back and a share of
             the kitty to the scheduler. W remains to be shared.
     """
-    ledger._seize(deal.sponsor, deal.app_price + deal.dataset_price + deal.workerpool_price, taskid)
+    ledger._seize(
+        deal.sponsor, unsafe_add(unsafe_add(deal.app_price, deal.dataset_price), deal.workerpool_price), taskid
+    )
     if deal.app_price > 0:
-        ledger._reward(deal.app_owner, deal.app_price, taskid)
+        ledger._reward(settings.owners[deal.app], deal.app_price, taskid)
     if deal.dataset_price > 0:
-        ledger._reward(deal.dataset_owner, deal.dataset_price, taskid)
-    ledger._unlock(deal.workerpool_owner, self._scheduler_stake(deal.workerpool_price))
-    ledger._tap_kitty(deal.workerpool_owner, taskid)
+        ledger._reward(settings.owners[deal.dataset], deal.dataset_price, taskid)
+    ledger._unlock(scheduler, self._scheduler_stake(deal.workerpool_price))
+    ledger._tap_kitty(scheduler, taskid)
 
 
 @internal
-def _pay_worker(deal: deals.Terms, taskid: bytes32, worker: address):
+def _pay_worker(price: uint256, ratio: uint256, scheduler: address, worker: address, taskid: bytes32):
     """
-    @notice W, between one worker and its scheduler.
+    @notice W, between one worker and its scheduler, who keeps `ratio` percent.
     """
-    reward: uint256 = deal.workerpool_price * (100 - deal.scheduler_ratio) // 100
+    reward: uint256 = unsafe_div(unsafe_mul(price, unsafe_sub(100, ratio)), 100)
     ledger._reward(worker, reward, taskid)
-    ledger._reward(deal.workerpool_owner, deal.workerpool_price - reward, taskid)
+    ledger._reward(scheduler, unsafe_sub(price, reward), taskid)
 
 
 @internal
-def _pay_workers(deal: deals.Terms, taskid: bytes32, count: uint256):
+def _pay_workers(deal: deals.Terms, scheduler: address, taskid: bytes32, count: uint256):
     """
     @notice W and the stakes of those who were wrong or silent, between the proved, by weight, and the scheduler.
     """
@@ -86,7 +91,7 @@ def _pay_workers(deal: deals.Terms, taskid: bytes32, count: uint256):
         else:
             ledger._seize(worker, stake, taskid)
             ledger._blame(worker, taskid)
-    ledger._reward(deal.workerpool_owner, total, taskid)
+    ledger._reward(scheduler, total, taskid)
 
 
 @internal
@@ -94,9 +99,9 @@ def _refund(deal: deals.Terms, taskid: bytes32, count: uint256):
     """
     @notice Failure: P back to the sponsor, S to the kitty, every worker's stake back.
     """
-    ledger._unlock(deal.sponsor, deal.app_price + deal.dataset_price + deal.workerpool_price)
+    ledger._unlock(deal.sponsor, self._price(deal))
     stake: uint256 = self._scheduler_stake(deal.workerpool_price)
-    ledger._seize(deal.workerpool_owner, stake, taskid)
+    ledger._seize(settings.owners[deal.workerpool], stake, taskid)
     ledger._feed_kitty(stake, taskid)
     for place: uint256 in range(count, bound=types.CONTRIBUTORS):
         ledger._unlock(tasks._read_contribution(taskid, place).worker, self._worker_stake(deal))

@@ -9,8 +9,8 @@
 
 SIGNATURE: constant(uint256) = 1024  # an expiry and 15 signatures of a quorum, or an EIP-1271 wallet's
 PARAMS: constant(uint256) = 4096
-RESULT: constant(uint256) = 2048  # results, and data for the callback
-CONTRIBUTORS: constant(uint256) = 64  # per task: two bits of a mark word each
+RESULT: constant(uint256) = 1024  # results, and data for the callback
+CONTRIBUTORS: constant(uint256) = 63  # per task: two bits of a mark word each, and counters of six bits
 BATCH: constant(uint256) = 128  # items of an array call
 LABEL: constant(uint256) = 512  # texts of a category
 TEXT: constant(uint256) = 1024  # texts of an entry, as in registry.vy
