@@ -48,7 +48,7 @@ FORBIDDEN = {
     "reach the internet": 'connect(socket.AF_INET, socket.SOCK_STREAM, ("1.1.1.1", 443))',
     "reach the machine's loopback": 'connect(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 22))',
     "reach a cloud's metadata": 'connect(socket.AF_INET, socket.SOCK_STREAM, ("169.254.169.254", 80))',
-    "use an abstract socket of the machine": 'connect(socket.AF_UNIX, socket.SOCK_STREAM, "\\0/tmp/.X11-unix/X0")',
+    "use a socket of the machine": 'connect(socket.AF_UNIX, socket.SOCK_STREAM, "\\0/tmp/.X11-unix/X0")',
     "open a raw socket": "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
     "open a packet socket": "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
     "open a vsock": "socket.socket(40, socket.SOCK_STREAM)",

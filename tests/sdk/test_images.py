@@ -153,6 +153,15 @@ def test_wheels_are_unzipped_and_their_hashes_kept(tmp_path: Path, cache: Path) 
     assert build_app_image(folder, cache=cache).checksum == image.checksum
 
 
+def test_needs_are_fetched_without_an_installed_pip(tmp_path: Path, cache: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    folder = project(tmp_path / "app", "import bare; print(bare.WORD)", needs="needs.txt", files=["main.py"])
+    line = wheel(folder / "wheels", "bare", "WORD = 'still'")
+    (folder / "needs.txt").write_text(f"--no-index\n--find-links ./wheels\n{line}\n")
+    image = build_app_image(folder, cache=cache, interpreter=str(tmp_path / "bare/bin/python"))
+    assert run(unpacked(image, tmp_path / "root"), "python3", "main.py") == "still\n"
+
+
 def test_a_wheel_with_another_hash_is_refused(tmp_path: Path, cache: Path) -> None:
     folder = project(tmp_path / "app", needs="requirements.txt")
     line = wheel(folder / "wheels", "tiny", "WORD = 1")
@@ -182,7 +191,7 @@ def test_a_need_without_a_hash_is_refused(tmp_path: Path, cache: Path) -> None:
         ({"files": ["../*"]}, "leaves the folder"),
     ],
 )
-def test_a_wrong_manifest_says_what_is_wrong(tmp_path: Path, manifest: dict[str, object], words: str) -> None:
+def test_a_wrong_manifest_says_what_is_wrong(tmp_path: Path, manifest: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         read_project(project(tmp_path / "app", **manifest))
 

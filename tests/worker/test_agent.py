@@ -372,6 +372,23 @@ async def test_a_scheduler_that_is_away_holds_nothing_up(
         await stage.pool.last(Attempt.CONTRIBUTE_AND_FINALIZE_DONE)
 
 
+async def test_an_error_of_the_workers_own_is_reported_and_survived(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mistaken(work: Work) -> None:
+        raise KeyError("a mistake")
+
+    work = await stage.open()
+    async with stage.working() as worker:
+        monkeypatch.setattr(worker, "_look", mistaken)
+        stage.pool.work.put_nowait(work)
+        failed = await stage.pool.last(Attempt.FAILED)
+        assert failed.cause == "UNKNOWN" and "KeyError" in failed.message and "mistake" not in failed.message
+        monkeypatch.undo()
+        stage.pool.work.put_nowait(stage.assigned(attempt=2))
+        await stage.pool.last(Attempt.CONTRIBUTE_AND_FINALIZE_DONE)
+
+
 async def test_an_attempt_that_is_over_is_stopped(stage: Stage) -> None:
     work = await stage.open()
 

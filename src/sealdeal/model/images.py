@@ -180,18 +180,16 @@ class Readable(Protocol):
 class Process:
     """How an image says its program is started."""
 
-    argv: tuple[str, ...]
-    """Entrypoint, then Cmd when the caller gives no arguments of its own (OCI's rule)."""
+    entrypoint: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     folder: str
     """Where it starts; `/` when the image does not say."""
-    cmd: tuple[str, ...]
-    """The default arguments, already part of neither `argv` nor its meaning: see `argv`."""
+    arguments: tuple[str, ...]
+    """Used when the caller gives none (OCI's Cmd)."""
 
     def command(self, arguments: Iterable[str]) -> tuple[str, ...]:
         """The whole command line: the caller's arguments replace the image's default ones."""
-        given = tuple(arguments)
-        return self.argv + (given or self.cmd)
+        return self.entrypoint + (tuple(arguments) or self.arguments)
 
 
 class _Checked:
@@ -307,10 +305,10 @@ class ImageReader:
             diff_ids = [str(d) for d in document["rootfs"]["diff_ids"]]
             process = document.get("config") or {}
             found = Process(
-                argv=_texts(process.get("Entrypoint")),
+                entrypoint=_texts(process.get("Entrypoint")),
                 environment=tuple(_setting(line) for line in _texts(process.get("Env"))),
                 folder=str(process.get("WorkingDir") or "/"),
-                cmd=_texts(process.get("Cmd")),
+                arguments=_texts(process.get("Cmd")),
             )
         except (KeyError, TypeError) as error:
             raise InvalidInput(f"the image's manifest or configuration lacks {error}") from None

@@ -170,8 +170,8 @@ class Worker:
                     continue  # what it told the scheduler is no longer true
                 work = poll.result()
                 waits = _waits()
-            except SealdealError as error:
-                log.warning("worker %s: its scheduler: %s: %s", self.address, error.code, error)
+            except (SealdealError, ValueError) as error:  # an answer that is none is a ValueError
+                log.warning("worker %s: its scheduler: %s: %s", self.address, type(error).__name__, error)
                 await asyncio.sleep(next(waits))
                 continue
             finally:
@@ -246,6 +246,10 @@ class Worker:
             failed = _FAILED.get(reports.last, Attempt.CONTRIBUTE_AND_FINALIZE_FAILED)
             log.warning("worker %s: %s: %s: %s", self.address, hexstr(work.task), cause, error)
             reports.add(Report(status=failed, cause=cause, message=str(error)))
+        except Exception as error:
+            log.exception("worker %s: %s: an error of its own", self.address, hexstr(work.task))
+            said = f"the worker met {type(error).__name__}; its log says more"
+            reports.add(Report(status=Attempt.FAILED, cause="UNKNOWN", message=said))
 
     async def _look(self, work: Work) -> Seen:
         """The task and all that belongs to it, at this worker's final block; checked for it to be worked on.

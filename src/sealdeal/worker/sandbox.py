@@ -109,7 +109,7 @@ class BubblewrapSandbox:
         if hidden and point is None:
             raise Unavailable(
                 f"the guest's files at {self._release.rootfs} are for root only, and none of "
-                f"{', '.join(_POINTS)} exists to show them elsewhere: use a cache folder that others can enter"
+                f"{', '.join(_POINTS)} exists to show them elsewhere: use a cache folder open to others"
             )
         group = cgroups.Group(f"{self._name}-{slot}") if self._grouped else None
         if group is not None:
