@@ -10,7 +10,7 @@ from sealdeal.model.types import RLC, address, bytes32, format_rlc, keccak, pars
 
 @given(st.binary(min_size=20, max_size=20))
 def test_an_address_is_spelled_as_eip55_says(raw: bytes) -> None:
-    assert address(raw) == to_checksum_address(raw)
+    assert str(address(raw)) == to_checksum_address(raw)
     assert address("0x" + raw.hex().upper()) == address(raw)
 
 

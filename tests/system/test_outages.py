@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -67,12 +68,10 @@ async def until(world: World, taskid: bytes, status: str) -> None:
     reader = await world.person(0)
     assert reader.scheduler is not None
     for _ in range(600):
-        try:
+        with contextlib.suppress(NotFound):
             events = (await reader.scheduler.events(taskid, wait=0)).events
-        except NotFound:
-            events = []
-        if any(event.kind == "attempt" and event.status == status for event in events):
-            return
+            if any(event.kind == "attempt" and event.status == status for event in events):
+                return
         await asyncio.sleep(0.05)
     raise AssertionError(f"no attempt has reached {status}")
 

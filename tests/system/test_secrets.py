@@ -17,8 +17,10 @@ import pytest
 import pytest_asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sealdeal.model import sealing
 from sealdeal.model.deals import TaskStatus
 from sealdeal.model.errors import SealdealError
+from sealdeal.model.keys import Rng
 from sealdeal.sdk.pool import Attempt, PoolClient, Report
 
 from .conftest import World, local_network
@@ -129,10 +131,13 @@ async def test_no_party_but_the_enclave_sees_data_key_or_result(
     app = await world.app(provider, APP)
     marker = secrets.token_hex(24)
     keys: list[str] = []
-    from sealdeal.model import sealing
-
     make = sealing.dataset_key
-    monkeypatch.setattr(sealing, "dataset_key", lambda rng: keys.append(make(rng)) or keys[-1])
+
+    def remembered(rng: Rng) -> str:
+        keys.append(make(rng))
+        return keys[-1]
+
+    monkeypatch.setattr(sealing, "dataset_key", remembered)
     data = await world.data(owner, f"patient {marker}".encode(), app.address)
     deal = await world.buy(requester, app.address, dataset=data.address)
     task = await world.ended(requester, deal)
