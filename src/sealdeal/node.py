@@ -91,11 +91,11 @@ class LocalNetwork:
         parts: Collection[str] | None = None,
         tap: Callable[[str, ASGIApp], ASGIApp] | None = None,
     ) -> None:
-        """`state`, `cache`: folders, made when they do not exist. `categories`: (name, description, seconds) to
-        add to the five of the protocol. `offers`: what the workerpool keeps published. `bounds`: of memory,
-        processes and CPU for each guest. `parts`: which of
-        `chain, results, sms-0…, market, scheduler, worker-0…` run here; the one with `chain` begins a network.
-        `tap` is put around each service's application, given its name, to watch what it is asked and answers.
+        """`state`, `cache`: folders, made when they do not exist. `categories`: (name, description, seconds)
+        to add to the five of the protocol. `offers`: what the workerpool keeps published. `bounds`: of
+        memory, processes and CPU for each guest. `parts`: which of `chain, results, sms-0…, market,
+        scheduler, worker-0…` run here; who has `chain` begins a network. `tap` is put around each service's
+        application, given its name, to watch what it is asked and answers.
         """
         self._worker_names = tuple(f"worker-{n}" for n in range(workers))
         everything = ("chain", *_SERVED, *self._worker_names)

@@ -16,7 +16,7 @@ from sealdeal.model.errors import SealdealError
 
 command = App(
     name="sealdeal",
-    help="Make deals for confidential computation: apps, data and computing power, traded through signed orders.",
+    help="Deals for confidential computation: apps, data and computing power, traded through signed orders.",
     version=__version__,
     result_action="return_value",
     suppress_keyboard_interrupt=False,

@@ -192,7 +192,7 @@ async def _prepare(
     data = await owner.protect_dataset(records, name="Wisconsin breast cancer")
     await owner.grant(data.address, app=app.address, price=DATA_PRICE, requester=requester.key.address)
     story.say(
-        f"data provider protected {len(records):,} bytes, key split among the SMS nodes, granted to this app alone"
+        f"data provider protected {len(records):,} bytes, split the key among nodes, granted this app alone"
     )
     return app, data
 

@@ -102,24 +102,21 @@ async def result_key(*, wallet: WalletName = None, json: AsJson = False) -> None
     """
     name = wallet or session.settings().wallet
     key, secret, path = session.unlock(name), session.password(name), session.result_key_file(name)
-    if path.exists():
-        text = result_key_text(read_result_key(path, secret))
-    else:
-        text = make_result_key(path, secret)
+    text = result_key_text(read_result_key(path, secret) if path.exists() else make_result_key(path, secret))
     async with session.connected(key) as client:
         await client.share_result_key(text)
     session.show({"wallet": name, "file": str(path), "public_key": text}, as_json=json)
 
 
-def make_result_key(path: Path, secret: str) -> str:
-    """Write a fresh private key, encrypted with a password; its public text."""
-    private, text = generate_result_key()
+def make_result_key(path: Path, secret: str) -> bytes:
+    """Write a fresh private key, encrypted with a password; the key as an open PEM."""
+    private, _ = generate_result_key()
     lock = BestAvailableEncryption(secret.encode()) if secret else NoEncryption()
     closed = load_pem_private_key(private, None).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock)
     path.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(closed)
-    return text
+    return private
 
 
 def read_result_key(path: Path, secret: str) -> bytes:

@@ -1,1 +1,1 @@
-"""What things are: types, orders, deals, evidence, sealing. Pure: no I/O, no clock, no randomness of its own."""
+"""What things are: types, orders, deals, evidence, sealing. Pure: no I/O, no clock, no own randomness."""

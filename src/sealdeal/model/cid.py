@@ -147,7 +147,7 @@ def cid_version(text: str) -> int:
 
 
 def multiaddr_bytes(text: str) -> bytes:
-    """What goes on chain for a dataset: `/ipfs/CID` and `/p2p/CID` in binary, other text as UTF-8 (wire.md §3.3)."""
+    """What goes on chain for a dataset: `/ipfs/CID` in binary, other text as UTF-8 (wire.md §3.3)."""
     for prefix in ("/ipfs/", "/p2p/"):
         if text.startswith(prefix):
             raw = parse_cid(text[len(prefix) :])

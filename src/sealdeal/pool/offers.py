@@ -65,7 +65,7 @@ class Offers:
             await asyncio.sleep(LOOK_EVERY)
 
     async def renew_all(self) -> None:
-        """Publish every offer that is not open; what is refused is logged, and tried again at the next look."""
+        """Publish every offer that is not open; what is refused is logged, and tried again later."""
         for offer in self._offers:
             try:
                 await self.renew(offer)

@@ -14,7 +14,6 @@ It holds no state but the wallet's key; everything else is read from the network
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import Mapping
@@ -34,7 +33,6 @@ from sealdeal.model.orders import (
     TEE_TDX,
     AppOrder,
     DatasetOrder,
-    Kind,
     Order,
     Params,
     RequestOrder,
@@ -120,8 +118,8 @@ class Sealdeal:
         outbox: Path | None = None,
         transports: Mapping[str, Transport] | None = None,
     ) -> None:
-        """`key` signs orders and transactions; without one the network can only be read. `outbox`: a folder in
-        which transactions survive a crash. `transports`: by URL, for services in this process.
+        """`key` signs orders and transactions; without one the network can only be read. `outbox`: a folder
+        in which transactions survive a crash. `transports`: by URL, for services in this process.
         """
         inside = transports or {}
         at = network.services
@@ -239,10 +237,10 @@ class Sealdeal:
         return made, (receipt,)
 
     async def protect_dataset(self, plain: bytes, *, name: str) -> Published:
-        """Encrypt data, store the ciphertext, register the dataset on chain, and split its key among the nodes.
+        """Encrypt data, store the ciphertext, register the dataset on chain, split its key among the nodes.
 
         Nobody can use the dataset until its owner grants it. What is stored is ciphertext; the key exists in
-        this process's memory only, and afterwards in shares: the quorum's threshold is needed to recombine it.
+        this process's memory only, then in shares: the quorum's threshold is needed to recombine it.
         """
         key = sealing.dataset_key(secrets.token_bytes)
         sealed = sealing.encrypt_dataset(plain, key, secrets.token_bytes)
@@ -428,13 +426,13 @@ class Sealdeal:
         if task.status is not TaskStatus.COMPLETED:
             raise NotFound(f"task {hexstr(taskid)} has no result: it is {task.status.name}")
         receipt = await self.receipt(task)
-        archive = await self.results.fetch(cid_in(_location(task)), limit=RESULT_LIMIT)
-        files = sealing.unzip_result(archive)
-        if "computed.json" not in files:
-            if private_key is None:
-                raise InvalidInput("the result is encrypted for its beneficiary: give the private key")
-            files = sealing.decrypt_result(archive, private_key)
-        return Result(files, receipt)
+        location = sealing.result_location(task.results)
+        archive = await self.results.fetch(cid_in(location), limit=RESULT_LIMIT)
+        if not sealing.is_encrypted_result(archive):
+            return Result(sealing.unzip_result(archive), receipt)
+        if private_key is None:
+            raise InvalidInput("the result is encrypted for its beneficiary: give the private key")
+        return Result(sealing.decrypt_result(archive, private_key), receipt)
 
     async def receipt(self, task: Task) -> Receipt | None:
         """The verified receipt of a completed task; None when no enclave stated anything about it."""
@@ -485,17 +483,3 @@ class Sealdeal:
         block = await self.hub.block()
         claims = DcapVerifier(root).verify(receipt.evidence, block.timestamp)
         ReportData(receipt.expected_report_data()).check(claims, block.timestamp)
-
-
-def _location(task: Task) -> str:
-    """Where a completed task's result lies: `/ipfs/CID`. Raises NotFound for another kind of storage."""
-    try:
-        told = json.loads(task.results)
-        storage, location = told["storage"], told["location"]
-    except (ValueError, TypeError, KeyError):
-        raise NotFound(
-            f"task {hexstr(task.taskid)} tells no place of its result: {task.results[:80]!r}"
-        ) from None
-    if storage != "ipfs":
-        raise NotFound(f"the result lies in {storage} at {location}: fetch it there")
-    return str(location)
