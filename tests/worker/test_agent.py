@@ -362,7 +362,7 @@ async def test_phases_name_how_an_attempt_failed(stage: Stage) -> None:
 async def test_a_scheduler_that_is_away_holds_nothing_up(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sealdeal.worker.agent._BACK_OFF", (0.01, 0.05))
+    monkeypatch.setattr("sealdeal.worker.reports.BACK_OFF", (0.01, 0.05))
     work = await stage.open()
     stage.pool.away = 3
     async with stage.working():

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import sealdeal
 from sealdeal.chain import Hub, Quorum, Sender
@@ -36,13 +36,14 @@ from sealdeal.model.evidence import Evidence
 from sealdeal.model.types import ZERO, Address, Block, hexstr, keccak
 from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.sdk.http import Client
-from sealdeal.sdk.pool import Attempt, AttemptEnded, PoolClient, Report, Running, Work, WorkerState
+from sealdeal.sdk.pool import Attempt, PoolClient, Report, Running, Work, WorkerState
 from sealdeal.sdk.results import Authorisation, ResultsClient
 from sealdeal.sdk.sms import SmsClient
 
 from .cgroups import Bounds
 from .downloads import Downloads
 from .relay import AttemptFailed, Done, Platform, Relay, World
+from .reports import Reports, waits
 from .sandbox import BubblewrapSandbox, Sandbox
 
 log = logging.getLogger("sealdeal.worker")
@@ -51,11 +52,7 @@ VISIBLE_SECONDS: Final = 60.0
 """How long a worker waits for a task that its scheduler sees on chain and it does not see yet."""
 AROUND_SECONDS: Final = 600.0
 """Allowed to a guest around its app's time: images and data arrive, nodes answer, results leave."""
-CLOSING_SECONDS: Final = 60.0
-"""How long an attempt that has ended tries to tell its scheduler."""
 _PAUSE: Final = 0.2
-_BACK_OFF: Final = (0.5, 15.0)
-"""Seconds between tries while the scheduler does not answer: first, at most."""
 _CHAIN_PAUSE: Final = 1.0
 _FAILED: Final = {
     Attempt.CREATED: Attempt.START_FAILED,
@@ -150,7 +147,7 @@ class Worker:
 
     async def _recover(self) -> None:
         """Wait until what an earlier run had sent is mined, so that no task is begun twice."""
-        for wait in _waits():
+        for wait in waits():
             try:
                 if not await self.sender.recover():
                     return
@@ -159,7 +156,7 @@ class Worker:
             await asyncio.sleep(wait)
 
     async def _poll_for_ever(self) -> None:
-        waits = _waits()
+        pauses = waits()
         while True:
             self._changed.clear()
             poll = asyncio.create_task(self.pool.poll(self._state()))
@@ -169,10 +166,10 @@ class Worker:
                 if not poll.done():
                     continue  # what it told the scheduler is no longer true
                 work = poll.result()
-                waits = _waits()
+                pauses = waits()
             except (SealdealError, ValueError) as error:  # an answer that is none is a ValueError
                 log.warning("worker %s: its scheduler: %s: %s", self.address, type(error).__name__, error)
-                await asyncio.sleep(next(waits))
+                await asyncio.sleep(next(pauses))
                 continue
             finally:
                 for each in (poll, changed):
@@ -433,74 +430,6 @@ class Worker:
             return (await self.hub.block()).timestamp
         except Unavailable:
             return int(self.clock())
-
-
-class Reports:
-    """An attempt's reports on their way, in order. A scheduler that is away holds nothing up."""
-
-    def __init__(self, pool: PoolClient, work: Work) -> None:
-        self._pool, self._work = pool, work
-        self._queue: asyncio.Queue[Report | None] = asyncio.Queue()
-        self.last = Attempt.CREATED
-        self.refused = False
-        """Whether the scheduler said that the attempt is over."""
-        self.stop: Callable[[], Any] = lambda: None
-        """Called once then."""
-        self._sending = asyncio.create_task(self._send())
-
-    def add(self, report: Report) -> None:
-        self.last = report.status
-        self._queue.put_nowait(report)
-
-    def say(self, said: Mapping[str, Any]) -> None:
-        """A guest's status event."""
-        try:
-            phase = Attempt(str(said.get("phase")))
-        except ValueError:
-            return
-        if self.last.rank <= phase.rank <= Attempt.RESULT_UPLOADED.rank:
-            self.add(
-                Report(
-                    status=phase, step=str(said.get("step", ""))[:100], message=str(said.get("message", ""))
-                )
-            )
-
-    async def _send(self) -> None:
-        while (report := await self._queue.get()) is not None:
-            for wait in _waits():
-                try:
-                    await self._pool.report(self._work.task, self._work.attempt, report)
-                    break
-                except AttemptEnded:
-                    self.refused = True
-                    self.stop()
-                    return
-                except Unavailable:
-                    await asyncio.sleep(wait)
-                except SealdealError as error:
-                    log.warning("the scheduler refused a report: %s: %s", error.code, error)
-                    break
-
-    def drop(self) -> None:
-        """Send nothing more."""
-        self._sending.cancel()
-
-    async def close(self) -> None:
-        """Send what is left, unless the scheduler stays away."""
-        self._queue.put_nowait(None)
-        _, late = await asyncio.wait([self._sending], timeout=CLOSING_SECONDS)
-        if late:
-            log.warning("the scheduler did not hear how %s ended", hexstr(self._work.task))
-            self.drop()
-
-
-def _waits() -> Any:
-    """Growing pauses, without end."""
-    first, most = _BACK_OFF
-    wait = first
-    while True:
-        yield wait
-        wait = min(wait * 2, most)
 
 
 def _cause_of(error: Exception) -> str:
