@@ -284,7 +284,11 @@ def _shown(entry: tasks.Entry, mark: uint256) -> types.Contribution:
 @external
 @view
 def viewConsumed(_id: bytes32) -> uint256:
-    return deals._next(_id)[0]
+    used: uint256 = orders.consumed[_id]
+    if used == 0:
+        # A request order may show it otherwise.
+        return self._consumed(_id)
+    return used
 
 
 @external
