@@ -20,7 +20,7 @@ from pathlib import Path
 from bench import Ratio, fastest
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import Params
-from sealdeal.model.sealing import generate_result_key
+from sealdeal.model.results import generate_result_key
 from sealdeal.model.types import RLC, unhex
 from sealdeal.node import LocalNetwork
 from sealdeal.sdk.client import Sealdeal

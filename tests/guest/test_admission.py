@@ -10,7 +10,7 @@ import pytest
 
 from sealdeal.model.orders import Params
 from sealdeal.model.release import Release
-from sealdeal.model.sealing import decrypt_result, generate_result_key
+from sealdeal.model.results import decrypt_result, generate_result_key
 from sealdeal.model.types import hexstr
 from sealdeal.worker.relay import AttemptFailed
 

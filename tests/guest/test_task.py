@@ -19,7 +19,8 @@ from sealdeal.model.deals import (
 from sealdeal.model.eip712 import digest as typed_digest
 from sealdeal.model.keys import recover_digest, recover_message
 from sealdeal.model.orders import Params
-from sealdeal.model.sealing import SecretKind, decrypt_result, generate_result_key
+from sealdeal.model.results import decrypt_result, generate_result_key
+from sealdeal.model.sealing import SecretKind
 from sealdeal.model.types import address, hexstr, keccak, unhex
 from sealdeal.worker.relay import AttemptFailed, Done
 

@@ -26,7 +26,8 @@ from sealdeal.model.evidence import (
 from sealdeal.model.keys import Key, message_digest
 from sealdeal.model.orders import Params
 from sealdeal.model.release import gather
-from sealdeal.model.sealing import Door, SealingKey, SecretKind, generate_result_key, release_info
+from sealdeal.model.results import generate_result_key
+from sealdeal.model.sealing import Door, SealingKey, SecretKind, release_info
 from sealdeal.model.types import ZERO, ZERO32, Address, hexstr, keccak
 from sealdeal.sdk.sms import (
     RESULT_KEY_NAME,

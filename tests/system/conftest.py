@@ -16,7 +16,7 @@ import pytest_asyncio
 from sealdeal.model.deals import Deal, Task
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import Params
-from sealdeal.model.sealing import generate_result_key
+from sealdeal.model.results import generate_result_key
 from sealdeal.model.types import RLC, ZERO, Address, unhex
 from sealdeal.node import OFFERS, LocalNetwork
 from sealdeal.pool.offers import Offer

@@ -13,7 +13,7 @@ from sealdeal.model.errors import IntegrityError, NotFound
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import TEE_TDX, Params, WorkerpoolOrder, tag
 from sealdeal.model.receipts import Receipt
-from sealdeal.model.sealing import generate_result_key
+from sealdeal.model.results import generate_result_key
 from sealdeal.model.types import RLC, ZERO, unhex
 from sealdeal.sdk.client import Sealdeal
 

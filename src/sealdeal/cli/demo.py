@@ -25,7 +25,7 @@ from sealdeal.model.deals import Deal
 from sealdeal.model.errors import IntegrityError, NotFound
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import Params
-from sealdeal.model.sealing import generate_result_key
+from sealdeal.model.results import generate_result_key
 from sealdeal.model.types import RLC, Address, format_rlc, hexstr, unhex
 from sealdeal.node import LocalNetwork
 from sealdeal.sdk.client import Balance, Published, Sealdeal

@@ -20,7 +20,7 @@ from cyclopts import App
 from sealdeal.chain import Wallet
 from sealdeal.model.errors import InvalidInput, NotFound
 from sealdeal.model.keys import Key
-from sealdeal.model.sealing import generate_result_key, result_key_text
+from sealdeal.model.results import generate_result_key, result_key_text
 from sealdeal.model.types import Address, address, format_rlc, hexstr, parse_rlc, unhex
 from sealdeal.sdk.client import Sealdeal
 

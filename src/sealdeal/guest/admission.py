@@ -17,7 +17,8 @@ from sealdeal.model.errors import InvalidInput, SealdealError, SecretRefused
 from sealdeal.model.evidence import Evidence, Manifest, report_data
 from sealdeal.model.keys import Key, Rng
 from sealdeal.model.release import Gathered, Release, gather
-from sealdeal.model.sealing import SealingKey, check_result_key
+from sealdeal.model.results import check_result_key
+from sealdeal.model.sealing import SealingKey
 from sealdeal.model.types import Address, hexstr, unhex
 
 from .failures import Failure

@@ -15,7 +15,7 @@ from sealdeal.model.cid import cid_of
 from sealdeal.model.deals import ResultStatement, enclave_message, result_domain
 from sealdeal.model.eip712 import digest as typed_digest
 from sealdeal.model.errors import InvalidInput, SealdealError
-from sealdeal.model.sealing import encrypt_result
+from sealdeal.model.results import encrypt_result
 from sealdeal.model.types import ZERO, Bytes32, hexstr, keccak
 
 from .admission import Admission

@@ -12,18 +12,17 @@ import os
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from sealdeal.model.errors import InvalidInput
-from sealdeal.model.types import Bytes32, keccak, unhex
+from sealdeal.model import results
+from sealdeal.model.errors import InvalidInput, NotFound
+from sealdeal.model.results import COMPUTED, OUT, Computed
+from sealdeal.model.types import Bytes32
 
 from .failures import AppFault
 from .hello import Limits
 
-COMPUTED: Final = "computed.json"
-OUT: Final = "/iexec_out"
 MAX_NAME: Final = 31
 """Characters of a result file's name (wire.md §5.4)."""
 MAX_DEPTH: Final = 16
@@ -34,15 +33,6 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PIECE: Final = 1 << 20
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What computed.json said, and the digest of it."""
-
-    digest: Bytes32
-    callback: bytes | None
-    """Bytes of `callback-data`, when the app gave some."""
 
 
 class Outputs:
@@ -130,27 +120,12 @@ class Outputs:
     def computed(self) -> Computed:
         """The digest by the rules of wire.md §5.3. Raises AppFault."""
         said = self._read_computed()
-        if (text := said.get("callback-data")) is not None:
-            try:
-                data = unhex(text)
-            except InvalidInput:
-                raise _faulty("callback-data must be 0x and hexadecimal digits") from None
-            return Computed(keccak(data), data)
-        path = said.get("deterministic-output-path")
-        if not isinstance(path, str) or not (path == OUT or path.startswith(OUT + "/")):
-            raise _faulty(f"deterministic-output-path must name a file or folder in {OUT}")
-        parts = [p for p in path.removeprefix(OUT).split("/") if p not in ("", ".")]
-        inside = "/".join(parts)
-        if inside in self.files:
-            return Computed(self.sha256(inside), None)
-        prefix = f"{inside}/" if inside else ""
-        children = [f for f in self.files if f.startswith(prefix) and "/" not in f[len(prefix) :]]
-        if not children:
-            raise AppFault(
-                "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED",
-                f"its {COMPUTED} names an output that is not there, or a folder without files",
-            )
-        return Computed(keccak(b"".join(self.sha256(child) for child in sorted(children))), None)
+        try:
+            return results.computed(said, self.files, self.sha256)
+        except InvalidInput as wrong:
+            raise _faulty(str(wrong)) from None
+        except NotFound as missing:
+            raise AppFault("POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED", f"its {missing}") from None
 
     def _read_computed(self) -> dict[str, Any]:
         if COMPUTED not in self.files:

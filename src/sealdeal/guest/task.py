@@ -11,6 +11,7 @@ from typing import Final
 from sealdeal.model.deals import task_id
 from sealdeal.model.images import Process
 from sealdeal.model.orders import Params
+from sealdeal.model.results import COMPUTED, OUT
 from sealdeal.model.sealing import SecretKind
 from sealdeal.model.types import ZERO, Address, hexstr, keccak
 
@@ -19,7 +20,7 @@ from .admission import Asking
 from .delivery import Delivery, Outcome
 from .failures import AppFault, Failure
 from .hello import Hello
-from .outputs import COMPUTED, OUT, Outputs, write_archive
+from .outputs import Outputs, write_archive
 from .stream import Channel
 
 ERROR_FILE: Final = "error.txt"

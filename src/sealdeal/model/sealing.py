@@ -1,4 +1,4 @@
-"""Keeping secrets: sealed to one key (HPKE), split among nodes (Shamir), datasets and results encrypted.
+"""Keeping secrets: sealed to one key (HPKE), split among nodes (Shamir), datasets encrypted.
 
 Randomness is passed in as `rng` wherever the primitive takes it. Three draw on the operating system
 themselves, inside `cryptography`: HPKE's ephemeral key, RSA key generation and RSA's padding.
@@ -9,20 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import io
-import json
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from typing import IO
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hpke, padding, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives import hpke, padding
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -339,7 +332,7 @@ def encrypt_dataset(plain: bytes, key: str, rng: Rng) -> bytes:
 
 def encrypt_dataset_pieces(plain: Iterable[bytes], key: str, rng: Rng) -> Iterator[bytes]:
     """`encrypt_dataset` piece by piece, for what does not fit in memory."""
-    return _encrypt_cbc(plain, _dataset_key_bytes(key), rng(16))
+    return encrypt_cbc(plain, _dataset_key_bytes(key), rng(16))
 
 
 def checksum(data: bytes) -> Bytes32:
@@ -350,7 +343,7 @@ def checksum(data: bytes) -> Bytes32:
 def decrypt_dataset(encrypted: bytes | Iterable[bytes], key: str) -> Iterator[bytes]:
     """The plain file in pieces. Raises IntegrityError, possibly after some pieces, for a wrong key or
     altered bytes; check the checksum first."""
-    return _decrypt_cbc(_pieces(encrypted), _dataset_key_bytes(key), "dataset")
+    return decrypt_cbc(pieces_of(encrypted), _dataset_key_bytes(key), "dataset")
 
 
 def _dataset_key_bytes(key: str) -> bytes:
@@ -363,11 +356,13 @@ def _dataset_key_bytes(key: str) -> bytes:
     return raw
 
 
-def _pieces(data: bytes | Iterable[bytes]) -> Iterable[bytes]:
+def pieces_of(data: bytes | Iterable[bytes]) -> Iterable[bytes]:
+    """Bytes, or pieces of bytes, as pieces."""
     return [data] if isinstance(data, bytes) else data
 
 
-def _encrypt_cbc(plain: Iterable[bytes], key: bytes, iv: bytes) -> Iterator[bytes]:
+def encrypt_cbc(plain: Iterable[bytes], key: bytes, iv: bytes) -> Iterator[bytes]:
+    """The network's cipher: IV ‖ AES-256-CBC with PKCS#7, in pieces. It has no integrity of its own."""
     encryptor, padder = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor(), padding.PKCS7(128).padder()
     yield iv
     for piece in plain:
@@ -375,7 +370,8 @@ def _encrypt_cbc(plain: Iterable[bytes], key: bytes, iv: bytes) -> Iterator[byte
     yield encryptor.update(padder.finalize()) + encryptor.finalize()
 
 
-def _decrypt_cbc(encrypted: Iterable[bytes], key: bytes, what: str) -> Iterator[bytes]:
+def decrypt_cbc(encrypted: Iterable[bytes], key: bytes, what: str) -> Iterator[bytes]:
+    """The opposite. Raises IntegrityError naming `what`, possibly after some pieces."""
     head, source = b"", iter(encrypted)
     while len(head) < 16 and (piece := next(source, None)) is not None:
         head += piece
@@ -392,166 +388,3 @@ def _decrypt_cbc(encrypted: Iterable[bytes], key: bytes, what: str) -> Iterator[
         raise IntegrityError(
             f"expected an encrypted {what} that this key opens, got another key, or altered or cut bytes"
         ) from None
-
-
-# --- results (wire.md §3.2) -----------------------------------------------------------------------
-
-_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError, OverflowError)
-_AES_ENTRY, _KEY_ENTRY = "iexec_out.zip.aes", "aes-key.rsa"
-MAX_RESULT_BYTES, MAX_RESULT_FILES = 1 << 30, 10_000
-"""Limits of what a result archive may hold, unpacked: the protocol's clients stop at 1 GB."""
-
-
-class UnsafeArchive(InvalidInput):
-    """The archive is malformed, or made to harm whoever unpacks it: do not use it."""
-
-
-def generate_result_key(bits: int = 3072) -> tuple[bytes, str]:
-    """(private key as PEM PKCS#8, public key text for the SMS = base64 of PEM SPKI). 3072 bits take 0.3 s."""
-    private = rsa.generate_private_key(65537, bits)
-    pem = private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return pem, result_key_text(pem)
-
-
-def result_key_text(private_pem: bytes) -> str:
-    """The public half of a result key, as it is pushed to the SMS."""
-    public = _private_key(private_pem).public_key()
-    spki = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return base64.b64encode(spki).decode()
-
-
-def check_result_key(key_text: str) -> rsa.RSAPublicKey:
-    """The key in `key_text`. Raises InvalidInput unless it is base64 of a PEM RSA key, 2048 to 7680 bits."""
-    try:
-        key = serialization.load_pem_public_key(base64.b64decode(key_text.strip(), validate=True))
-    except (binascii.Error, ValueError):
-        key = None
-    if not isinstance(key, rsa.RSAPublicKey) or not 2048 <= key.key_size <= 7680:
-        raise InvalidInput(
-            "expected a result encryption key: base64 of the PEM of an RSA public key of 2048 to 7680 bits, "
-            f"got {key_text[:40]!r}"
-        )
-    return key
-
-
-def encrypt_result(out: IO[bytes], archive: bytes | Iterable[bytes], key_text: str, rng: Rng) -> None:
-    """Writes to `out` the zip of `iexec_out.zip.aes` (IV ‖ AES-256-CBC of the archive) and `aes-key.rsa`
-    (RSA PKCS#1 v1.5 of the AES key; the format is the network's). Raises InvalidInput for a bad key."""
-    public, key = check_result_key(key_text), rng(32)
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as container:
-        with container.open(zipfile.ZipInfo(_AES_ENTRY), "w", force_zip64=False) as entry:
-            for piece in _encrypt_cbc(_pieces(archive), key, rng(16)):
-                entry.write(piece)
-        container.writestr(zipfile.ZipInfo(_KEY_ENTRY), public.encrypt(key, PKCS1v15()))
-
-
-def decrypt_result(
-    archive: bytes, private_pem: bytes, *, max_bytes: int = MAX_RESULT_BYTES
-) -> dict[str, bytes]:
-    """The files of an encrypted result, by name. Whoever has the public key can make one: compare its
-    digest with the chain's before believing it.
-
-    Raises UnsafeArchive, TooLarge, or IntegrityError when the key does not open it.
-    """
-    private = _private_key(private_pem)
-    entries = unzip_result(archive, max_bytes=max_bytes + 4096)
-    if set(entries) != {_AES_ENTRY, _KEY_ENTRY}:
-        raise UnsafeArchive(
-            f"expected an encrypted result with {_AES_ENTRY} and {_KEY_ENTRY}, "
-            f"got {', '.join(sorted(entries)[:5]) or 'nothing'}"
-        )
-    try:
-        key = private.decrypt(entries[_KEY_ENTRY], PKCS1v15())
-    except ValueError:
-        key = b""
-    if len(key) != 32:
-        raise IntegrityError("expected a result encrypted for this key, got one for another key")
-    return unzip_result(b"".join(_decrypt_cbc([entries[_AES_ENTRY]], key, "result")), max_bytes=max_bytes)
-
-
-def is_encrypted_result(archive: bytes) -> bool:
-    """Whether a result archive says that it is encrypted. Raises UnsafeArchive when it is no zip."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as container:
-            return _AES_ENTRY in container.namelist()
-    except _BROKEN_ZIP as wrong:
-        raise UnsafeArchive(f"expected a zip archive, got one that cannot be read: {wrong}") from None
-
-
-def result_location(results: bytes) -> str:
-    """Where a task's `results` on chain say that its result lies: `/ipfs/CID`.
-
-    Raises InvalidInput for anything but the JSON {storage: "ipfs", location: …} of wire.md §3.2.
-    """
-    try:
-        told = json.loads(results)
-        storage, location = told["storage"], told["location"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        storage, location = None, None
-    if storage != "ipfs" or not isinstance(location, str):
-        raise InvalidInput(f"expected a result in ipfs storage, got {results[:200]!r}")
-    return location
-
-
-def unzip_result(
-    archive: bytes, *, max_bytes: int = MAX_RESULT_BYTES, max_files: int = MAX_RESULT_FILES
-) -> dict[str, bytes]:
-    """The regular files of a plain zip by relative name, in memory; nothing is written anywhere.
-
-    Raises UnsafeArchive (malformed, escaping or repeated names, special files) or TooLarge, judged on the
-    bytes that come out and not on what the headers say.
-    """
-    files: dict[str, bytes] = {}
-    left = max_bytes
-    try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as container:
-            infos = container.infolist()
-            if len(infos) > max_files:
-                raise TooLarge(f"expected at most {max_files} files in a result, got {len(infos)}")
-            for info in infos:
-                name = _safe_name(info)
-                if name in files:
-                    raise UnsafeArchive(f"expected different names in a result, got {name!r} twice")
-                if info.is_dir():
-                    continue
-                with container.open(info) as entry:
-                    files[name] = entry.read(left + 1)
-                left -= len(files[name])
-                if left < 0:
-                    raise TooLarge(f"expected a result of at most {max_bytes} bytes, got more")
-    except _BROKEN_ZIP as wrong:
-        raise UnsafeArchive(f"expected a zip archive, got one that cannot be read: {wrong}") from None
-    for name in files:
-        parts = name.split("/")
-        if any("/".join(parts[:i]) in files for i in range(1, len(parts))):
-            raise UnsafeArchive(f"expected a tree of files, got {name!r} below another file")
-    return files
-
-
-def _safe_name(info: zipfile.ZipInfo) -> str:
-    name, kind = info.filename.rstrip("/"), (info.external_attr >> 16) & 0o170000
-    parts = name.split("/")
-    if (
-        any(part in ("", ".", "..") for part in parts)
-        or any(c in "\\:\x7f" or ord(c) < 32 for c in name)
-        or len(parts) > 32
-        or len(name.encode()) > 1024
-    ):
-        raise UnsafeArchive(f"expected relative names in a result, got {info.filename[:80]!r}")
-    if kind not in (0, 0o100000, 0o040000):
-        raise UnsafeArchive(f"expected regular files in a result, got a special one: {name[:80]!r}")
-    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise UnsafeArchive(f"expected stored or deflated entries, got another method: {name[:80]!r}")
-    return name
-
-
-def _private_key(pem: bytes) -> rsa.RSAPrivateKey:
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise InvalidInput("expected a result private key: the PEM of an RSA key without a password")
-    return key

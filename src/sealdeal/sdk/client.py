@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from sealdeal.chain import Hub, Quorum, Rpc, Sender, Wallet
 from sealdeal.chain import Receipt as TxReceipt
-from sealdeal.model import sealing
+from sealdeal.model import results, sealing
 from sealdeal.model.cid import cid_in, multiaddr_bytes
 from sealdeal.model.deals import AccountState, Deal, Task, TaskStatus, deal_id
 from sealdeal.model.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unavailable
@@ -426,13 +426,19 @@ class Sealdeal:
         if task.status is not TaskStatus.COMPLETED:
             raise NotFound(f"task {hexstr(taskid)} has no result: it is {task.status.name}")
         receipt = await self.receipt(task)
-        location = sealing.result_location(task.results)
+        location = results.result_location(task.results)
         archive = await self.results.fetch(cid_in(location), limit=RESULT_LIMIT)
-        if not sealing.is_encrypted_result(archive):
-            return Result(sealing.unzip_result(archive), receipt)
-        if private_key is None:
+        if not results.is_encrypted_result(archive):
+            files = results.unzip_result(archive)
+        elif private_key is None:
             raise InvalidInput("the result is encrypted for its beneficiary: give the private key")
-        return Result(sealing.decrypt_result(archive, private_key), receipt)
+        else:
+            files = results.decrypt_result(archive, private_key)
+        if (found := results.digest_of(files)) != task.result_digest:
+            raise IntegrityError(
+                f"the result's digest is {hexstr(found)}; on chain it is {hexstr(task.result_digest)}"
+            )
+        return Result(files, receipt)
 
     async def receipt(self, task: Task) -> Receipt | None:
         """The verified receipt of a completed task; None when no enclave stated anything about it."""

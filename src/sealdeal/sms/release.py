@@ -51,13 +51,13 @@ from sealdeal.model.evidence import (
 )
 from sealdeal.model.keys import Key, Rng, recover_digest, recover_message
 from sealdeal.model.release import Name, Release, SealedItem, grant_digest
+from sealdeal.model.results import check_result_key
 from sealdeal.model.sealing import (
     APP_SECRET_NAME,
     MAX_SECRET_BYTES,
     Door,
     SecretKind,
     SecretShares,
-    check_result_key,
     owner_challenge,
     release_info,
     seal,
