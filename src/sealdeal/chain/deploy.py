@@ -10,7 +10,7 @@ from ..model.errors import ChainError
 from ..model.types import Address
 from .contract import Contract, artefact
 from .reads import Addresses
-from .sender import Sender, Submitted
+from .sender import Sender
 from .wallet import create_address
 
 CATEGORIES = (
@@ -62,7 +62,7 @@ async def deploy(
         "AppRegistry": (hub, artefact("App").bytecode),
         "DatasetRegistry": (hub, artefact("Dataset").bytecode),
         "WorkerpoolRegistry": (hub, artefact("Workerpool").bytecode),
-        "Hub": (base, place["HubAdmin"], *registries),
+        "Hub": (base, place["HubAdmin"], *registries, [*CATEGORIES, *extra_categories]),
         "Rlc": (holder or sender.address,),
     }
     if quorum:
@@ -74,16 +74,7 @@ async def deploy(
                 f"expected {name} at {place[name]}, got {created}: another transaction of {sender.address} "
                 "came in between; deploy again, from an account that nothing else uses"
             )
-    await _configure(sender, hub, place.get("Quorum"), [*CATEGORIES, *extra_categories])
+    if quorum:
+        abi = Contract(hub, artefact("Hub").abi).abi
+        await (await sender.submit(hub, abi.encode("setTeeBroker", place["Quorum"]))).receipt()
     return Addresses(hub, base, *registries, place.get("Quorum"))
-
-
-async def _configure(
-    sender: Sender, hub: Address, broker: Address | None, categories: Sequence[tuple[str, str, int]]
-) -> None:
-    abi = Contract(hub, artefact("Hub").abi).abi
-    calls = [abi.encode("createCategory", *category) for category in categories]
-    calls += [abi.encode("setTeeBroker", broker)] if broker else []
-    sent: list[Submitted] = [await sender.submit(hub, call) for call in calls]
-    for submitted in sent:
-        await submitted.receipt()
