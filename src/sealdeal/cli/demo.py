@@ -21,7 +21,6 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
-from sealdeal.model.deals import Deal
 from sealdeal.model.errors import IntegrityError, NotFound
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import Params
@@ -151,7 +150,7 @@ async def _deal(network: LocalNetwork, story: Story) -> dict[str, Any]:
         private, key_text = await asyncio.to_thread(generate_result_key)
         await requester.share_result_key(key_text)
         await requester.deposit(50 * RLC)
-        deal, taskid = await _nine_steps(story, requester, app, data, places)
+        taskid = await _nine_steps(story, requester, app, data, places)
         fetched = await requester.result(taskid, private)
         result = json_format.loads(fetched.files["result.json"])
         if fetched.receipt is None:
@@ -160,7 +159,7 @@ async def _deal(network: LocalNetwork, story: Story) -> dict[str, Any]:
         await story.done(
             "requester", f"downloaded and decrypted {len(fetched.files)} files; the enclave's word holds"
         )
-        await _settled(story, requester, deal, taskid, places)
+        await _settled(story, requester, taskid, places)
         after = await _balances(requester, places)
         _show_balances(story.console, before, after)
         _show_result(story.console, result)
@@ -199,8 +198,8 @@ async def _prepare(
 
 async def _nine_steps(
     story: Story, requester: Sealdeal, app: Published, data: Published, places: Mapping[str, Address]
-) -> tuple[Deal, bytes]:
-    """Steps 1 to 7; the rest needs the result."""
+) -> bytes:
+    """Steps 1 to 7; the rest needs the result. Returns the task."""
     story.since = time.monotonic()
     request = await requester.request(
         app.address, dataset=data.address, params=Params(args="--folds 5", result_encryption=True)
@@ -213,13 +212,13 @@ async def _nine_steps(
     await story.done("hub contract", f"deal {hexstr(deal.dealid)[:18]}… checked, {locked} locked", matched)
     taskid = deal.task_ids()[0]
     await _follow(story, requester, taskid, {who: name for name, who in places.items()})
-    return deal, taskid
+    return taskid
 
 
 async def _follow(story: Story, requester: Sealdeal, taskid: bytes, names: Mapping[str, str]) -> None:
     """Steps 4 to 7, as the scheduler and the worker report them."""
     assert requester.scheduler is not None
-    worker, initialised = "", b""
+    worker, initialised, quorum = "", b"", await _quorum(requester)
     async for event in _events(requester, taskid):
         who = names.get(event.worker or "", "worker")
         if event.kind == "task" and event.status == "INITIALIZED" and event.tx_hash:
@@ -239,7 +238,7 @@ async def _follow(story: Story, requester: Sealdeal, taskid: bytes, names: Mappi
                 worker, "image fetched by digest; the guest made its keys inside and was attested"
             )
         elif event.step == "secrets" and len(story.steps) == 5:
-            await story.done("SMS nodes", "two of three released their shares of the key to this guest alone")
+            await story.done("SMS nodes", f"{quorum} released their shares of the key to this guest alone")
         elif event.status == Attempt.CONTRIBUTE_AND_FINALIZE_DONE:
             moves = [event.tx_hash] if event.tx_hash else []
             fault = f"; the app failed: {event.message}" if event.cause else ""
@@ -247,6 +246,12 @@ async def _follow(story: Story, requester: Sealdeal, taskid: bytes, names: Mappi
             return
         elif event.cause:
             story.say(f"{worker}: {event.cause}: {event.message}; it is tried again elsewhere")
+
+
+async def _quorum(requester: Sealdeal) -> str:
+    """`2 of 3`: how many SMS nodes it takes, of how many."""
+    assert requester.quorum is not None
+    return f"{await requester.quorum.threshold()} of {len(await requester.quorum.members())}"
 
 
 async def _events(requester: Sealdeal, taskid: bytes) -> Any:
@@ -261,18 +266,19 @@ async def _events(requester: Sealdeal, taskid: bytes) -> Any:
             await asyncio.sleep(0.02)
 
 
-async def _settled(
-    story: Story, requester: Sealdeal, deal: Deal, taskid: bytes, places: Mapping[str, Address]
-) -> None:
-    task = await requester.hub.task(taskid)
-    paid = {
-        "app provider": deal.app.price,
-        "data provider": deal.dataset.price,
-        "workerpool": deal.workerpool.price,
-    }
-    told = ", ".join(f"{who} {format_rlc(amount)}" for who, amount in paid.items())
-    moves = [unhex(move.hash) for move in story.steps[6].transactions]
-    await story.done("hub contract", f"task {task.status.name}: paid {told}", *moves)
+async def _settled(story: Story, requester: Sealdeal, taskid: bytes, places: Mapping[str, Address]) -> None:
+    """Step 9, told from the events of the transaction that settled the task."""
+    names = {who: name for name, who in places.items()}
+    (settling,) = story.steps[6].transactions
+    receipt = await requester.rpc.call("eth_getTransactionReceipt", settling.hash)
+    events = [requester.hub.hub.abi.event(log) for log in receipt["logs"]]
+    paid = [
+        f"{names.get(event['owner'], event['owner'])} {format_rlc(event['amount'])}"
+        for event in events
+        if event is not None and event.name == "Reward" and event["ref"] == taskid
+    ]
+    status = (await requester.hub.task(taskid)).status.name
+    await story.done("hub contract", f"task {status}: paid {', '.join(paid)}", unhex(settling.hash))
 
 
 async def _balances(client: Sealdeal, places: Mapping[str, Address]) -> dict[str, Balance]:
