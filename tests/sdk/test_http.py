@@ -1,0 +1,154 @@
+"""Errors cross HTTP as what they are."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx2
+import pydantic
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResponse
+
+from sealdeal.model import errors
+from sealdeal.model.errors import SealdealError
+from sealdeal.sdk.http import Client, answer_errors, error_of, in_memory
+
+
+class OnlyHere(errors.Conflict):
+    """An error of one room."""
+
+
+class Body(pydantic.BaseModel):
+    number: int
+
+
+def service() -> FastAPI:
+    app = FastAPI()
+    answer_errors(app)
+
+    @app.get("/raise/{code}")
+    async def fail(code: str) -> None:
+        known = {
+            c.__name__: c
+            for c in vars(errors).values()
+            if isinstance(c, type) and issubclass(c, SealdealError)
+        }
+        raise {**known, "OnlyHere": OnlyHere}[code](f"this is {code}")
+
+    @app.post("/body")
+    async def body(given: Body) -> int:
+        return given.number
+
+    @app.get("/market")
+    async def market() -> PlainTextResponse:
+        return PlainTextResponse('{"ok":false,"error":"order already published"}', 403)
+
+    @app.get("/bare")
+    async def bare() -> PlainTextResponse:
+        return PlainTextResponse("no JSON here", 502)
+
+    @app.get("/elsewhere")
+    async def elsewhere() -> RedirectResponse:
+        return RedirectResponse("/body")
+
+    @app.get("/pieces")
+    async def pieces() -> StreamingResponse:
+        return StreamingResponse(iter([b"ab", b"cd"]))
+
+    return app
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client("http://service", in_memory(service()))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "InvalidInput",
+        "NotFound",
+        "Conflict",
+        "TooLarge",
+        "BadSignature",
+        "Forbidden",
+        "EvidenceRefused",
+        "OnlyHere",
+    ],
+)
+async def test_a_service_and_its_client_raise_the_same(client: Client, kind: str) -> None:
+    with pytest.raises(SealdealError, match=f"this is {kind}") as raised:
+        await client.json("GET", f"/raise/{kind}")
+    assert raised.value.code == type(raised.value).__name__ == kind
+
+
+async def test_a_class_that_wants_more_than_a_message_is_still_raised(client: Client) -> None:
+    with pytest.raises(errors.Mismatch, match="this is Mismatch"):
+        await client.json("GET", "/raise/Mismatch")
+
+
+async def test_a_malformed_body_is_named(client: Client) -> None:
+    with pytest.raises(errors.InvalidInput, match=r"body\.number"):
+        await client.json("POST", "/body", json={"number": "many"})
+
+
+async def test_an_unknown_route_is_not_found(client: Client) -> None:
+    with pytest.raises(errors.NotFound):
+        await client.json("GET", "/nowhere")
+    with pytest.raises(errors.InvalidInput):
+        await client.json("DELETE", "/body")
+
+
+async def test_the_marketplaces_dialect_is_read(client: Client) -> None:
+    with pytest.raises(errors.Forbidden, match="order already published"):
+        await client.json("GET", "/market")
+
+
+async def test_an_answer_without_json_says_what_came(client: Client) -> None:
+    with pytest.raises(SealdealError, match="answered 502: no JSON here"):
+        await client.json("GET", "/bare")
+
+
+async def test_streams_come_in_pieces_and_raise_alike(client: Client) -> None:
+    assert b"".join([piece async for piece in client.stream("/pieces")]) == b"abcd"
+    with pytest.raises(errors.NotFound):
+        _ = [piece async for piece in client.stream("/raise/NotFound")]
+    with pytest.raises(SealdealError):
+        _ = [piece async for piece in client.stream("/elsewhere")]
+
+
+async def test_an_answer_to_pass_on_is_bounded(client: Client) -> None:
+    assert await client.exchange("GET", "/bare", limit=100) == (502, b"no JSON here")
+    with pytest.raises(errors.TooLarge, match="more than 3 bytes"):
+        await client.exchange("GET", "/pieces", limit=3)
+
+
+async def test_nobody_there_is_unavailable(unused_tcp_port: int) -> None:
+    async with Client(f"http://127.0.0.1:{unused_tcp_port}") as client:
+        with pytest.raises(errors.Unavailable, match="is it running"):
+            await client.json("GET", "/")
+
+
+async def test_a_service_that_hangs_is_unavailable() -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with Client(f"http://127.0.0.1:{port}", timeout=0.2) as client:
+            with pytest.raises(errors.Unavailable):
+                await client.json("GET", "/")
+
+
+async def test_browsers_of_any_origin_may_call(client: Client) -> None:
+    answer = await client.request("GET", "/pieces", headers={"Origin": "https://anywhere.example"})
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+def test_an_unknown_code_goes_by_its_status() -> None:
+    answer = httpx2.Response(409, json={"error": "SomethingNewer", "message": "of a newer service"})
+    error = error_of(answer, "there")
+    assert isinstance(error, errors.Conflict)
+    assert str(error) == "of a newer service"
