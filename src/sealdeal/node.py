@@ -38,7 +38,7 @@ from sealdeal.model.keys import Key
 from sealdeal.model.types import RLC, address, hexstr, unhex
 from sealdeal.pool.app import create_app as pool_app
 from sealdeal.pool.offers import Offer, Offers
-from sealdeal.pool.rules import PoolSettings
+from sealdeal.pool.rules import PoolSettings, Rules
 from sealdeal.pool.scheduler import Scheduler
 from sealdeal.results.app import create_app as results_app
 from sealdeal.results.blobs import FolderStore
@@ -87,15 +87,16 @@ class LocalNetwork:
         workers: int = WORKERS,
         categories: tuple[tuple[str, str, int], ...] = (),
         offers: tuple[Offer, ...] = OFFERS,
+        rules: Rules | None = None,
         bounds: Bounds | None = None,
         parts: Collection[str] | None = None,
         tap: Callable[[str, ASGIApp], ASGIApp] | None = None,
     ) -> None:
         """`state`, `cache`: folders, made when they do not exist. `categories`: (name, description, seconds)
-        to add to the five of the protocol. `offers`: what the workerpool keeps published. `bounds`: of
-        memory, processes and CPU for each guest. `parts`: which of `chain, results, sms-0…, market,
-        scheduler, worker-0…` run here; who has `chain` begins a network. `tap` is put around each service's
-        application, given its name, to watch what it is asked and answers.
+        to add to the five of the protocol. `offers`: what the workerpool keeps published; `rules`: its
+        scheduler's. `bounds`: of memory, processes and CPU for each guest. `parts`: which of `chain, results,
+        sms-0…, market, scheduler, worker-0…` run here; who has `chain` begins a network. `tap` is put around
+        each service's application, given its name, to watch what it is asked and answers.
         """
         self._worker_names = tuple(f"worker-{n}" for n in range(workers))
         everything = ("chain", *_SERVED, *self._worker_names)
@@ -107,7 +108,7 @@ class LocalNetwork:
         self.state, self.cache = state, cache
         self.chain_id, self.confirmations = chain_id, confirmations
         self._anvil_binary, self._categories, self._offers, self._tap = anvil, categories, offers, tap
-        self._bounds = bounds
+        self._rules, self._bounds = rules or Rules(), bounds
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
@@ -281,6 +282,7 @@ class LocalNetwork:
             results_url=self._url("results"),
             public_url=self._url("scheduler"),
             confirmations=self.confirmations,
+            rules=self._rules,
         )
         heartbeat = Heartbeat(self.rpc, depth=self.confirmations)
         self.scheduler = await Scheduler.open(

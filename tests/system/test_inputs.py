@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -15,11 +18,13 @@ from sealdeal.model.deals import TaskStatus
 from sealdeal.model.errors import Conflict, SealdealError
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import TEE_TDX, AppOrder, RequestOrder, Signed, tag
-from sealdeal.model.types import RLC, Address
+from sealdeal.model.types import RLC, Address, unhex
+from sealdeal.pool.rules import Rules
 from sealdeal.sdk.client import Sealdeal
 from sealdeal.sdk.images import build_app_image
+from sealdeal.sdk.pool import TaskEvent
 
-from .conftest import ECHO, QUICK, World
+from .conftest import ECHO, QUICK, World, local_network
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -56,6 +61,41 @@ async def test_an_image_whose_digest_differs_is_not_started(world: World) -> Non
     other = dataclasses.replace(image, checksum=hashlib.sha256(b"another image").digest())
     app = await provider.publish_app(other)
     await refunded(world, requester, app.address, None, "APP_IMAGE_DOWNLOAD_FAILED")
+
+
+async def test_a_worker_without_stake_gets_no_work_where_the_pool_asks_for_it(
+    tmp_path: Path, cache: Path
+) -> None:
+    """The reason is stored and told; with the stake deposited the task goes on."""
+    async with local_network(tmp_path / "state", cache, rules=Rules(require_stake=True)) as network:
+        strict = World(network, tmp_path, cache)
+        async with strict.stack:
+            provider, requester = await strict.person(), await strict.requester()
+            app = await strict.app(provider, ECHO)
+            deal = await strict.buy(requester, app.address)
+            taskid = deal.task_ids()[0]
+            assert deal.worker_stake == 3 * RLC // 10
+            async with asyncio.timeout(20):
+                told = [event async for event in until_cause(requester.steps(taskid), "STAKE_TOO_LOW")]
+            assert "300000000 nRLC" in told[-1].message
+            assert await strict.attempts(requester, taskid) == []
+
+            worker = network.worker_keys()[0]
+            funder = Key(unhex(network.network.accounts["funder"]["key"]))
+            async with Sealdeal(network.network, funder, transports=network.transports) as faucet:
+                await faucet.faucet(worker.address, RLC)
+            async with Sealdeal(network.network, worker, transports=network.transports) as staking:
+                await staking.deposit(RLC)
+            task = await strict.ended(requester, deal)
+            assert (task.status, task.contributors) == (TaskStatus.COMPLETED, (worker.address,))
+
+
+async def until_cause(events: AsyncIterator[TaskEvent], cause: str) -> AsyncIterator[TaskEvent]:
+    """Events up to the first with a cause."""
+    async for event in events:
+        yield event
+        if event.cause == cause:
+            return
 
 
 async def test_an_order_with_a_wrong_signature_is_refused(world: World) -> None:

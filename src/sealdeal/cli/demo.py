@@ -217,9 +217,8 @@ async def _nine_steps(
 
 async def _follow(story: Story, requester: Sealdeal, taskid: bytes, names: Mapping[str, str]) -> None:
     """Steps 4 to 7, as the scheduler and the worker report them."""
-    assert requester.scheduler is not None
     worker, initialised, quorum = "", b"", await _quorum(requester)
-    async for event in _events(requester, taskid):
+    async for event in requester.steps(taskid):
         who = names.get(event.worker or "", "worker")
         if event.kind == "task" and event.status == "INITIALIZED" and event.tx_hash:
             initialised = event.tx_hash
@@ -252,18 +251,6 @@ async def _quorum(requester: Sealdeal) -> str:
     """`2 of 3`: how many SMS nodes it takes, of how many."""
     assert requester.quorum is not None
     return f"{await requester.quorum.threshold()} of {len(await requester.quorum.members())}"
-
-
-async def _events(requester: Sealdeal, taskid: bytes) -> Any:
-    """The task's events from the first, as soon as the scheduler knows it."""
-    assert requester.scheduler is not None
-    while True:
-        try:
-            async for event in requester.scheduler.follow(taskid):
-                yield event
-            return
-        except NotFound:
-            await asyncio.sleep(0.02)
 
 
 async def _settled(story: Story, requester: Sealdeal, taskid: bytes, places: Mapping[str, Address]) -> None:

@@ -63,15 +63,10 @@ async def _follow(client: Sealdeal, taskid: Bytes32, *, quiet: bool, timeout: fl
 async def _print_steps(client: Sealdeal, taskid: Bytes32, quiet: bool) -> None:
     if client.scheduler is None or quiet:
         return
-    while True:
-        try:
-            async for event in client.scheduler.follow(taskid):
-                who = f" by {event.worker}" if event.worker else ""
-                why = f" ({event.cause}: {event.message})" if event.cause else ""
-                print(f"  {event.status}{f' {event.step}' if event.step else ''}{who}{why}", flush=True)
-            return
-        except (NotFound, Unavailable):  # not known there yet, or the scheduler is starting again
-            await asyncio.sleep(0.2)
+    async for event in client.steps(taskid):
+        who = f" by {event.worker}" if event.worker else ""
+        why = f" ({event.cause}: {event.message})" if event.cause else ""
+        print(f"  {event.status}{f' {event.step}' if event.step else ''}{who}{why}", flush=True)
 
 
 async def _described(client: Sealdeal, taskid: Bytes32) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -47,7 +47,7 @@ from .http import Transport
 from .images import BuiltImage
 from .market import MarketClient
 from .network import Network
-from .pool import PoolClient
+from .pool import PoolClient, TaskEvent
 from .results import ResultsClient
 from .sms import SmsClient, split_to_nodes
 
@@ -413,6 +413,24 @@ class Sealdeal:
             await asyncio.sleep(wait)
             wait = min(wait * 1.5, 1.0)
         raise Unavailable(f"task {hexstr(taskid)} has not ended within {timeout:g} s; it still may")
+
+    async def steps(self, taskid: Bytes32) -> AsyncIterator[TaskEvent]:
+        """A task's steps from the first, each as its scheduler tells it, until the task has ended.
+
+        Waits for a scheduler that does not know the task yet or does not answer; wrap it in a timeout. Raises
+        InvalidInput on a network without a scheduler.
+        """
+        if self.scheduler is None:
+            raise InvalidInput("this network's file names no scheduler, who could tell a task's steps")
+        cursor = 0
+        while True:
+            try:
+                async for event in self.scheduler.follow(taskid, cursor):
+                    cursor = event.cursor
+                    yield event
+                return
+            except (NotFound, Unavailable):
+                await asyncio.sleep(0.05)
 
     # --- results ----------------------------------------------------------------------------------
 
