@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..model.errors import InvalidInput
-from ..model.types import Address, address, hexstr, keccak, unhex
+from sealdeal.model.errors import InvalidInput
+from sealdeal.model.types import Address, address, hexstr, keccak, unhex
+
 from .errors import BadAnswer
 
 _TYPE = re.compile(r"(uint|int|bytes|address|bool|string|tuple)(\d*)((?:\[\d*\])*)")

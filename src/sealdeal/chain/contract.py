@@ -9,8 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..model.errors import NotFound
-from ..model.types import Address, hexstr, unhex
+from sealdeal.model.errors import NotFound
+from sealdeal.model.types import Address, hexstr, unhex
+
 from . import abi
 from .abi import Abi, Event
 from .errors import BadAnswer, Reverted

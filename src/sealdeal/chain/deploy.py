@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..model.errors import ChainError
-from ..model.types import Address
+from sealdeal.model.errors import ChainError
+from sealdeal.model.types import Address
+
 from .contract import Contract, artefact
 from .reads import Addresses
 from .sender import Sender

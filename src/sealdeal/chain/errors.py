@@ -18,7 +18,8 @@ InvalidInput (model.errors)
 
 from __future__ import annotations
 
-from ..model.errors import ChainError, InvalidInput, Unavailable
+from sealdeal.model.errors import ChainError, InvalidInput, Unavailable
+
 from .reasons import explain, standard_reason
 
 

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.types import Block, hexstr, unhex
+from sealdeal.model.types import Block, hexstr, unhex
+
 from .abi import Event
 from .contract import Contract, events
 from .errors import BadAnswer, ChainUnreachable, RpcError, WrongChain

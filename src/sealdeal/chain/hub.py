@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ..model.errors import Conflict, InvalidInput
-from ..model.orders import (
+from sealdeal.model.errors import Conflict, InvalidInput
+from sealdeal.model.orders import (
     NO_DATASET,
     AppOrder,
     DatasetOrder,
@@ -22,7 +22,8 @@ from ..model.orders import (
     WorkerpoolOrder,
     kind_of,
 )
-from ..model.types import Address, Bytes32, address
+from sealdeal.model.types import Address, Bytes32, address
+
 from .contract import Contract, artefact
 from .errors import BadAnswer, Reverted
 from .reads import Addresses, HubReads, Reader

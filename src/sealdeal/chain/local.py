@@ -25,8 +25,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Self
 
-from ..model.errors import InvalidInput
-from ..model.types import Address, unhex
+from sealdeal.model.errors import InvalidInput
+from sealdeal.model.types import Address, unhex
+
 from .errors import AnvilFailed, AnvilMissing, ChainUnreachable
 from .rpc import Rpc
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..model.errors import ChainError, InvalidInput
-from ..model.types import Address, hexstr, keccak, unhex
+from sealdeal.model.errors import ChainError, InvalidInput
+from sealdeal.model.types import Address, hexstr, keccak, unhex
 
 KEPT = 30 * 24 * 3600
 """Seconds that a finished intent is remembered."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..model.types import Address, Block, Bytes32, address
+from sealdeal.model.types import Address, Block, Bytes32, address
+
 from .contract import Contract, artefact
 from .reads import Reader
 from .rpc import Rpc

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..model.deals import (
+from sealdeal.model.deals import (
     AccountState,
     AppInfo,
     Category,
@@ -25,10 +25,11 @@ from ..model.deals import (
     TaskStatus,
     WorkerpoolInfo,
 )
-from ..model.eip712 import Domain, hub_domain
-from ..model.errors import NotFound
-from ..model.orders import Kind
-from ..model.types import ZERO, Address, Block, Bytes32, address, hexstr, unhex
+from sealdeal.model.eip712 import Domain, hub_domain
+from sealdeal.model.errors import NotFound
+from sealdeal.model.orders import Kind
+from sealdeal.model.types import ZERO, Address, Block, Bytes32, address, hexstr, unhex
+
 from .abi import Abi
 from .contract import Contract, artefact
 from .errors import BlockGone, Reverted, RpcError

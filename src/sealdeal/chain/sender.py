@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..model.errors import NotFound
-from ..model.types import Address, Block, address, hexstr, keccak, unhex
+from sealdeal.model.errors import NotFound
+from sealdeal.model.types import Address, Block, address, hexstr, keccak, unhex
+
 from .abi import Event
 from .contract import Contract, events
 from .errors import BadAnswer, ChainUnreachable, NotMined, OutOfGasMoney, Reverted, RpcError

@@ -19,9 +19,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from ..model.errors import Conflict, InvalidInput, NotFound
-from ..model.keys import Key
-from ..model.types import Address, address, address_bytes, hexstr, keccak, unhex
+from sealdeal.model.errors import Conflict, InvalidInput, NotFound
+from sealdeal.model.keys import Key
+from sealdeal.model.types import Address, address, address_bytes, hexstr, keccak, unhex
+
 from .errors import KeystoreError
 
 SCRYPT_N = 2**18

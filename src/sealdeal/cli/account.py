@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from cyclopts import App
 
+from sealdeal.chain import Receipt
 from sealdeal.model.types import hexstr, parse_rlc
+from sealdeal.sdk.client import Sealdeal
 
 from . import session
 from .session import AsJson, WalletName
@@ -30,12 +34,7 @@ async def deposit(amount: str, *, wallet: WalletName = None, json: AsJson = Fals
     amount
         How much, such as `10` or `1.5 RLC`.
     """
-    async with session.connected(session.unlock(wallet)) as client:
-        receipt = await client.deposit(parse_rlc(amount))
-        session.show(
-            {**await holdings(client, client.key.address), "transaction": hexstr(receipt.tx_hash)},
-            as_json=json,
-        )
+    await _move(Sealdeal.deposit, amount, wallet, json)
 
 
 @account.command
@@ -47,9 +46,13 @@ async def withdraw(amount: str, *, wallet: WalletName = None, json: AsJson = Fal
     amount
         How much, such as `10` or `1.5 RLC`.
     """
+    await _move(Sealdeal.withdraw, amount, wallet, json)
+
+
+async def _move(
+    act: Callable[[Sealdeal, int], Awaitable[Receipt]], amount: str, wallet: str | None, as_json: bool
+) -> None:
     async with session.connected(session.unlock(wallet)) as client:
-        receipt = await client.withdraw(parse_rlc(amount))
-        session.show(
-            {**await holdings(client, client.key.address), "transaction": hexstr(receipt.tx_hash)},
-            as_json=json,
-        )
+        receipt = await act(client, parse_rlc(amount))
+        owned = await holdings(client, client.key.address)
+        session.show({**owned, "transaction": hexstr(receipt.tx_hash)}, as_json=as_json)

@@ -14,8 +14,8 @@ from fastapi.responses import JSONResponse
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
-from .. import __version__
-from ..model.errors import (
+from sealdeal import __version__
+from sealdeal.model.errors import (
     ChainError,
     Conflict,
     Forbidden,
@@ -26,8 +26,9 @@ from ..model.errors import (
     Unauthorized,
     Unavailable,
 )
-from ..model.orders import ORDER_TYPES, Kind, Signed
-from ..model.types import ZERO, Address, address, bytes32, hexstr, unhex
+from sealdeal.model.orders import ORDER_TYPES, Kind, Signed
+from sealdeal.model.types import ZERO, Address, address, bytes32, hexstr, unhex
+
 from .book import Nearest
 from .index import iso_time
 from .market import Market

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Generic
 
-from ..model.deals import WORKERPOOL_STAKE_RATIO
-from ..model.errors import Mismatch
-from ..model.matching import Admits, Reason, Remaining, Terms, admits_exactly, match, reasons
-from ..model.orders import (
+from sealdeal.model.deals import WORKERPOOL_STAKE_RATIO
+from sealdeal.model.errors import Mismatch
+from sealdeal.model.matching import Admits, Reason, Remaining, Terms, admits_exactly, match, reasons
+from sealdeal.model.orders import (
     TEE,
     AppOrder,
     DatasetOrder,
@@ -28,7 +28,7 @@ from ..model.orders import (
     tag_bits,
     tag_names,
 )
-from ..model.types import ZERO, Address, Bytes32
+from sealdeal.model.types import ZERO, Address, Bytes32
 
 NEAREST = 3
 """Offers of each kind that `explain` shows."""

@@ -16,11 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ..chain import Hub, NotMined, Reverted
-from ..model.deals import deal_id
-from ..model.errors import ChainError, Unavailable
-from ..model.orders import Kind, RequestOrder
-from ..model.types import Address, Block, format_rlc, hexstr, keccak
+from sealdeal.chain import Hub, NotMined, Reverted
+from sealdeal.model.deals import deal_id
+from sealdeal.model.errors import ChainError, Unavailable
+from sealdeal.model.orders import Kind, RequestOrder
+from sealdeal.model.types import Address, Block, format_rlc, hexstr, keccak
+
 from .book import Fill, Offer, best_fill
 from .index import Index, Moved
 from .lists import Lists

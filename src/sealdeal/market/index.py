@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from ..chain import Batch, BlockGone, ChainUnreachable, Event, Follower, Hub, RolledBack
-from ..model.deals import Deal, Resource
-from ..model.errors import ChainError, Unavailable
-from ..model.orders import Kind, owner_field
-from ..model.types import ZERO, Address, Block, address, hexstr
+from sealdeal.chain import Batch, BlockGone, ChainUnreachable, Event, Follower, Hub, RolledBack
+from sealdeal.model.deals import Deal, Resource
+from sealdeal.model.errors import ChainError, Unavailable
+from sealdeal.model.orders import Kind, owner_field
+from sealdeal.model.types import ZERO, Address, Block, address, hexstr
+
 from .book import Status, stake_needed, status_of
 from .store import Change, MarketStore, Overtaken, Record
 

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..model.orders import (
+from sealdeal.model.orders import (
     FRAMEWORKS,
     TEE,
     AppOrder,
@@ -19,7 +19,8 @@ from ..model.orders import (
     WorkerpoolOrder,
     tag_bits,
 )
-from ..model.types import ZERO, Address
+from sealdeal.model.types import ZERO, Address
+
 from .book import Candidates, Offer
 from .store import (
     OPEN,

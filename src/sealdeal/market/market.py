@@ -12,12 +12,13 @@ import string
 import time
 from typing import Any
 
-from ..chain import Hub, Reverted
-from ..model.errors import BadSignature, Forbidden, InvalidInput, NotFound, Unavailable
-from ..model.keys import Rng, recover_digest
-from ..model.orders import TEE, Kind, RequestOrder, Signed, WorkerpoolOrder, owner_field, tag_bits
-from ..model.types import ZERO, Address, Block, address, bytes32, format_rlc, hexstr, unhex
-from ..sdk.market import challenge_document, challenge_hash
+from sealdeal.chain import Hub, Reverted
+from sealdeal.model.errors import BadSignature, Forbidden, InvalidInput, NotFound, Unavailable
+from sealdeal.model.keys import Rng, recover_digest
+from sealdeal.model.orders import TEE, Kind, RequestOrder, Signed, WorkerpoolOrder, owner_field, tag_bits
+from sealdeal.model.types import ZERO, Address, Block, address, bytes32, format_rlc, hexstr, unhex
+from sealdeal.sdk.market import challenge_document, challenge_hash
+
 from .book import Explanation, explain, stake_needed
 from .engine import Engine
 from .index import Index

@@ -15,9 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..db import DERIVED, OWNED, AddressColumn, Bytes32, Database, open_database, tables_of
-from ..model.orders import TEE, Kind, RequestOrder, Signed, tag_bits
-from ..model.types import ZERO, Address, Block
+from sealdeal.db import DERIVED, OWNED, AddressColumn, Bytes32, Database, open_database, tables_of
+from sealdeal.model.orders import TEE, Kind, RequestOrder, Signed, tag_bits
+from sealdeal.model.types import ZERO, Address, Block
+
 from .book import Offer, Status, price_of
 
 tables = tables_of("market")

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import pydantic
 from pydantic.alias_generators import to_camel
 
-from ..chain.wallet import Wallet
-from ..model import eip712
-from ..model.eip712 import Domain, String, Typed
-from ..model.errors import IntegrityError, InvalidInput
-from ..model.keys import Key
-from ..model.orders import (
+from sealdeal.chain.wallet import Wallet
+from sealdeal.model import eip712
+from sealdeal.model.eip712 import Domain, String, Typed
+from sealdeal.model.errors import IntegrityError, InvalidInput
+from sealdeal.model.keys import Key
+from sealdeal.model.orders import (
     AppOrder,
     DatasetOrder,
     Kind,
@@ -28,7 +28,8 @@ from ..model.orders import (
     kind_of,
     tag,
 )
-from ..model.types import Address, address, bytes32, hexstr
+from sealdeal.model.types import Address, address, bytes32, hexstr
+
 from .http import Client, Transport
 
 AnyOne = Literal["any"]

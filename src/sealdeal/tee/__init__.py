@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from ..model.evidence import Claims, Evidence, NotAuthentic, UnknownKind, Verifier
+from sealdeal.model.evidence import Claims, Evidence, NotAuthentic, UnknownKind, Verifier
+
 from .dcap import DcapVerifier
 from .simulated import SimulatedPlatform
 

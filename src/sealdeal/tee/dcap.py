@@ -14,7 +14,7 @@ from typing import Any
 
 import dcap_qvl  # type: ignore[import-untyped]
 
-from ..model.evidence import (
+from sealdeal.model.evidence import (
     DCAP,
     MAX_COLLATERAL_BYTES,
     MAX_QUOTE_BYTES,

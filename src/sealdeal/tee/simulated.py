@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 
-from ..model.errors import InvalidInput
-from ..model.evidence import DCAP, Evidence, tdx_registers
-from ..model.types import Bytes32
+from sealdeal.model.errors import InvalidInput
+from sealdeal.model.evidence import DCAP, Evidence, tdx_registers
+from sealdeal.model.types import Bytes32
 
 _SGX_OID = "1.2.840.113741.1.13.1"
 """Intel's SGX extension of a PCK certificate: identifies the machine and its TCB."""
