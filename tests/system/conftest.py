@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import signal
+import sys
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,44 @@ with open(os.path.join(out, "computed.json"), "w") as file:
 def told(result: Result) -> dict[str, object]:
     found: dict[str, object] = json.loads(result.files["result.json"])
     return found
+
+
+class Process:
+    """Some parts of a network in a process of their own, that a test may kill."""
+
+    def __init__(self, state: Path, cache: Path, *parts: str) -> None:
+        self.command = [sys.executable, "-m", "tests.system.part", str(state), str(cache), *parts]
+        self.child: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        self.child = await asyncio.create_subprocess_exec(
+            *self.command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
+        )
+        assert self.child.stdout is not None
+        assert await asyncio.wait_for(self.child.stdout.readline(), 60) == b"ready\n"
+
+    async def kill(self) -> None:
+        """SIGKILL: no farewell."""
+        assert self.child is not None
+        if self.child.returncode is None:
+            self.child.send_signal(signal.SIGKILL)
+        await self.child.wait()
+
+
+@asynccontextmanager
+async def distributed(
+    folder: Path, cache: Path, here: Collection[str], *groups: tuple[str, ...]
+) -> AsyncIterator[tuple[World, list[Process]]]:
+    """A network with some parts here, and each group of others in a process of its own."""
+    async with AsyncExitStack() as stack:
+        network = await stack.enter_async_context(local_network(folder / "state", cache, parts=here))
+        processes = [Process(folder / "state", cache, *group) for group in groups]
+        for process in processes:
+            await process.start()
+            stack.push_async_callback(process.kill)
+        world = World(network, folder, cache)
+        await stack.enter_async_context(world.stack)
+        yield world, processes
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from sealdeal.model.deals import TaskStatus, deal_id
 from sealdeal.model.errors import IntegrityError, NotFound
@@ -17,9 +20,32 @@ from sealdeal.model.results import generate_result_key
 from sealdeal.model.types import RLC, ZERO, unhex
 from sealdeal.sdk.client import Sealdeal
 
-from .conftest import ECHO, POOL_PRICE, World, told
+from .conftest import ECHO, POOL_PRICE, World, distributed, local_network, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["embedded", "distributed"])
+async def world(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cache: Path
+) -> AsyncIterator[World]:
+    """The same tests on a network in one process, and on one whose services are processes of their own."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "embedded":
+        async with local_network(folder / "state", cache) as network:
+            made = World(network, folder, cache)
+            async with made.stack:
+                yield made
+    else:
+        apart = [
+            ("results", "market"),
+            ("sms-0",),
+            ("sms-1", "sms-2"),
+            ("scheduler",),
+            ("worker-0", "worker-1"),
+        ]
+        async with distributed(folder, cache, ["chain"], *apart) as (made, _):
+            yield made
 
 
 async def test_a_deal_pays_everyone_and_tells_only_the_beneficiary(world: World) -> None:

@@ -6,9 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,50 +14,12 @@ from sealdeal.model.deals import TaskStatus
 from sealdeal.model.errors import NotFound
 from sealdeal.model.types import RLC
 
-from .conftest import ECHO, World, local_network, told
+from .conftest import ECHO, World, distributed, local_network, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SLOW = "import time\ntime.sleep(4)\n" + ECHO
 HERE = {"chain", "results", "market", "sms-0", "sms-1", "sms-2"}
-
-
-class Process:
-    """Some parts of a network in a process of their own, that a test may kill."""
-
-    def __init__(self, state: Path, cache: Path, *parts: str) -> None:
-        self.command = [sys.executable, "-m", "tests.system.part", str(state), str(cache), *parts]
-        self.child: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        self.child = await asyncio.create_subprocess_exec(
-            *self.command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
-        )
-        assert self.child.stdout is not None
-        assert await asyncio.wait_for(self.child.stdout.readline(), 60) == b"ready\n"
-
-    async def kill(self) -> None:
-        """SIGKILL: no farewell."""
-        assert self.child is not None
-        if self.child.returncode is None:
-            self.child.send_signal(signal.SIGKILL)
-        await self.child.wait()
-
-
-@asynccontextmanager
-async def distributed(
-    folder: Path, cache: Path, *groups: tuple[str, ...]
-) -> AsyncIterator[tuple[World, list[Process]]]:
-    """A network with each group of parts in a process of its own, and the rest here."""
-    async with AsyncExitStack() as stack:
-        network = await stack.enter_async_context(local_network(folder / "state", cache, parts=HERE))
-        processes = [Process(folder / "state", cache, *group) for group in groups]
-        for process in processes:
-            await process.start()
-            stack.push_async_callback(process.kill)
-        world = World(network, folder, cache)
-        await stack.enter_async_context(world.stack)
-        yield world, processes
+SLOW = "import time\ntime.sleep(4)\n" + ECHO
 
 
 async def until(world: World, taskid: bytes, status: str) -> None:
@@ -80,7 +39,7 @@ async def until(world: World, taskid: bytes, status: str) -> None:
 async def test_a_part_killed_in_the_middle_of_a_task_goes_on_where_it_was(
     tmp_path: Path, cache: Path, victim: str
 ) -> None:
-    async with distributed(tmp_path, cache, ("scheduler",), ("worker-0",)) as (world, processes):
+    async with distributed(tmp_path, cache, HERE, ("scheduler",), ("worker-0",)) as (world, processes):
         provider, requester = await world.person(), await world.requester()
         app = await world.app(provider, SLOW)
         deal = await world.buy(requester, app.address)
