@@ -37,6 +37,7 @@ from sealdeal.model.evidence import (
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import TEE_TDX, Params, tag
 from sealdeal.model.release import Release, SealedItem, grant_digest
+from sealdeal.model.results import unzip_result
 from sealdeal.model.sealing import (
     Door,
     SecretKind,
@@ -48,7 +49,6 @@ from sealdeal.model.sealing import (
     seal,
     secrets_domain,
     share_secret,
-    unzip_result,
 )
 from sealdeal.model.types import ZERO, Address, address, hexstr, unhex
 from sealdeal.sdk.guest_release import GuestRelease
@@ -202,6 +202,10 @@ class Scene:
     folder: Path = Path()
     seconds: int = 20
     callback: Address = ZERO
+    bits: int = TEE_TDX
+    """The deal's tag. Without a TEE the dataset lies as it is, and no node is there."""
+    promised: bytes | None = None
+    """The dataset's checksum on chain, if not that of its file."""
     result_key: str = ""
     limits: dict[str, int] = field(default_factory=dict)
     threshold: int = 2
@@ -222,7 +226,7 @@ class Scene:
             workerpool=Resource(address(bytes([7]) * 20), POOL.address, 5),
             trust=1,
             category=0,
-            tag=tag(TEE_TDX),
+            tag=tag(self.bits),
             requester=REQUESTER.address,
             beneficiary=REQUESTER.address,
             callback=self.callback,
@@ -246,7 +250,9 @@ class Scene:
             node.missing = self.wanted
         if self.dataset is not None:
             key = dataset_key(secrets.token_bytes)
-            self.encrypted = encrypt_dataset(self.dataset, key, secrets.token_bytes)
+            self.encrypted = self.dataset
+            if self.deal.tee:
+                self.encrypted = encrypt_dataset(self.dataset, key, secrets.token_bytes)
             self.files["dataset"] = self.folder / "dataset.enc"
             self.files["dataset"].write_bytes(self.encrypted)
             self.split(SecretKind.DATASET_KEY, DATASET, "", key.encode())
@@ -276,13 +282,14 @@ class Scene:
     def hello(self) -> Hello:
         assignment = Assignment(self.task, WORKER.address, 1, UNTIL)
         checksum = hashlib.sha256(self.encrypted).digest() if self.dataset is not None else bytes(32)
+        vouched = self.deal.tee
         return Hello(
             version=VERSION,
             chain_id=CHAIN_ID,
             hub=HUB,
-            quorum=QUORUM,
-            nodes=NODES,
-            threshold=self.threshold,
+            quorum=QUORUM if vouched else ZERO,
+            nodes=NODES if vouched else (),
+            threshold=self.threshold if vouched else 0,
             deal=self.deal,
             index=5,
             worker=WORKER.address,
@@ -290,7 +297,7 @@ class Scene:
             app_multiaddr="/ipfs/the-image",
             app_checksum=self.image.checksum,
             dataset_multiaddr="/ipfs/the-data" if self.dataset is not None else "",
-            dataset_checksum=checksum,
+            dataset_checksum=checksum if self.promised is None else self.promised,
             assignment=assignment,
             signature=POOL.sign_digest(digest(pool_domain(CHAIN_ID, HUB), assignment)),
             limits=dataclasses.replace(Limits(seconds=self.seconds), **self.limits),
@@ -307,7 +314,8 @@ class Scene:
             return self.platform.evidence(data, registers, int(time.time()))
 
         async def login(enclave: Address, blob: bytes) -> str:
-            assert len(blob) == 32 + 65 * self.threshold
+            assert len(blob) == (32 + 65 * self.threshold if self.deal.tee else 0)
+            assert (enclave != ZERO) == self.deal.tee
             return "the token"
 
         def fetched(path: Path) -> Callable[[], Any]:

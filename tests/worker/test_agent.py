@@ -17,10 +17,18 @@ import pytest
 
 from sealdeal.chain import Sender, Wallet
 from sealdeal.guest.stream import Kind
-from sealdeal.model.deals import Assignment, Deal, TaskStatus, enclave_message, pool_domain, task_id
+from sealdeal.model.deals import (
+    Assignment,
+    Deal,
+    TaskStatus,
+    authorisation_message,
+    enclave_message,
+    pool_domain,
+    task_id,
+)
 from sealdeal.model.eip712 import digest
 from sealdeal.model.errors import Unavailable
-from sealdeal.model.types import hexstr, keccak
+from sealdeal.model.types import ZERO, hexstr, keccak
 from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.sdk.pool import Attempt, AttemptEnded, Report, Work, WorkerState
 from sealdeal.sdk.results import ResultsClient
@@ -43,6 +51,10 @@ class Pool:
         self.away = 0
         """How many more requests fail."""
         self.over = False
+        self.signer = "pool_owner"
+        """Whose word lets workers contribute to deals without a TEE."""
+        self.silent = 0
+        """How many more times nobody gives it."""
         self.heard = asyncio.Condition()
 
     def _answer(self) -> None:
@@ -70,6 +82,12 @@ class Pool:
         async with asyncio.timeout(20), self.heard:
             await self.heard.wait_for(lambda: any(r.status in statuses for r in self.reports))
         return next(r for r in self.reports if r.status in statuses)
+
+    async def authorise(self, task: bytes, attempt: int) -> bytes:
+        if self.silent:
+            self.silent -= 1
+            raise Unavailable("the scheduler is away")
+        return key(self.signer).sign_message(authorisation_message(key("worker").address, task, ZERO))
 
     @property
     def said(self) -> list[Attempt]:
@@ -215,6 +233,38 @@ async def test_an_attested_fault_is_contributed_and_named(stage: Stage) -> None:
         done = await stage.pool.last(Attempt.CONTRIBUTE_AND_FINALIZE_DONE)
         assert (done.cause, done.exit_code) == ("APP_COMPUTE_FAILED", 3)
         assert await stage.status() is TaskStatus.COMPLETED
+
+
+async def test_a_deal_without_a_tee_is_contributed_on_the_pools_word(stage: Stage) -> None:
+    work = await stage.open(bits=0)
+    heard: list[dict[str, Any]] = []
+
+    async def standard(guest: ScriptedGuest) -> None:
+        heard.append((await guest.hear()).json())
+        nothing = {"enclave": ZERO, "enclaveSignature": "0x", "authorization": "0x"}
+        guest.tell("done", **stage.honest(**nothing))
+
+    stage.pool.silent = 2
+    async with stage.working(standard):
+        stage.pool.work.put_nowait(work)
+        done = await stage.pool.last(Attempt.CONTRIBUTE_AND_FINALIZE_DONE)
+        assert await stage.status() is TaskStatus.COMPLETED
+        assert done.tx_hash and done.enclave is None
+    assert stage.pool.states[0].standard
+    [hello] = heard
+    assert (hello["quorum"], hello["nodes"], hello["threshold"]) == (ZERO, [], 0)
+    contribution = await stage.network.hub.contribution(stage.task, stage.sender.address)
+    assert contribution.enclave == ZERO
+
+
+async def test_without_the_pools_word_the_hub_takes_nothing(stage: Stage) -> None:
+    work = await stage.open(bits=0)
+    stage.pool.signer = "requester"
+    async with stage.working():
+        stage.pool.work.put_nowait(work)
+        failed = await stage.pool.last(Attempt.CONTRIBUTE_AND_FINALIZE_FAILED)
+        assert failed.cause == "CHAIN_RECEIPT_NOT_VALID"
+        assert await stage.status() is TaskStatus.ACTIVE
 
 
 REFUSED = {

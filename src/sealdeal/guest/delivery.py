@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sealdeal.model.cid import cid_of
-from sealdeal.model.deals import ResultStatement, enclave_message, result_domain
+from sealdeal.model.deals import ResultStatement, enclave_message, result_domain, task_id
 from sealdeal.model.eip712 import digest as typed_digest
 from sealdeal.model.errors import InvalidInput, SealdealError
 from sealdeal.model.results import encrypt_result
@@ -36,71 +36,84 @@ class Outcome:
     archive: Path
     fault: AppFault | None
     exit_code: int | None
+    ran: bool = True
+    """Whether the app was run. If not, `archive` holds nothing that it wrote or read."""
 
 
 class Delivery:
-    """Takes one outcome out of the enclave."""
+    """Takes one outcome out of the guest."""
 
-    def __init__(self, channel: Channel, hello: Hello, admission: Admission, outcome: Outcome) -> None:
+    def __init__(self, channel: Channel, hello: Hello, admission: Admission | None, outcome: Outcome) -> None:
+        """Without an `admission` (a deal without a TEE) nobody vouches for the result here: it is stored
+        unsigned, without a proof, and the worker adds its pool's word.
+        """
         self.channel, self.hello, self.admission, self.outcome = channel, hello, admission, outcome
-        manifest = admission.manifest
-        self.task, self.worker = manifest.task_id, manifest.worker
-        message = enclave_message(self.worker, self.task, outcome.digest)
-        self.signature = admission.enclave.sign_message(message)
+        self.task, self.worker = task_id(hello.deal.dealid, hello.index), hello.worker
+        self.enclave, self.signature, self.authorisation = ZERO, b"", b""
+        if admission is not None:
+            message = enclave_message(self.worker, self.task, outcome.digest)
+            self.enclave = admission.enclave.address
+            self.signature = admission.enclave.sign_message(message)
+            self.authorisation = admission.gathered.authorisation
 
     def deliver(self, work: Path) -> dict[str, Any]:
         """Store result and proof; returns the members of `done`. Raises Failure."""
-        enclave, hello = self.admission.enclave, self.hello
-        login = {"enclave": enclave.address, "authorization": hexstr(self.admission.gathered.authorisation)}
+        login = {"enclave": self.enclave, "authorization": hexstr(self.authorisation)}
         self._told(self.channel.call("login", None, **login), "the result store's login")
         self.channel.event("status", phase="RESULT_UPLOADING")
         receipt = None
-        if hello.deal.callback != ZERO:
-            results = {"storage": "ethereum", "location": hello.deal.callback}
+        if self.hello.deal.callback != ZERO:
+            results = {"storage": "ethereum", "location": self.hello.deal.callback}
         else:
             sealed = self._seal(work)
             receipt = self._upload(sealed)
             results = {"storage": "ipfs", "location": "/ipfs/" + receipt["receipt"]["cid"]}
         said = json.dumps(results).encode()
-        key = self.admission.manifest.result_key
-        statement = ResultStatement(
-            task=self.task,
-            worker=self.worker,
-            digest=self.outcome.digest,
-            results=keccak(said),
-            beneficiaryKey=hashlib.sha256(key.encode()).digest() if key else bytes(32),
-        )
-        signed = enclave.sign_digest(typed_digest(result_domain(hello.chain_id, hello.hub), statement))
-        proof = {
-            **self.admission.proof(),
-            "statement": statement.to_json(),
-            "statementSignature": hexstr(signed),
-            "storeReceipt": receipt,
-        }
-        path = f"/v1/results/{hexstr(self.task)}/proof"
-        self._http("PUT", path, [json.dumps(proof).encode()], "the proof's upload")
+        stated = self._state(self.admission, said, receipt) if self.admission is not None else {}
         self.channel.event("status", phase="RESULT_UPLOADED", step="uploaded")
         fault = self.outcome.fault
         return {
             "taskId": hexstr(self.task),
             "worker": self.worker,
-            "attempt": hello.attempt,
-            "enclave": enclave.address,
+            "attempt": self.hello.attempt,
+            "enclave": self.enclave,
             "digest": hexstr(self.outcome.digest),
             "results": hexstr(said),
             "callback": hexstr(self.outcome.callback),
             "enclaveSignature": hexstr(self.signature),
-            "authorization": hexstr(self.admission.gathered.authorisation),
-            "statement": statement.to_json(),
-            "statementSignature": hexstr(signed),
-            "proof": proof,
+            "authorization": hexstr(self.authorisation),
+            **stated,
             "error": {"cause": fault.cause, "message": str(fault)} if fault else None,
             "exitCode": self.outcome.exit_code,
         }
 
+    def _state(self, admission: Admission, results: bytes, receipt: dict[str, Any] | None) -> dict[str, Any]:
+        """Sign where the result lies and for whom, publish the proof; what `done` says of both."""
+        key = admission.manifest.result_key
+        statement = ResultStatement(
+            task=self.task,
+            worker=self.worker,
+            digest=self.outcome.digest,
+            results=keccak(results),
+            beneficiaryKey=hashlib.sha256(key.encode()).digest() if key else bytes(32),
+        )
+        domain = result_domain(self.hello.chain_id, self.hello.hub)
+        stated = {
+            "statement": statement.to_json(),
+            "statementSignature": hexstr(admission.enclave.sign_digest(typed_digest(domain, statement))),
+        }
+        proof = {**admission.proof(), **stated, "storeReceipt": receipt}
+        path = f"/v1/results/{hexstr(self.task)}/proof"
+        self._http("PUT", path, [json.dumps(proof).encode()], "the proof's upload")
+        return {**stated, "proof": proof}
+
     def _seal(self, work: Path) -> Path:
         """The archive as it leaves: encrypted when the deal asks for it, and then never otherwise."""
         if not self.hello.deal.parsed_params.result_encryption:
+            return self.outcome.archive
+        if self.admission is None:
+            if self.outcome.ran:
+                raise Failure("POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING", "there is no key to encrypt with")
             return self.outcome.archive
         sealed = work / "sealed.zip"
         try:

@@ -1,6 +1,7 @@
 """How a task can fail, as the guest tells it apart.
 
-`AppFault`: the app's own doing, which the guest saw itself. It is contributed as an attested error, and paid.
+`AppFault`: the app's own doing, which the guest saw itself. It is contributed as an error (attested in a TEE)
+and paid. So is what a deal without a TEE asks for and nobody could give it.
 `Failure`: what the host could have caused. It is reported, and never contributed.
 
 Causes are the network's words (wire.md §5.4) where it has one. Messages leave the enclave in the clear, so

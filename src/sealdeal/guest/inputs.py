@@ -39,11 +39,15 @@ def fetch_image(channel: Channel, hello: Hello, root: Path) -> Process:
 
 
 def fetch_dataset(channel: Channel, hello: Hello, place: Path) -> None:
-    """Write the encrypted dataset to `place`, equal to the chain's checksum."""
+    """Write the dataset, as it lies in its store, to `place`: equal to the chain's checksum.
+
+    Without a TEE a checksum of zero promises nothing, and is not compared (wire.md §5.1).
+    """
     digest = _fetch(
         channel, "dataset", place, hello.limits.dataset_bytes, "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED"
     )
-    if digest != hello.dataset_checksum:
+    promised = hello.deal.tee or any(hello.dataset_checksum)
+    if promised and digest != hello.dataset_checksum:
         raise Failure(
             "PRE_COMPUTE_INVALID_DATASET_CHECKSUM",
             f"dataset {hello.deal.dataset.pointer}: expected sha256 {hexstr(hello.dataset_checksum)} as on "

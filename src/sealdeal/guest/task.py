@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from sealdeal.model.sealing import SecretKind
 from sealdeal.model.types import ZERO, Address, hexstr, keccak
 
 from . import app, inputs
-from .admission import Asking
+from .admission import Admission, Asking
 from .delivery import Delivery, Outcome
 from .failures import AppFault, Failure
 from .hello import Hello
@@ -27,60 +28,132 @@ ERROR_FILE: Final = "error.txt"
 _STDERR_TAIL: Final = 8 << 10
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where one task is done."""
+
+    work: Path
+    bwrap: Path
+
+    def make(self) -> None:
+        for folder in (self.root, self.inputs, self.outputs):
+            folder.mkdir()
+
+    @property
+    def root(self) -> Path:
+        """The app's image."""
+        return self.work / "root"
+
+    @property
+    def inputs(self) -> Path:
+        return self.work / "in"
+
+    @property
+    def outputs(self) -> Path:
+        return self.work / "out"
+
+    @property
+    def archive(self) -> Path:
+        return self.work / "result.zip"
+
+
 def run(channel: Channel, work: Path, bwrap: Path) -> None:
     """Do the task that `channel` opens with, in the empty folder `work`, and say `done`.
 
     Raises Failure (nothing is to be contributed), or BrokenStream when the worker went away.
     """
-    hello = Hello.from_json(channel.hello())
-    deal, params = hello.deal, hello.deal.parsed_params
-    _refuse_unknown(hello, params)
-    folders = {name: work / name for name in ("root", "in", "out")}
-    for folder in folders.values():
-        folder.mkdir()
+    hello, place = Hello.from_json(channel.hello()), _Place(work, bwrap)
+    place.make()
+    admission, outcome = (_attested if hello.deal.tee else _standard)(channel, hello, place)
+    channel.event("status", phase="COMPUTED")
+    channel.event("done", **Delivery(channel, hello, admission, outcome).deliver(work))
 
+
+def _attested(channel: Channel, hello: Hello, place: _Place) -> tuple[Admission, Outcome]:
+    """A deal that asks for a TEE: evidence first, then secrets, then the app."""
+    deal, params = hello.deal, hello.deal.parsed_params
+    if unknown := _unknown(hello, params):
+        raise Failure("TASK_DESCRIPTION_INVALID", unknown)
     asking = Asking(channel, hello, secrets.token_bytes)
     asking.begin()
-    channel.event("status", phase="APP_DOWNLOADING")
-    process = inputs.fetch_image(channel, hello, folders["root"])
-    channel.event("status", phase="APP_DOWNLOADED")
+    process = _fetch_app(channel, hello, place)
     asking.prove()
-    encrypted = work / "dataset"
+    encrypted = place.work / "dataset"
     channel.event("status", phase="DATA_DOWNLOADING", step="attested")
-    if deal.has_dataset:
-        inputs.fetch_dataset(channel, hello, encrypted)
-    for number, url in enumerate(params.input_files, 1):
-        inputs.fetch_input(channel, number, url, folders["in"], hello.limits.dataset_bytes)
+    _fetch_data(channel, hello, params, place, encrypted)
     admission = asking.admission()
     found = admission.gathered.secrets
     if deal.has_dataset:
         key = found[(SecretKind.DATASET_KEY.value, "")]
-        inputs.open_dataset(encrypted, folders["in"] / deal.dataset.pointer, key)
-
+        inputs.open_dataset(encrypted, place.inputs / deal.dataset.pointer, key)
     channel.event(
         "status", phase="DATA_DOWNLOADED", step="secrets", message=_blame(admission.gathered.blamed)
     )
     channel.event("status", phase="COMPUTING", step="app")
-    environment = _environment(hello, params, found)
-    outcome = _compute(hello, params, process, environment, folders, work, bwrap)
-    channel.event("status", phase="COMPUTED")
-    channel.event("done", **Delivery(channel, hello, admission, outcome).deliver(work))
+    return admission, _compute(hello, params, process, _environment(hello, params, found), place)
+
+
+def _standard(channel: Channel, hello: Hello, place: _Place) -> tuple[None, Outcome]:
+    """A deal without a TEE: the same sandboxes, but no evidence, and so no secrets. Data arrive as they lie.
+
+    That the deal is one is the worker's word. A worker that lies about it gains a run without secrets, on
+    data that stay encrypted, and a result that the hub refuses.
+
+    What the deal itself makes impossible is contributed as an error: no offer can refuse such a deal, and
+    left undone it would cost the pool its stake.
+    """
+    deal, params = hello.deal, hello.deal.parsed_params
+    try:
+        _refuse_impossible(hello, params)
+    except AppFault as fault:
+        return None, _error(hello, fault, place.archive, ran=False)
+    process = _fetch_app(channel, hello, place)
+    channel.event("status", phase="DATA_DOWNLOADING")
+    _fetch_data(channel, hello, params, place, place.inputs / deal.dataset.pointer)
+    channel.event("status", phase="DATA_DOWNLOADED")
+    channel.event("status", phase="COMPUTING", step="app")
+    return None, _compute(hello, params, process, _environment(hello, params, {}), place)
+
+
+def _fetch_app(channel: Channel, hello: Hello, place: _Place) -> Process:
+    channel.event("status", phase="APP_DOWNLOADING")
+    process = inputs.fetch_image(channel, hello, place.root)
+    channel.event("status", phase="APP_DOWNLOADED")
+    return process
+
+
+def _fetch_data(channel: Channel, hello: Hello, params: Params, place: _Place, dataset: Path) -> None:
+    if hello.deal.has_dataset:
+        inputs.fetch_dataset(channel, hello, dataset)
+    for number, url in enumerate(params.input_files, 1):
+        inputs.fetch_input(channel, number, url, place.inputs, hello.limits.dataset_bytes)
 
 
 def _blame(blamed: dict[Address, str]) -> str:
     return "; ".join(f"set aside node {node}: {why}" for node, why in sorted(blamed.items()))
 
 
-def _refuse_unknown(hello: Hello, params: Params) -> None:
-    """Fail now for what this guest does not do, rather than leave it out silently."""
-    if not hello.deal.tee:
-        raise Failure(
-            "TASK_DESCRIPTION_INVALID", "the deal's tag does not ask for a TEE, and this guest is one"
-        )
+def _unknown(hello: Hello, params: Params) -> str:
+    """What the deal asks for and this guest does not do; it is not left out silently. Empty: nothing."""
     if params.bulk_cid:
-        raise Failure("TASK_DESCRIPTION_INVALID", "the deal asks for several datasets in one task (bulk_cid)")
+        return "the deal asks for several datasets in one task (bulk_cid)"
     if params.result_storage_provider != "ipfs" and hello.deal.callback == ZERO:
-        raise Failure("TASK_DESCRIPTION_INVALID", "the deal asks for another storage of its result than ipfs")
+        return "the deal asks for another storage of its result than ipfs"
+    return ""
+
+
+def _refuse_impossible(hello: Hello, params: Params) -> None:
+    """Raises AppFault for what no worker could do in a deal without a TEE."""
+    if unknown := _unknown(hello, params):
+        raise AppFault("TASK_DESCRIPTION_INVALID", unknown)
+    if params.result_encryption:
+        # SMS nodes name the beneficiary's key to guests of TEE deals only.
+        raise AppFault(
+            "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING",
+            "results of deals without a TEE cannot be encrypted",
+        )
+    if not any(hello.app_checksum):
+        raise AppFault("APP_IMAGE_DOWNLOAD_FAILED", "the app's checksum on chain is zero: no image has it")
 
 
 def _environment(hello: Hello, params: Params, found: dict[tuple[str, str], bytes]) -> dict[str, str]:
@@ -127,23 +200,17 @@ def _text(value: bytes, what: str) -> str:
 
 
 def _compute(
-    hello: Hello,
-    params: Params,
-    process: Process,
-    environment: dict[str, str],
-    folders: dict[str, Path],
-    work: Path,
-    bwrap: Path,
+    hello: Hello, params: Params, process: Process, environment: dict[str, str], place: _Place
 ) -> Outcome:
     """Run the app and pack what it left, or the error that it is to blame for."""
-    archive = work / "result.zip"
+    archive = place.archive
     stderr, exit_code = b"", None
     try:
         ended = app.run_app(
-            bwrap,
-            folders["root"],
-            folders["in"],
-            folders["out"],
+            place.bwrap,
+            place.root,
+            place.inputs,
+            place.outputs,
             process,
             params.args,
             environment,
@@ -152,7 +219,7 @@ def _compute(
         stderr, exit_code = ended.stderr, ended.exit_code
         if ended.exit_code:
             raise AppFault("APP_COMPUTE_FAILED", _how(ended.exit_code), ended.exit_code)
-        outputs = Outputs(folders["out"], hello.limits)
+        outputs = Outputs(place.outputs, hello.limits)
         try:
             computed = outputs.computed()
             if hello.deal.callback != ZERO and computed.callback is None:
@@ -169,14 +236,19 @@ def _compute(
         if fault.exit_code is None:
             fault.exit_code = exit_code
         archive.unlink(missing_ok=True)
-        error = _error_text(fault, stderr)
-        said = {"deterministic-output-path": f"{OUT}/{ERROR_FILE}", "error-message": fault.cause}
-        with archive.open("xb") as out:
-            write_archive(out, [(COMPUTED, [json.dumps(said).encode()]), (ERROR_FILE, [error])])
-        # A callback's digest must be that of its data, on chain: an error calls back with none.
-        callback = hello.deal.callback != ZERO
-        digest = keccak(b"") if callback else hashlib.sha256(error).digest()
-        return Outcome(digest, b"", archive, fault, fault.exit_code)
+        return _error(hello, fault, archive, stderr)
+
+
+def _error(hello: Hello, fault: AppFault, archive: Path, stderr: bytes = b"", *, ran: bool = True) -> Outcome:
+    """Pack the error that is contributed in a result's place."""
+    error = _error_text(fault, stderr, ran)
+    said = {"deterministic-output-path": f"{OUT}/{ERROR_FILE}", "error-message": fault.cause}
+    with archive.open("xb") as out:
+        write_archive(out, [(COMPUTED, [json.dumps(said).encode()]), (ERROR_FILE, [error])])
+    # A callback's digest must be that of its data, on chain: an error calls back with none.
+    callback = hello.deal.callback != ZERO
+    digest = keccak(b"") if callback else hashlib.sha256(error).digest()
+    return Outcome(digest, b"", archive, fault, fault.exit_code, ran)
 
 
 def _how(exit_code: int) -> str:
@@ -187,10 +259,12 @@ def _how(exit_code: int) -> str:
     )
 
 
-def _error_text(fault: AppFault, stderr: bytes) -> bytes:
+def _error_text(fault: AppFault, stderr: bytes, ran: bool) -> bytes:
     """error.txt: for the beneficiary, so that it may quote the app."""
     lines = [f"cause: {fault.cause}", f"message: {fault}"]
     if fault.exit_code is not None:
         lines.append(f"exit code: {fault.exit_code}")
+    if not ran:
+        return "\n".join([*lines, ""]).encode()
     tail = stderr[-_STDERR_TAIL:].decode(errors="replace")
     return "\n".join([*lines, "", "the end of the app's standard error:", tail]).encode()

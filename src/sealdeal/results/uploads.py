@@ -1,7 +1,10 @@
 """Who may upload the result of which task (wire.md §3.1), and what the store then says about it.
 
 The chain decides: the task must be open, and the authorisation must be one that the hub itself would take
-from this worker. For a TEE deal the enclave named in it must have signed the digest (poco.md §4).
+from this worker. For a TEE deal the enclave named in it must have signed the digest (poco.md §4). For a deal
+without a TEE the pool owner's word lets the worker upload while the task is active, before it contributes and
+ends the task in one step (`contributeAndFinalize`). Where several workers must agree (trust above 1), it must
+be the digest that the worker revealed, as on the wire.
 """
 
 from __future__ import annotations
@@ -165,7 +168,11 @@ class Results:
     async def _check_standard(
         self, task: Task, deal: Deal, upload: Upload, given: Authorisation, at: Block
     ) -> None:
-        """No enclave vouches: either the pool's owner alone does, or the workers' consensus on chain."""
+        """No enclave vouches: either the pool's owner alone does, or the workers' consensus on chain.
+
+        The wire knows the second only (§3.1): its workers reveal, then upload. A result that is contributed
+        and finalised at once has no such phase; it must lie here before it says on chain where it lies.
+        """
         if task.status == TaskStatus.ACTIVE and deal.trust <= 1:
             return
         if task.status != TaskStatus.REVEALING:

@@ -181,7 +181,7 @@ class Worker:
     def _state(self) -> WorkerState:
         running = tuple(Running(task=task, attempt=attempt) for task, (attempt, _) in self._running.items())
         return WorkerState(
-            slots=self.slots, running=running, name=self.name, version=sealdeal.__version__, standard=False
+            slots=self.slots, running=running, name=self.name, version=sealdeal.__version__, standard=True
         )
 
     def _begin(self, work: Work) -> None:
@@ -225,7 +225,8 @@ class Worker:
                 return
             reports.add(Report(status=Attempt.STARTED))
             done = await self._run_guest(work, slot, seen, reports)
-            reports.add(Report(status=Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING, enclave=done.enclave))
+            enclave = done.enclave if seen.deal.tee else None
+            reports.add(Report(status=Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING, enclave=enclave))
             reports.stop = lambda: None  # a contribution that has begun is brought to its end
             transaction = await self._contribute(work, seen.task, done)
             reports.add(
@@ -235,7 +236,7 @@ class Worker:
                     message=done.fault_message,
                     exit_code=done.exit_code,
                     tx_hash=transaction,
-                    enclave=done.enclave,
+                    enclave=enclave,
                 )
             )
         except (SealdealError, OSError) as error:
@@ -296,27 +297,16 @@ class Worker:
                     "STAKE_TOO_LOW", f"{stake}, and {self.address} has {account.stake}: deposit"
                 )
             raise AttemptFailed("TRUST_NOT_1", f"{stake}, and this worker contributes alone only")
-        if not deal.tee:
-            raise AttemptFailed(
-                "TEE_NOT_SUPPORTED", "the deal's tag asks for no TEE, and this worker has TEEs only"
-            )
         if min(task.contribution_deadline, work.deadline) <= block.timestamp:
             raise AttemptFailed("CONTRIBUTION_TIMEOUT", "the time to contribute to the task is over")
         hello = await self._hello(work, block, deal, chain_id)
         return Seen(block, deal, now, hello)
 
     async def _hello(self, work: Work, block: Block, deal: Deal, chain_id: int) -> Hello:
-        broker = self.hub.addresses.quorum
-        if broker is None:
-            raise AttemptFailed(
-                "TEE_NOT_SUPPORTED", "the hub has no TEE-broker quorum to vouch for an enclave"
-            )
-        quorum = Quorum(self.hub.rpc, broker)
-        app, category, nodes, threshold = await asyncio.gather(
+        app, category, (broker, nodes, threshold) = await asyncio.gather(
             self.hub.app(deal.app.pointer, block),
             self.hub.category(deal.category, block),
-            quorum.members(block),
-            quorum.threshold(block),
+            self._vouchers(deal, block),
         )
         dataset = await self.hub.dataset(deal.dataset.pointer, block) if deal.has_dataset else None
         return Hello(
@@ -339,8 +329,22 @@ class Worker:
             limits=replace(self.limits, seconds=category.reference_time),
         )
 
+    async def _vouchers(self, deal: Deal, block: Block) -> tuple[Address, tuple[Address, ...], int]:
+        """The quorum, its nodes, and how many of them it takes; nobody for a deal without a TEE."""
+        if not deal.tee:
+            return ZERO, (), 0
+        broker = self.hub.addresses.quorum
+        if broker is None:
+            raise AttemptFailed(
+                "TEE_NOT_SUPPORTED", "the hub has no TEE-broker quorum to vouch for an enclave"
+            )
+        quorum = Quorum(self.hub.rpc, broker)
+        nodes, threshold = await asyncio.gather(quorum.members(block), quorum.threshold(block))
+        return broker, tuple(nodes), threshold
+
     async def _run_guest(self, work: Work, slot: int, seen: Seen, reports: Reports) -> Done:
-        hello, clients = seen.hello, dict[Address, Client](self.sms)
+        hello, clients = seen.hello, dict[Address, Client](self.sms) if seen.deal.tee else {}
+        word = b"" if seen.deal.tee else await self._pools_word(work)
         async with contextlib.AsyncExitStack() as stack:
             for node in work.nodes:
                 if node.address in hello.nodes and node.address not in clients:
@@ -353,17 +357,33 @@ class Worker:
                 files=files,
                 nodes=clients,
                 results=self.results,
-                login=partial(self._login, work, seen.deal),
+                login=partial(self._login, work, word),
             )
             left = min(seen.task.contribution_deadline, work.deadline) - seen.block.timestamp
             seconds = min(left, hello.limits.seconds + AROUND_SECONDS)
             try:
                 async with asyncio.timeout(seconds):
-                    return await Relay(guest, world, reports.say).run(hello)
+                    done = await Relay(guest, world, reports.say).run(hello)
             except TimeoutError:
                 raise AttemptFailed(
                     "GUEST_TIMEOUT", f"the guest did not end within {seconds:.0f} s"
                 ) from None
+        if not seen.deal.tee:
+            return replace(done, enclave=ZERO, enclave_signature=b"", authorisation=word)
+        if done.enclave == ZERO or not done.enclave_signature:
+            raise AttemptFailed("ENCLAVE_SIGNATURE_NOT_FOUND", "the guest handed over no signature")
+        return done
+
+    async def _pools_word(self, work: Work) -> bytes:
+        """The pool owner's authorisation to contribute without an enclave; waits for a pool that is away."""
+        pauses = waits()
+        while True:
+            try:
+                return await self.pool.authorise(work.task, work.attempt)
+            except Unavailable as away:
+                if self.clock() >= work.deadline:
+                    raise AttemptFailed("WORKERPOOL_AUTHORIZATION_NOT_FOUND", str(away)) from None
+                await asyncio.sleep(next(pauses))
 
     def _files(
         self, hello: Hello, stack: contextlib.AsyncExitStack
@@ -386,8 +406,11 @@ class Worker:
         registers = self.platform.measure(self.release.digest, app_checksum)
         return await asyncio.to_thread(self.platform.evidence, report_data, registers, int(self.clock()))
 
-    async def _login(self, work: Work, deal: Deal, enclave: Address, blob: bytes) -> str:
-        asked = Authorisation(work.task, self.address, enclave, blob, dealid=deal.dealid, index=work.index)
+    async def _login(self, work: Work, word: bytes, enclave: Address, blob: bytes) -> str:
+        """A token of the result store, for the guest's grants, or for the pool's `word` in their place."""
+        asked = Authorisation(
+            work.task, self.address, enclave, word or blob, dealid=work.dealid, index=work.index
+        )
         return await self.results.token(asked, self.sender.wallet.key)
 
     async def _contribute(self, work: Work, task: Task, done: Done) -> bytes | None:
@@ -395,8 +418,6 @@ class Worker:
 
         Returns the transaction's hash. Raises AttemptFailed.
         """
-        if done.enclave == ZERO or not done.enclave_signature:
-            raise AttemptFailed("ENCLAVE_SIGNATURE_NOT_FOUND", "the guest handed over no signature")
         message = authorisation_message(self.address, work.task, done.enclave)
         give_up = self.clock() + max(0, task.contribution_deadline - (await self._now()))
         while True:

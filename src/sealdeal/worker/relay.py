@@ -62,7 +62,7 @@ class Done:
     enclave_signature: bytes
     authorisation: bytes
     fault_cause: str
-    """Empty, or what failed inside the app: an attested error."""
+    """Empty, or what failed inside the app: an error that is contributed."""
     fault_message: str
     exit_code: int | None
 
