@@ -104,7 +104,7 @@ class Result:
     files: dict[str, bytes]
     """The archive's files; the app's own next to computed.json, stdout.txt and stderr.txt."""
     receipt: Receipt | None
-    """None for a result without an enclave's statement (another network's)."""
+    """None for a result without an enclave's statement (of a deal without a TEE, or another network's)."""
 
 
 class Sealdeal:
