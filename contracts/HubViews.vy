@@ -350,19 +350,19 @@ def totalSupply() -> uint256:
 
 
 @external
-@pure
+@view
 def name() -> String[10]:
     return "Staked RLC"
 
 
 @external
-@pure
+@view
 def symbol() -> String[4]:
     return "SRLC"
 
 
 @external
-@pure
+@view
 def decimals() -> uint8:
     return 9
 

@@ -82,7 +82,7 @@ def compile_contract(name: str) -> Artefact:
 
 
 def source_hash(data: CompilerData) -> str:
-    """sha256 over (name, contents) of a contract and of every module it imports, in the order of their names."""
+    """sha256 over (name, contents) of a contract and of every module it imports, ordered by name."""
     files = {data.file_input.path.name: data.file_input.contents}
     for source in data.resolved_imports.compiler_inputs:
         path = Path(source.resolved_path)
@@ -101,7 +101,9 @@ def merge_hub(artefacts: dict[str, Artefact]) -> None:
         piece["own_abi"] = piece["abi"]
         for kind in ("storage_layout", "transient_storage_layout"):
             if piece["layout"].get(kind) != pieces[0]["layout"].get(kind):
-                raise BuildError(f"{name}: its {kind} differs from Hub's; initialise the same modules in the same order")
+                raise BuildError(
+                    f"{name}: its {kind} differs from Hub's; initialise the same modules in the same order"
+                )
     merged: dict[str, Any] = {}
     for name, piece in zip(HUB_PIECES, pieces, strict=True):
         for entry in piece["own_abi"]:
@@ -109,7 +111,9 @@ def merge_hub(artefacts: dict[str, Artefact]) -> None:
                 continue
             key = entry["type"] + entry.get("name", "") + json.dumps(entry.get("inputs", []))
             if entry["type"] == "function" and key in merged:
-                raise BuildError(f"{name}: {entry['name']} is in an earlier piece already and could never be reached")
+                raise BuildError(
+                    f"{name}: {entry['name']} is in an earlier piece already and could never be reached"
+                )
             merged[key] = entry
     for error, inputs in HUB_ERRORS.items():
         merged[f"error{error}"] = {
@@ -163,7 +167,7 @@ def _fresh(name: str) -> bool:
     if not path.exists():
         return False
     held = json.loads(path.read_text())
-    return (
+    return bool(
         held["source_hash"] == source_hash(_load(name))
         and held["settings"] == SETTINGS
         and held["compiler"] == f"vyper {vyper.__version__}"
@@ -173,7 +177,10 @@ def _fresh(name: str) -> bool:
 def _official(entry: dict[str, Any]) -> dict[str, Any]:
     if entry["type"] != "event":
         return entry
-    inputs = [{**argument, "name": EVENT_ARGUMENTS.get(argument["name"], argument["name"])} for argument in entry["inputs"]]
+    inputs = [
+        {**argument, "name": EVENT_ARGUMENTS.get(argument["name"], argument["name"])}
+        for argument in entry["inputs"]
+    ]
     return {**entry, "inputs": inputs}
 
 
@@ -192,7 +199,8 @@ def main() -> int:
         differing = [
             name
             for name, artefact in compile_all().items()
-            if not (BUILD / f"{name}.json").exists() or (BUILD / f"{name}.json").read_text() != render(artefact)
+            if not (BUILD / f"{name}.json").exists()
+            or (BUILD / f"{name}.json").read_text() != render(artefact)
         ]
         for name in differing:
             print(f"contracts/build/{name}.json does not match its sources: run python contracts/build.py")

@@ -21,7 +21,7 @@
         then params, to the end
 
         Flag 64 begins what is not such a deal: alone, a closed request order, kept where its first deal would be, with
-        the order's volume 32 after it; with others, boost deals, which share the dealids. Flag 128 stays 0 (see
+        the order's volume 4 (or 32, if that is too narrow) after it; with others, boost deals, which share the dealids. Flag 128 stays 0 (see
         blobs.vy).
 @dev Prices are below 2**64 because their payer could lock them; the rest is bounded where it enters.
 """
@@ -47,7 +47,8 @@ TAG_PART: constant(uint256) = 32
 PRICES_PART: constant(uint256) = 24
 WIDE_PART: constant(uint256) = 17
 RARE: constant(uint256) = 3 * ADDRESS_PART + TAG_PART + PRICES_PART + WIDE_PART
-CLOSED_PART: constant(uint256) = 33
+CLOSED_PART: constant(uint256) = 5
+CLOSED_WIDE_PART: constant(uint256) = 33
 
 # Unit of the head's prices, nRLC.
 PRICE_UNIT: constant(uint256) = 10**6
@@ -141,7 +142,9 @@ def _next(request: bytes32) -> (uint256, bytes32):
     used: uint256 = orders.consumed[request]
     if used == 0:
         if place.codesize == CLOSED_PART:
-            used = self._word(place, CLOSED_PART)
+            used = convert(slice(place.code, 1, 4), uint256)
+        elif place.codesize == CLOSED_WIDE_PART:
+            used = self._word(place, CLOSED_WIDE_PART)
         else:
             used = self._range(dealid)[1]
     return used, self._id(request, used)
@@ -152,9 +155,13 @@ def _close(request: bytes32, volume: uint256):
     key: uint256 = self._key(self._id(request, 0))
     if self._place(key).is_contract:
         orders.consumed[request] = volume
+        return
+    closed: bytes1 = convert(convert(CLOSED, uint8), bytes1)
+    if volume <= MASK_32:
+        blobs.held = concat(closed, convert(convert(volume, uint32), bytes4))
     else:
-        blobs.held = concat(convert(convert(CLOSED, uint8), bytes1), convert(volume, bytes32))
-        blobs._put(convert(key, bytes32))
+        blobs.held = concat(closed, convert(volume, bytes32))
+    blobs._put(convert(key, bytes32))
 
 
 # ---- The format: written and read here and nowhere else ------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""matchOrders: every rule with its code and its place in the order, volumes, and what is recorded (poco.md §5, §7)."""
+"""matchOrders: every rule, its code and its place in the order; volumes; the record (poco.md §5, §7)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refused(world: World, orders: tuple[Signed[Any], ...]) -> bytes:
     return refusal(world.hub, "matchOrders", *(o.as_tuple() for o in orders), sender=world.who("stranger"))
 
 
-# ---- Rules ---------------------------------------------------------------------------------------------------
+# ---- Rules -------------------------------------------------------------------------------------------------
 
 A, D, P, R = "app", "data", "pool", "request"
 RULES: list[tuple[str, dict[str, dict[str, Any]]]] = [
@@ -62,7 +62,7 @@ RULES: list[tuple[str, dict[str, dict[str, Any]]]] = [
 ]
 
 
-def merged(*changes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def merged(*changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """All changes at once; the first to touch a field keeps it."""
     result: dict[str, dict[str, Any]] = {}
     for change in reversed(changes):
@@ -105,7 +105,7 @@ def test_a_tee_dataset_asks_for_a_tee_app(world: World) -> None:
     assert refused(world, world.four(dataset=True, data={"tag": tag(1)}, pool={"tag": tag(1)})) == code("07")
 
 
-# ---- Registration --------------------------------------------------------------------------------------------
+# ---- Registration ------------------------------------------------------------------------------------------
 
 KNOWN = {"20": A, "30": D, "40": P}
 ASSET = {A: "app", D: "dataset", P: "workerpool"}
@@ -113,7 +113,8 @@ ASSET = {A: "app", D: "dataset", P: "workerpool"}
 
 def unregistered(world: World, part: str, at: str) -> tuple[Signed[Any], ...]:
     field = ASSET[part]
-    return world.four(dataset=True, **{part: {field: at}, R: {field: at} if part != P else {}})
+    changes: dict[str, Any] = {part: {field: at}, R: {field: at} if part != P else {}}
+    return world.four(dataset=True, **changes)
 
 
 @pytest.mark.parametrize("two", KNOWN)
@@ -134,7 +135,7 @@ def test_an_entry_of_another_registry_does_not_pass(world: World, part: str, two
     assert refused(world, unregistered(world, part, other)) == code(two)
 
 
-# ---- Signatures ----------------------------------------------------------------------------------------------
+# ---- Signatures --------------------------------------------------------------------------------------------
 
 SIGNED = {"21": 0, "31": 1, "41": 2, "50": 3}
 
@@ -199,7 +200,7 @@ def test_a_request_of_nobody_is_refused(world: World) -> None:
     assert refusal(world.hub, "sponsorMatchOrders", *arguments, sender=world.who("sponsor")) == code("50")
 
 
-# ---- Contract wallets and groups -----------------------------------------------------------------------------
+# ---- Contract wallets and groups ---------------------------------------------------------------------------
 
 YES, NO = bytes.fromhex("1626ba7e").ljust(32, b"\0"), b"\xff" * 4 + bytes(28)
 
@@ -264,7 +265,8 @@ ONE = (1).to_bytes(32, "big")
 @pytest.mark.parametrize(("two", "part", "name"), GROUPS, ids=[g[0] for g in GROUPS])
 def test_restrictions_may_be_groups(world: World, two: str, part: str, name: str) -> None:
     def of(answer: bytes, revert: bool = False) -> tuple[Signed[Any], ...]:
-        return world.four(dataset=True, **{part: {name: answering(world, answer, revert)}})
+        changes: dict[str, Any] = {part: {name: answering(world, answer, revert)}}
+        return world.four(dataset=True, **changes)
 
     assert refused(world, of(bytes(32))) == code(two)
     assert refused(world, of(ONE, revert=True)) == code(two)
@@ -313,7 +315,7 @@ def test_restrictions_by_address(world: World) -> None:
     )
 
 
-# ---- Volumes -------------------------------------------------------------------------------------------------
+# ---- Volumes -----------------------------------------------------------------------------------------------
 
 
 def consumed(world: World, orders: tuple[Signed[Any], ...]) -> list[int]:
@@ -370,7 +372,7 @@ def test_a_volume_above_the_bound_names_it(world: World) -> None:
     assert world.hub.viewDeal(dealid).botSize == 2**24 - 1
 
 
-# ---- Money ---------------------------------------------------------------------------------------------------
+# ---- Money -------------------------------------------------------------------------------------------------
 
 
 def test_locks_and_events(world: World) -> None:
@@ -449,7 +451,7 @@ def test_the_refusal_of_a_sponsored_match_is_passed_on(world: World) -> None:
     assert refusal(world.hub, "sponsorMatchOrders", *orders, sender=world.who("sponsor")) == code("00")
 
 
-# ---- The record ----------------------------------------------------------------------------------------------
+# ---- The record --------------------------------------------------------------------------------------------
 
 OTHER, CALLBACK = address("0x" + "0b" * 20), address("0x" + "cb" * 20)
 RECORDS: dict[str, dict[str, Any]] = {

@@ -1,7 +1,7 @@
-"""The hub and everything around it on an anvil of its own: the artefacts as shipped, real receipts, exact reverts.
+"""The hub and everything around it on an anvil of its own: shipped artefacts, real receipts, exact reverts.
 
-Calls are synchronous. `hub.f(...)` reads if the ABI says view, else sends a transaction and returns its `Done`;
-`refusal(hub, "f", ...)` returns the revert data of a call that must fail.
+Calls are synchronous. `hub.f(...)` reads if the ABI says view, else sends a transaction and returns its
+`Done`; `refusal(hub, "f", ...)` returns the revert data of a call that must fail.
 """
 
 from __future__ import annotations
@@ -88,11 +88,9 @@ class Chain:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self._process = subprocess.Popen(
-            [anvil_binary(), "--port", str(self.port), "--chain-id", str(CHAIN_ID), "--hardfork", HARDFORK]
-            + ["--auto-impersonate", "--silent", "--gas-limit", "1000000000", "--base-fee", "0"]
-            + ["--gas-price", "0", "--accounts", "1", "--disable-min-priority-fee", "--order", "fifo"]
-        )
+        flags = f"--port {self.port} --chain-id {CHAIN_ID} --hardfork {HARDFORK} --gas-limit 1000000000 "
+        flags += "--base-fee 0 --gas-price 0 --accounts 1 --order fifo --auto-impersonate --silent"
+        self._process = subprocess.Popen([str(anvil_binary()), *flags.split()])
         self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         deadline = time.monotonic() + 30
         while True:
@@ -126,12 +124,23 @@ class Chain:
 
     def send(self, to: str | None, data: bytes, sender: str, gas: int = GAS) -> dict[str, Any]:
         """Mine a transaction. Raises Refused with its revert data."""
-        request = {"data": hexstr(data), "from": sender, "gas": hex(gas), "gasPrice": "0x0"} | ({"to": to} if to else {})
-        receipt: dict[str, Any] = self.rpc("eth_sendTransactionSync", request)
+        request = {"data": hexstr(data), "from": sender, "gas": hex(gas), "gasPrice": "0x0"} | (
+            {"to": to} if to else {}
+        )
+        # Anvil's own choice of a nonce sometimes counts transactions that a revert has undone.
+        request["nonce"] = self.rpc("eth_getTransactionCount", sender, "latest")
+        sent = self.rpc("eth_sendTransaction", request)
+        deadline = time.monotonic() + 30
+        # Mined at once, but the receipt may come a moment later.
+        while (receipt := self.rpc("eth_getTransactionReceipt", sent)) is None:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"transaction {sent} was not mined")
+            time.sleep(0.001)
         if receipt["status"] == "0x0":
             trace = self.rpc("debug_traceTransaction", receipt["transactionHash"], {"tracer": "callTracer"})
             raise Refused("transaction", bytes.fromhex(trace.get("output", "0x")[2:]))
-        return receipt
+        mined: dict[str, Any] = receipt
+        return mined
 
     def deploy(self, data: bytes, sender: str) -> Address:
         return address(self.send(None, data, sender)["contractAddress"])
@@ -153,6 +162,8 @@ class Chain:
             yield
         finally:
             self.rpc("evm_revert", snapshot)
+            # A transaction of the undone past may be waiting in the pool again, with a nonce that is ours.
+            self.rpc("anvil_dropAllTransactions")
 
 
 # ---- Contracts ---------------------------------------------------------------------------------------------
@@ -216,7 +227,7 @@ class Contract:
     """A deployed contract, by its ABI. `sender` is the default one."""
 
     def __init__(self, chain: Chain, name: str, at: Address, sender: str) -> None:
-        self.chain, self.name, self.address, self.sender = chain, name, at, sender
+        self.chain, self.address, self.sender = chain, at, sender
         self._functions: dict[str, dict[str, Any]] = {}
         self._events: dict[str, dict[str, Any]] = {}
         for entry in artefact(name)["abi"]:
@@ -231,9 +242,7 @@ class Contract:
 
     def decode(self, function: str, data: bytes) -> Any:
         outputs = self._functions[function]["outputs"]
-        values = [
-            plain(o, v) for o, v in zip(outputs, decode([kind(o) for o in outputs], data), strict=True)
-        ]
+        values = [plain(o, v) for o, v in zip(outputs, decode([kind(o) for o in outputs], data), strict=True)]
         return values[0] if len(values) == 1 else tuple(values) if values else None
 
     def call(self, function: str, *args: Any, sender: str | None = None) -> Any:
@@ -339,12 +348,16 @@ class World:
             code("HubAdmin") + encode(["address", "address", "address"], [hub, token, views]), sender
         )
         registries = [
-            chain.deploy(
-                code(f"{entry}Registry") + encode(["address", "bytes"], [hub, code(entry)]), sender
-            )
+            chain.deploy(code(f"{entry}Registry") + encode(["address", "bytes"], [hub, code(entry)]), sender)
             for entry in ("App", "Dataset", "Workerpool")
         ]
-        found = chain.deploy(code("Hub") + encode(["address"] * 5 + ["(string,string,uint256)[]"], [token, admin, *registries, CATEGORIES]), sender)
+        found = chain.deploy(
+            code("Hub")
+            + encode(
+                ["address"] * 5 + ["(string,string,uint256)[]"], [token, admin, *registries, CATEGORIES]
+            ),
+            sender,
+        )
         assert found == hub
         apps, datasets, workerpools = (
             Contract(chain, f"{entry}Registry", at, sender)
@@ -363,7 +376,6 @@ class World:
         return world
 
     def _furnish(self) -> None:
-
 
         for role in self.ROLES:
             self.keys[role] = key(role)
@@ -516,7 +528,13 @@ class World:
     def contribute(self, taskid: bytes, worker: str = "worker", **options: Any) -> Done:
         made = self.enclave(taskid, worker=worker, **options)
         done: Done = self.hub.contribute(
-            taskid, made.hash, made.seal, made.challenge, made.sign, made.authorization, sender=self.who(worker)
+            taskid,
+            made.hash,
+            made.seal,
+            made.challenge,
+            made.sign,
+            made.authorization,
+            sender=self.who(worker),
         )
         return done
 
@@ -525,7 +543,8 @@ class World:
     ) -> Done:
         """contributeAndFinalize."""
         done: Done = self.hub.contributeAndFinalize(
-            *self.direct_arguments(taskid, results, callback, worker=worker, **options), sender=self.who(worker)
+            *self.direct_arguments(taskid, results, callback, worker=worker, **options),
+            sender=self.who(worker),
         )
         return done
 
