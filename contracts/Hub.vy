@@ -147,7 +147,7 @@ def matchOrders(
     if (tag ^ app_tag) & types.TAG_TEE != 0:
         self._mismatch("07")
 
-    # Each names or admits the others.
+    # Each names or admits the others; restrictions are mostly zero, so they are first looked at together.
     if _requestorder.app != _apporder.app:
         self._mismatch("10")
     if _requestorder.dataset != _datasetorder.dataset:
@@ -205,7 +205,7 @@ def matchOrders(
             self._unregistered(_datasetorder.dataset, "30")
         dataset_owner = convert(dataset & types.ADDRESS_MASK, address)
         dataset_hash = orders._digest(
-        domain,
+            domain,
             orders._asset_struct(
                 orders.DATASET_TYPE, _datasetorder.dataset, _datasetorder.datasetprice, _datasetorder.volume,
                 _datasetorder.tag, _datasetorder.apprestrict, _datasetorder.workerpoolrestrict,
@@ -259,9 +259,13 @@ def matchOrders(
     # Record the deal. Prices that the packing could not hold are above the supply: nobody could lock them.
     if (_apporder.appprice | dataset_price | _workerpoolorder.workerpoolprice) >= ledger.SUPPLY_LIMIT:
         self._unpayable(
-            _apporder.appprice, dataset_price, _workerpoolorder.workerpoolprice, volume, (workerpool >> settings.STAKE_RATIO) & settings.STAKE_RATIO_MASK
+            _apporder.appprice,
+            dataset_price,
+            _workerpoolorder.workerpoolprice,
+            volume,
+            (workerpool >> settings.STAKE_RATIO) & settings.STAKE_RATIO_MASK,
         )
-    assert first < deals.VOLUME_LIMIT and volume < deals.VOLUME_LIMIT, "deals: volume above 2**24"
+    assert unsafe_add(first, volume) < deals.VOLUME_LIMIT, "deals: volume above 2**24"
     assert _requestorder.trust < deals.TRUST_LIMIT, "deals: trust above 2**32"
     sponsor: address = deals.sponsor
     if sponsor == empty(address):
@@ -296,7 +300,7 @@ def matchOrders(
     if volume != _requestorder.volume:
         orders.consumed[request_hash] = unsafe_add(first, volume)
 
-    # Lock the money. Prices are below 2**64 and the volume below 2**32.
+    # Lock the money. Prices are below 2**64 and the volume below 2**24.
     ledger._lock(
         sponsor,
         unsafe_mul(

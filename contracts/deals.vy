@@ -53,7 +53,7 @@ CLOSED_WIDE_PART: constant(uint256) = 33
 # Unit of the head's prices, nRLC.
 PRICE_UNIT: constant(uint256) = 10**6
 
-# Largest first and size, and trust, of a deal.
+# Above the tasks of a request order, all its deals together, and above a deal's trust.
 VOLUME_LIMIT: constant(uint256) = 2**24
 TRUST_LIMIT: constant(uint256) = 2**32
 

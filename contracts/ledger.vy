@@ -11,8 +11,9 @@
             64  frozen    64   nRLC, locked in deals
            128  score    128   of a worker
 
-     Locked tokens are, for ERC-20, the hub's own, but are not booked there: the hub's balance is what is frozen
-     altogether (`held`) plus what anyone sent to it.
+     Locked tokens are the hub's own by their Transfer events, but are not booked there, which would cost every deal
+     two more slots: `balanceOf` of the hub is only what anyone sent to it. So the supply is the sum of all balances
+     and all that is frozen.
 """
 import types
 import events

@@ -370,6 +370,15 @@ def test_a_volume_above_the_bound_names_it(world: World) -> None:
     assert refused(world, world.four(volume=2**24, **free)) == text("deals: volume above 2**24")
     dealid = world.deal(volume=2**24 - 1, **free)
     assert world.hub.viewDeal(dealid).botSize == 2**24 - 1
+    # All deals of one request order together: an index is kept in 24 bits.
+    half: dict[str, Any] = {"app": {"appprice": 0, "volume": 2**25}, "request": {"volume": 2**25}}
+    app, dataset, pool, request = world.four(pool={"workerpoolprice": 0, "volume": 2**23}, **half)
+    world.match((app, dataset, pool, request))
+    last = world.signed(world.pool_order(workerpoolprice=0, volume=2**23 - 1))
+    dealid, _ = world.match((app, dataset, last, request))
+    assert world.hub.viewTask(world.first_task(dealid, 2**24 - 2)).idx == 2**24 - 2
+    more = world.signed(world.pool_order(workerpoolprice=0, volume=1))
+    assert refused(world, (app, dataset, more, request)) == text("deals: volume above 2**24")
 
 
 # ---- Money -------------------------------------------------------------------------------------------------
