@@ -6,9 +6,12 @@ Calls are synchronous. `hub.f(...)` reads if the ABI says view, else sends a tra
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import json
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +40,7 @@ from sealdeal.model.types import RLC, ZERO, Address, address, hexstr, keccak
 BUILD = Path(__file__).parents[2] / "contracts" / "build"
 CHAIN_ID = 31337
 GAS = 20_000_000
+PR_SET_PDEATHSIG = 1
 TIMEREF = 300
 """Seconds of category 0."""
 CATEGORIES = (("XS", "a", TIMEREF), ("S", "b", 1200), ("M", "c", 3600))
@@ -90,7 +94,14 @@ class Chain:
         self.port = free_port()
         flags = f"--port {self.port} --chain-id {CHAIN_ID} --hardfork {HARDFORK} --gas-limit 1000000000 "
         flags += "--base-fee 0 --gas-price 0 --accounts 1 --order fifo --auto-impersonate --silent"
-        self._process = subprocess.Popen([str(anvil_binary()), *flags.split()])
+        libc = ctypes.CDLL(None)
+        # On Linux the kernel ends it with us, however we end.
+        self._process = subprocess.Popen(
+            [str(anvil_binary()), *flags.split()],
+            preexec_fn=lambda: (
+                libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) if sys.platform == "linux" else None
+            ),
+        )
         self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         deadline = time.monotonic() + 30
         while True:
