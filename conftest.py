@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import hypothesis
 import pytest
@@ -13,6 +14,18 @@ hypothesis.settings.load_profile("sealdeal")
 
 ALLOWED_SKIP = "shared/vectors"
 """The one reason to skip in CI: recorded material that lies beside the checkout, and is not ours to ship."""
+
+
+RECURSION = sys.getrecursionlimit()
+"""Python's own. The EVM that contract tests import raises it so far that hostile nesting, which has to end in
+an error, would overflow this process's stack instead."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "contracts" not in item.path.parts:
+        sys.setrecursionlimit(RECURSION)
+    elif "eth" in sys.modules:
+        sys.setrecursionlimit(sys.modules["eth"].EVM_RECURSION_LIMIT)
 
 
 def _unexpected_skips(config: pytest.Config) -> list[str]:
