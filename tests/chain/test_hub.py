@@ -268,3 +268,17 @@ async def test_the_quorum_grants_together(network: Network) -> None:
     assert not await quorum.is_valid(keccak(b"else"), network.authorisation(worker, taskid, enclave))
     await network.as_("hub_owner").set_tee_broker(ZERO)
     assert (await Hub.connect(network.rpc, network.addresses.hub)).addresses.quorum is None
+
+
+async def test_the_transaction_that_completed_a_task_is_found(network: Network) -> None:
+    hub, before = network.hub, await network.hub.block()
+    deal = await network.deal()
+    with pytest.raises(NotFound, match="completed task"):
+        await hub.settlement(deal.task_ids()[0])
+    taskid = await network.complete(deal)
+    settled = await hub.settlement(taskid, before.number)
+    assert settled.event("TaskFinalize")["taskid"] == taskid
+    assert {event.name for event in settled.events} >= {"Seize", "Reward", "Unlock", "TaskContribute"}
+    assert await hub.receipt(settled.tx_hash) == settled
+    with pytest.raises(NotFound, match="no mined transaction"):
+        await hub.receipt(bytes(32))

@@ -87,8 +87,8 @@ def receipt() -> Receipt:
         price=8,
         digest=hexstr(DIGEST),
         results=RESULTS,
-        enclave_signature=hexstr(ENCLAVE.sign_message(message)),
         transaction=hexstr(keccak(b"transaction")),
+        block=7,
         proof={
             "manifest": manifest.to_json(),
             "evidence": Evidence("dcap", b"quote", None).to_json(),
@@ -99,6 +99,7 @@ def receipt() -> Receipt:
                 node.address: {"validUntil": 99, "signature": hexstr(node.sign_digest(grant))}
                 for node in NODES[:2]
             },
+            "enclaveSignature": hexstr(ENCLAVE.sign_message(message)),
             "statement": statement.to_json(),
             "statementSignature": hexstr(
                 ENCLAVE.sign_digest(digest(deals.result_domain(CHAIN, HUB), statement))
@@ -124,7 +125,6 @@ def test_a_sound_receipt_names_the_nodes_that_granted() -> None:
         {"worker": STRANGER.address},
         {"digest": hexstr(bytes(32))},
         {"results": RESULTS + " "},
-        {"enclave_signature": hexstr(STRANGER.sign_message(bytes(32)))},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -134,7 +134,8 @@ def test_a_changed_member_is_found(change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["manifest", "evidence", "hpkeKey", "enclave", "nonces", "grants", "statement"]
+    "name",
+    ["manifest", "evidence", "hpkeKey", "enclave", "nonces", "grants", "statement", "enclaveSignature"],
 )
 def test_an_incomplete_proof_is_found(name: str) -> None:
     sound = receipt()
@@ -147,6 +148,7 @@ def test_an_incomplete_proof_is_found(name: str) -> None:
     ("name", "value"),
     [
         ("enclave", STRANGER.address),
+        ("enclaveSignature", hexstr(STRANGER.sign_message(bytes(32)))),
         ("statementSignature", hexstr(STRANGER.sign_digest(bytes(32)))),
         (
             "grants",

@@ -93,6 +93,8 @@ async def test_a_receipt_verifies_and_a_changed_one_does_not(world: World) -> No
         {"digest": "0x" + "11" * 32},
         {"results": receipt.results.replace("Qm", "Qn")},
         {"worker": requester.key.address},
+        {"transaction": "0x" + "33" * 32},
+        {"quorum": requester.key.address},
         {"proof": {**receipt.proof, "grants": {}}},
         {"proof": {**receipt.proof, "enclave": requester.key.address}},
         {"proof": {**receipt.proof, "hpkeKey": "0x" + "22" * 32}},

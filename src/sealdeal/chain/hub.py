@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sealdeal.model.errors import Conflict, InvalidInput
+from sealdeal.model.errors import Conflict, InvalidInput, NotFound
 from sealdeal.model.orders import (
     NO_DATASET,
     AppOrder,
@@ -22,13 +22,13 @@ from sealdeal.model.orders import (
     WorkerpoolOrder,
     kind_of,
 )
-from sealdeal.model.types import Address, Bytes32, address
+from sealdeal.model.types import Address, Bytes32, address, hexstr, unhex
 
 from .contract import Contract, artefact
 from .errors import BadAnswer, Reverted
 from .reads import Addresses, HubReads, Reader
 from .rpc import Rpc
-from .sender import Receipt, Sender
+from .sender import Receipt, Sender, mined
 
 
 class Hub(HubReads):
@@ -69,6 +69,28 @@ class Hub(HubReads):
         if self._sender is None:
             raise InvalidInput("this act needs a wallet: give the Hub a Sender")
         return self._sender
+
+    # --- what was done
+
+    async def receipt(self, tx_hash: Bytes32) -> Receipt:
+        """A mined transaction of anyone's, with this network's events in it. Raises NotFound."""
+        raw = await self.rpc.call("eth_getTransactionReceipt", hexstr(tx_hash))
+        if raw is None:
+            raise NotFound(f"{self.rpc.name} has no mined transaction {hexstr(tx_hash)}")
+        return await mined(self.rpc, raw, self.contracts)
+
+    async def settlement(self, taskid: Bytes32, since: int = 0) -> Receipt:
+        """The transaction that completed a task, looked for from block `since` on. Raises NotFound."""
+        wanted = {
+            "address": self.addresses.hub,
+            "fromBlock": hex(since),
+            "toBlock": "latest",
+            "topics": [hexstr(self.hub.abi.topic("TaskFinalize")), hexstr(taskid)],
+        }
+        logs = await self.rpc.call("eth_getLogs", wanted)
+        if not logs:
+            raise NotFound(f"no transaction since block {since} completed task {hexstr(taskid)}")
+        return await self.receipt(unhex(logs[-1]["transactionHash"]))
 
     async def _act(
         self, contract: Contract, function: str, *args: Any, intent: bytes | None = None

@@ -66,6 +66,23 @@ class Receipt:
         raise NotFound(f"expected the event {name} in transaction {hexstr(self.tx_hash)}")
 
 
+async def mined(rpc: Rpc, raw: dict[str, Any], contracts: Iterable[Contract]) -> Receipt:
+    """The receipt in JSON-RPC's words, with the events of some contracts."""
+    header = await rpc.call("eth_getBlockByHash", raw["blockHash"], False)
+    if header is None:
+        raise ChainUnreachable(
+            f"the block of transaction {raw['transactionHash']} was just reorganised away; ask again"
+        )
+    return Receipt(
+        unhex(raw["transactionHash"]),
+        Block(int(raw["blockNumber"], 16), unhex(raw["blockHash"]), int(header["timestamp"], 16)),
+        int(raw["gasUsed"], 16),
+        int(raw["effectiveGasPrice"], 16),
+        tuple(events(raw["logs"], contracts)),
+        address(raw["contractAddress"]) if raw.get("contractAddress") else None,
+    )
+
+
 class _Lane:
     """What all senders of one account in this process share."""
 
@@ -396,7 +413,7 @@ class Sender:
 
     async def _finish(self, entry: Entry, call: _Call, raw: dict[str, Any]) -> Receipt:
         assert self._lane and self._outbox
-        tx_hash, block_hash = unhex(raw["transactionHash"]), raw["blockHash"]
+        tx_hash = unhex(raw["transactionHash"])
         if int(raw["status"], 16) != 1:
             self._drop(entry)
             raise await self._why(call, raw)
@@ -407,19 +424,7 @@ class Sender:
         elif entry.mined != tx_hash:
             entry.mined = tx_hash
             await asyncio.to_thread(self._outbox.write, entry)
-        header = await self.rpc.call("eth_getBlockByHash", block_hash, False)
-        if header is None:
-            raise ChainUnreachable(
-                f"the block of transaction {hexstr(tx_hash)} was just reorganised away; ask again"
-            )
-        return Receipt(
-            tx_hash,
-            Block(int(raw["blockNumber"], 16), unhex(block_hash), int(header["timestamp"], 16)),
-            int(raw["gasUsed"], 16),
-            int(raw["effectiveGasPrice"], 16),
-            tuple(events(raw["logs"], call.contracts)),
-            address(raw["contractAddress"]) if raw.get("contractAddress") else None,
-        )
+        return await mined(self.rpc, raw, call.contracts)
 
     async def _why(self, call: _Call, raw: dict[str, Any]) -> Reverted:
         """The reason of a mined failure: the same call where it was mined, on what came before it."""

@@ -84,7 +84,8 @@ class Story:
         now = time.monotonic()
         spent, self.since = now - self.since, now
         name = STEPS[len(self.steps)]
-        moves = tuple([Transaction(hexstr(h), await self._gas(h)) for h in hashes])
+        hub = self.client.hub if self.client else None
+        moves = tuple([Transaction(hexstr(h), (await hub.receipt(h)).gas_used) for h in hashes if hub])
         self.steps.append(Step(name, round(spent, 3), actor, moves))
         self.console.print(
             f"[bold]{len(self.steps)} {name:<16}[/] [cyan]{actor}[/]: {text} [dim]({spent:.2f} s)[/]",
@@ -92,11 +93,6 @@ class Story:
         )
         for move in moves:
             self.console.print(f"    [dim]tx {move.hash}, {move.gas:,} gas[/]", highlight=False)
-
-    async def _gas(self, tx_hash: bytes) -> int:
-        assert self.client is not None
-        receipt = await self.client.rpc.call("eth_getTransactionReceipt", hexstr(tx_hash))
-        return int(receipt["gasUsed"], 16)
 
 
 @demo.default
@@ -257,12 +253,10 @@ async def _settled(story: Story, requester: Sealdeal, taskid: bytes, places: Map
     """Step 9, told from the events of the transaction that settled the task."""
     names = {who: name for name, who in places.items()}
     (settling,) = story.steps[6].transactions
-    receipt = await requester.rpc.call("eth_getTransactionReceipt", settling.hash)
-    events = [requester.hub.hub.abi.event(log) for log in receipt["logs"]]
     paid = [
         f"{names.get(event['owner'], event['owner'])} {format_rlc(event['amount'])}"
-        for event in events
-        if event is not None and event.name == "Reward" and event["ref"] == taskid
+        for event in (await requester.hub.receipt(unhex(settling.hash))).events
+        if event.name == "Reward" and event["ref"] == taskid
     ]
     status = (await requester.hub.task(taskid)).status.name
     await story.done("hub contract", f"task {status}: paid {', '.join(paid)}", unhex(settling.hash))

@@ -102,7 +102,8 @@ class Delivery:
             "statement": statement.to_json(),
             "statementSignature": hexstr(admission.enclave.sign_digest(typed_digest(domain, statement))),
         }
-        proof = {**admission.proof(), **stated, "storeReceipt": receipt}
+        signature = {"enclaveSignature": hexstr(self.signature)}
+        proof = {**admission.proof(), **stated, **signature, "storeReceipt": receipt}
         path = f"/v1/results/{hexstr(self.task)}/proof"
         self._http("PUT", path, [json.dumps(proof).encode()], "the proof's upload")
         return {**stated, "proof": proof}

@@ -45,12 +45,13 @@ class Receipt:
     digest: str
     results: str
     """The text on chain: where the result lies."""
-    enclave_signature: str | None
-    """Over the result hash and seal, as the contract checked it."""
     transaction: str
     """The transaction that settled the task."""
+    block: int
+    """Number of its block."""
     proof: dict[str, Any]
-    """The public attestation bundle: manifest, evidence, hpkeKey, enclave, nonces, grants, statement, …"""
+    """The public attestation bundle: manifest, evidence, hpkeKey, enclave, nonces, grants, the enclave's
+    signature for the contract, its statement, the store's receipt."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -115,13 +116,9 @@ class Receipt:
             beneficiaryKey=_key_hash(manifest.result_key),
         )
         _same("the result statement", expected, statement)
-        if self.enclave_signature is not None:
-            message = enclave_message(worker, taskid, bytes32(self.digest))
-            _same(
-                "the enclave's signature",
-                self.enclave,
-                recover_message(message, unhex(self.enclave_signature)),
-            )
+        message = enclave_message(worker, taskid, bytes32(self.digest))
+        came = recover_message(message, unhex(self.proof["enclaveSignature"]))
+        _same("the signer of the contribution", self.enclave, came)
         _ = self.evidence, self.expected_report_data()  # the caller verifies them; here they must be readable
         return frozenset(self._grants(worker, taskid))
 

@@ -40,7 +40,7 @@ from sealdeal.model.orders import (
     tag,
 )
 from sealdeal.model.receipts import Receipt
-from sealdeal.model.types import ZERO, Address, Bytes32, hexstr, unhex
+from sealdeal.model.types import ZERO, Address, Bytes32, address, hexstr, unhex
 from sealdeal.tee import DcapVerifier
 
 from .http import Transport
@@ -48,7 +48,7 @@ from .images import BuiltImage
 from .market import MarketClient
 from .network import Network
 from .pool import PoolClient, TaskEvent
-from .results import ResultsClient
+from .results import ResultsClient, SignedReceipt, store_domain
 from .sms import SmsClient, split_to_nodes
 
 UNLIMITED = 2**53 - 2
@@ -459,12 +459,13 @@ class Sealdeal:
         return Result(files, receipt)
 
     async def receipt(self, task: Task) -> Receipt | None:
-        """The verified receipt of a completed task; None when no enclave stated anything about it."""
-        try:
-            proof = await self.results.proof(task.taskid)
-        except NotFound:
+        """The verified receipt of a completed task; None when no enclave vouches for it on chain."""
+        worker = task.contributors[0]
+        if (await self.hub.contribution(task.taskid, worker)).enclave == ZERO:
             return None
-        deal = await self.hub.deal(task.dealid)
+        proof = await self.results.proof(task.taskid, worker)
+        deal, matched = await asyncio.gather(self.hub.deal(task.dealid), self.market.deal(task.dealid))
+        settled = await self.hub.settlement(task.taskid, matched.block_number)
         receipt = Receipt(
             version=1,
             trust=self.network.trust,
@@ -473,12 +474,12 @@ class Sealdeal:
             quorum=self.network.contracts.quorum or ZERO,
             dealid=hexstr(task.dealid),
             taskid=hexstr(task.taskid),
-            worker=task.contributors[0],
+            worker=worker,
             price=deal.price,
             digest=hexstr(task.result_digest),
             results=task.results.decode(errors="replace"),
-            enclave_signature=proof.get("enclaveSignature"),
-            transaction=proof.get("transaction", ""),
+            transaction=hexstr(settled.tx_hash),
+            block=settled.block.number,
             proof=proof,
         )
         await self.verify(receipt)
@@ -487,23 +488,31 @@ class Sealdeal:
     async def verify(self, receipt: Receipt) -> None:
         """Check a receipt against the chain, and its evidence against the root this network trusts.
 
+        The evidence is judged at the time of the transaction that settled the task: its collateral expires.
         Raises IntegrityError (signatures, chain) or EvidenceRefused (the TEE's evidence).
         """
         nodes = receipt.check()
-        task = await self.hub.task(unhex(receipt.taskid))
-        contribution = await self.hub.contribution(task.taskid, task.contributors[0])
-        on_chain = (hexstr(task.result_digest), task.results.decode(errors="replace"), contribution.enclave)
-        if on_chain != (receipt.digest, receipt.results, receipt.enclave):
-            raise IntegrityError(
-                f"the chain says digest, results and enclave are {on_chain}; the receipt says otherwise"
-            )
-        if self.quorum is not None:
-            granted, threshold = nodes & set(await self.quorum.members()), await self.quorum.threshold()
+        taskid, quorum = unhex(receipt.taskid), self.quorum
+        settled = await self.hub.settlement(taskid, receipt.block)
+        task = await self.hub.task(taskid)
+        enclave = (await self.hub.contribution(taskid, address(receipt.worker))).enclave
+        for what, told, found in (
+            ("transaction", receipt.transaction, hexstr(settled.tx_hash)),
+            ("digest", receipt.digest, hexstr(task.result_digest)),
+            ("results", receipt.results, task.results.decode(errors="replace")),
+            ("enclave", receipt.enclave, enclave),
+            ("quorum", receipt.quorum, self.network.contracts.quorum or ZERO),
+        ):
+            if told != found:
+                raise IntegrityError(f"the receipt's {what} is {told}, on chain it is {found}")
+        if quorum is not None:
+            granted, threshold = nodes & set(await quorum.members()), await quorum.threshold()
             if len(granted) < threshold:
                 raise IntegrityError(
                     f"the receipt holds grants of {len(granted)} nodes, {threshold} are needed"
                 )
+        if (stored := receipt.proof.get("storeReceipt")) is not None:
+            SignedReceipt.from_json(stored).check(store_domain(receipt.chain_id, address(receipt.hub)))
         root = unhex(self.network.tee_root) if self.network.tee_root else None
-        block = await self.hub.block()
-        claims = DcapVerifier(root).verify(receipt.evidence, block.timestamp)
-        ReportData(receipt.expected_report_data()).check(claims, block.timestamp)
+        claims = DcapVerifier(root).verify(receipt.evidence, settled.block.timestamp)
+        ReportData(receipt.expected_report_data()).check(claims, settled.block.timestamp)

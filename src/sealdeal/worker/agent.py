@@ -125,7 +125,8 @@ class Worker:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Limits on guests that this machine does not enforce, each with its reason."""
+        """Limits on guests that this machine does not enforce, each with its reason. Whoever starts a worker
+        names them to its operator."""
         return self.sandbox.capabilities.missing
 
     # --- the loop ---------------------------------------------------------------------------------
@@ -133,7 +134,7 @@ class Worker:
     async def run(self) -> None:
         """Work until cancelled; then every guest is gone."""
         for limit in self.missing:
-            log.warning("worker %s: this machine does not enforce: %s", self.address, limit)
+            log.info("worker %s: this machine does not enforce: %s", self.address, limit)
         try:
             if left := await asyncio.to_thread(self.sandbox.sweep):
                 log.warning("worker %s: killed %d guests of an earlier run", self.address, left)
