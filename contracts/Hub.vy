@@ -62,7 +62,7 @@ interface Owned:
     def owner() -> address: view
 
 
-# Longest answer of a delegated call: viewTask with everything at its bound.
+# Bound of a delegated call's answer. The longest is viewApp with every text at its bound, below 7000 bytes.
 ANSWER: constant(uint256) = 16384
 
 # Gas of a callback until the owner sets another.
@@ -106,6 +106,7 @@ def __init__(
 @payable
 @raw_return
 def __default__() -> Bytes[ANSWER]:
+    # No calldata: a blob in the making asks for its bytes (blobs.vy). In any other transaction, or with ether: refused.
     if len(msg.data) == 0:
         assert len(blobs.held) != 0 and msg.value == 0, "fallback-disabled"
         return blobs.held

@@ -86,9 +86,11 @@ def __default__() -> Bytes[ANSWER]:
 def manageAppOrder(_apporderoperation: types.AppOrderOperation):
     owner: address = staticcall Owned(_apporderoperation.order.app).owner()
     struct_hash: bytes32 = orders._asset_struct(
-            orders.APP_TYPE, _apporderoperation.order.app, _apporderoperation.order.appprice, _apporderoperation.order.volume, _apporderoperation.order.tag, _apporderoperation.order.datasetrestrict,
-            _apporderoperation.order.workerpoolrestrict, _apporderoperation.order.requesterrestrict, _apporderoperation.order.salt,
-        )
+        orders.APP_TYPE, _apporderoperation.order.app, _apporderoperation.order.appprice,
+        _apporderoperation.order.volume, _apporderoperation.order.tag, _apporderoperation.order.datasetrestrict,
+        _apporderoperation.order.workerpoolrestrict, _apporderoperation.order.requesterrestrict,
+        _apporderoperation.order.salt,
+    )
     digest: bytes32 = self._manage(
         owner,
         APP_OPERATION_TYPE,
@@ -107,9 +109,11 @@ def manageAppOrder(_apporderoperation: types.AppOrderOperation):
 def manageDatasetOrder(_datasetorderoperation: types.DatasetOrderOperation):
     owner: address = staticcall Owned(_datasetorderoperation.order.dataset).owner()
     struct_hash: bytes32 = orders._asset_struct(
-            orders.DATASET_TYPE, _datasetorderoperation.order.dataset, _datasetorderoperation.order.datasetprice, _datasetorderoperation.order.volume, _datasetorderoperation.order.tag, _datasetorderoperation.order.apprestrict,
-            _datasetorderoperation.order.workerpoolrestrict, _datasetorderoperation.order.requesterrestrict, _datasetorderoperation.order.salt,
-        )
+        orders.DATASET_TYPE, _datasetorderoperation.order.dataset, _datasetorderoperation.order.datasetprice,
+        _datasetorderoperation.order.volume, _datasetorderoperation.order.tag, _datasetorderoperation.order.apprestrict,
+        _datasetorderoperation.order.workerpoolrestrict, _datasetorderoperation.order.requesterrestrict,
+        _datasetorderoperation.order.salt,
+    )
     digest: bytes32 = self._manage(
         owner,
         DATASET_OPERATION_TYPE,
@@ -128,9 +132,12 @@ def manageDatasetOrder(_datasetorderoperation: types.DatasetOrderOperation):
 def manageWorkerpoolOrder(_workerpoolorderoperation: types.WorkerpoolOrderOperation):
     owner: address = staticcall Owned(_workerpoolorderoperation.order.workerpool).owner()
     struct_hash: bytes32 = orders._workerpool_struct(
-            _workerpoolorderoperation.order.workerpool, _workerpoolorderoperation.order.workerpoolprice, _workerpoolorderoperation.order.volume, _workerpoolorderoperation.order.tag, _workerpoolorderoperation.order.category, _workerpoolorderoperation.order.trust, _workerpoolorderoperation.order.apprestrict,
-            _workerpoolorderoperation.order.datasetrestrict, _workerpoolorderoperation.order.requesterrestrict, _workerpoolorderoperation.order.salt,
-        )
+        _workerpoolorderoperation.order.workerpool, _workerpoolorderoperation.order.workerpoolprice,
+        _workerpoolorderoperation.order.volume, _workerpoolorderoperation.order.tag,
+        _workerpoolorderoperation.order.category, _workerpoolorderoperation.order.trust,
+        _workerpoolorderoperation.order.apprestrict, _workerpoolorderoperation.order.datasetrestrict,
+        _workerpoolorderoperation.order.requesterrestrict, _workerpoolorderoperation.order.salt,
+    )
     digest: bytes32 = self._manage(
         owner,
         WORKERPOOL_OPERATION_TYPE,
@@ -148,10 +155,14 @@ def manageWorkerpoolOrder(_workerpoolorderoperation: types.WorkerpoolOrderOperat
 @external
 def manageRequestOrder(_requestorderoperation: types.RequestOrderOperation):
     struct_hash: bytes32 = orders._request_struct(
-            _requestorderoperation.order.app, _requestorderoperation.order.appmaxprice, _requestorderoperation.order.dataset, _requestorderoperation.order.datasetmaxprice, _requestorderoperation.order.workerpool, _requestorderoperation.order.workerpoolmaxprice,
-            _requestorderoperation.order.requester, _requestorderoperation.order.volume, _requestorderoperation.order.tag, _requestorderoperation.order.category, _requestorderoperation.order.trust, _requestorderoperation.order.beneficiary, _requestorderoperation.order.callback,
-            keccak256(_requestorderoperation.order.params), _requestorderoperation.order.salt,
-        )
+        _requestorderoperation.order.app, _requestorderoperation.order.appmaxprice,
+        _requestorderoperation.order.dataset, _requestorderoperation.order.datasetmaxprice,
+        _requestorderoperation.order.workerpool, _requestorderoperation.order.workerpoolmaxprice,
+        _requestorderoperation.order.requester, _requestorderoperation.order.volume, _requestorderoperation.order.tag,
+        _requestorderoperation.order.category, _requestorderoperation.order.trust,
+        _requestorderoperation.order.beneficiary, _requestorderoperation.order.callback,
+        keccak256(_requestorderoperation.order.params), _requestorderoperation.order.salt,
+    )
     digest: bytes32 = self._manage(
         _requestorderoperation.order.requester,
         REQUEST_OPERATION_TYPE,
@@ -164,36 +175,6 @@ def manageRequestOrder(_requestorderoperation: types.RequestOrderOperation):
         log events.SignedRequestOrder(requestHash=digest)
     else:
         log events.ClosedRequestOrder(requestHash=digest)
-
-
-@internal
-def _manage(
-    owner: address,
-    operation_type: bytes32,
-    struct_hash: bytes32,
-    operation: uint8,
-    volume: uint256,
-    sign: Bytes[types.SIGNATURE],
-) -> bytes32:
-    """
-    @notice Presign an order, or use up its volume, in the name of its owner: the sender, or who signed the operation.
-    @return The order's hash.
-    """
-    assert operation <= types.CLOSE
-    if owner != msg.sender:
-        digest: bytes32 = orders._digest(orders._domain(), 
-            keccak256(abi_encode(operation_type, struct_hash, convert(operation, uint256)))
-        )
-        if not orders._recovers(owner, digest, sign):
-            assert orders._consents(owner, digest, sign, False), "invalid-sender-or-signature"
-    order: bytes32 = orders._digest(orders._domain(), struct_hash)
-    if operation == types.SIGN:
-        orders.presigned[order] = owner
-    elif operation_type == REQUEST_OPERATION_TYPE:
-        deals._close(order, volume)
-    else:
-        orders.consumed[order] = volume
-    return order
 
 
 @external
@@ -214,6 +195,36 @@ def broadcastWorkerpoolOrder(_workerpoolorder: types.WorkerpoolOrder):
 @external
 def broadcastRequestOrder(_requestorder: types.RequestOrder):
     log events.BroadcastRequestOrder(requestorder=_requestorder)
+
+
+@internal
+def _manage(
+    owner: address,
+    operation_type: bytes32,
+    struct_hash: bytes32,
+    operation: uint8,
+    volume: uint256,
+    sign: Bytes[types.SIGNATURE],
+) -> bytes32:
+    """
+    @notice Presign an order, or use up its volume, in the name of its owner: the sender, or who signed the operation.
+    @return The order's hash.
+    """
+    assert operation <= types.CLOSE
+    if owner != msg.sender:
+        digest: bytes32 = orders._digest(
+            orders._domain(), keccak256(abi_encode(operation_type, struct_hash, convert(operation, uint256)))
+        )
+        if not orders._recovers(owner, digest, sign):
+            assert orders._consents(owner, digest, sign, False), "invalid-sender-or-signature"
+    order: bytes32 = orders._digest(orders._domain(), struct_hash)
+    if operation == types.SIGN:
+        orders.presigned[order] = owner
+    elif operation_type == REQUEST_OPERATION_TYPE:
+        deals._close(order, volume)
+    else:
+        orders.consumed[order] = volume
+    return order
 
 
 # ---- Deals and tasks -----------------------------------------------------------------------------------------------
@@ -419,8 +430,6 @@ def setCallbackGas(_callbackgas: uint256):
 @external
 def transferOwnership(_newOwner: address):
     if msg.sender != settings.owner:
-        raw_revert(
-            abi_encode(msg.sender, settings.owner, method_id=method_id("NotContractOwner(address,address)"))
-        )
+        raw_revert(abi_encode(msg.sender, settings.owner, method_id=method_id("NotContractOwner(address,address)")))
     log events.OwnershipTransferred(previousOwner=settings.owner, newOwner=_newOwner)
     settings.owner = _newOwner

@@ -35,6 +35,7 @@ initializes: tasks[settings := settings, blobs := blobs]
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
 
 
+# All that the three kinds of entry answer.
 interface Asset:
     def owner() -> address: view
     def m_appName() -> String[types.TEXT]: view
@@ -45,7 +46,7 @@ interface Asset:
     def m_datasetName() -> String[types.TEXT]: view
     def m_datasetMultiaddr() -> Bytes[types.BLOB]: view
     def m_datasetChecksum() -> bytes32: view
-    def m_workerpoolDescription() -> String[types.TEXT]: view
+    def m_workerpoolDescription() -> String[types.BLOB]: view
     def m_workerStakeRatioPolicy() -> uint256: view
     def m_schedulerRewardRatioPolicy() -> uint256: view
 
@@ -81,31 +82,44 @@ def computeDealVolume(
     """
     @notice Tasks that these orders have left together. Checks nothing else.
     """
-    volume: uint256 = _apporder.volume - orders.consumed[orders._digest(orders._domain(), orders._asset_struct(
-            orders.APP_TYPE, _apporder.app, _apporder.appprice, _apporder.volume, _apporder.tag, _apporder.datasetrestrict,
-            _apporder.workerpoolrestrict, _apporder.requesterrestrict, _apporder.salt,
-        ))]
+    domain: bytes32 = orders._domain()
+    app_hash: bytes32 = orders._digest(
+        domain,
+        orders._asset_struct(
+            orders.APP_TYPE, _apporder.app, _apporder.appprice, _apporder.volume, _apporder.tag,
+            _apporder.datasetrestrict, _apporder.workerpoolrestrict, _apporder.requesterrestrict, _apporder.salt,
+        ),
+    )
+    volume: uint256 = _apporder.volume - orders.consumed[app_hash]
     if _datasetorder.dataset != empty(address):
-        volume = min(
-            volume, _datasetorder.volume - orders.consumed[orders._digest(orders._domain(), orders._asset_struct(
-            orders.DATASET_TYPE, _datasetorder.dataset, _datasetorder.datasetprice, _datasetorder.volume, _datasetorder.tag, _datasetorder.apprestrict,
-            _datasetorder.workerpoolrestrict, _datasetorder.requesterrestrict, _datasetorder.salt,
-        ))]
+        dataset_hash: bytes32 = orders._digest(
+            domain,
+            orders._asset_struct(
+                orders.DATASET_TYPE, _datasetorder.dataset, _datasetorder.datasetprice, _datasetorder.volume,
+                _datasetorder.tag, _datasetorder.apprestrict, _datasetorder.workerpoolrestrict,
+                _datasetorder.requesterrestrict, _datasetorder.salt,
+            ),
         )
-    volume = min(
-        volume,
-        _workerpoolorder.volume - orders.consumed[orders._digest(orders._domain(), orders._workerpool_struct(
-            _workerpoolorder.workerpool, _workerpoolorder.workerpoolprice, _workerpoolorder.volume, _workerpoolorder.tag, _workerpoolorder.category, _workerpoolorder.trust, _workerpoolorder.apprestrict,
+        volume = min(volume, _datasetorder.volume - orders.consumed[dataset_hash])
+    workerpool_hash: bytes32 = orders._digest(
+        domain,
+        orders._workerpool_struct(
+            _workerpoolorder.workerpool, _workerpoolorder.workerpoolprice, _workerpoolorder.volume,
+            _workerpoolorder.tag, _workerpoolorder.category, _workerpoolorder.trust, _workerpoolorder.apprestrict,
             _workerpoolorder.datasetrestrict, _workerpoolorder.requesterrestrict, _workerpoolorder.salt,
-        ))],
+        ),
     )
-    return min(
-        volume, _requestorder.volume - self._consumed(orders._digest(orders._domain(), orders._request_struct(
-            _requestorder.app, _requestorder.appmaxprice, _requestorder.dataset, _requestorder.datasetmaxprice, _requestorder.workerpool, _requestorder.workerpoolmaxprice,
-            _requestorder.requester, _requestorder.volume, _requestorder.tag, _requestorder.category, _requestorder.trust, _requestorder.beneficiary, _requestorder.callback,
-            keccak256(_requestorder.params), _requestorder.salt,
-        )))
+    volume = min(volume, _workerpoolorder.volume - orders.consumed[workerpool_hash])
+    request_hash: bytes32 = orders._digest(
+        domain,
+        orders._request_struct(
+            _requestorder.app, _requestorder.appmaxprice, _requestorder.dataset, _requestorder.datasetmaxprice,
+            _requestorder.workerpool, _requestorder.workerpoolmaxprice, _requestorder.requester, _requestorder.volume,
+            _requestorder.tag, _requestorder.category, _requestorder.trust, _requestorder.beneficiary,
+            _requestorder.callback, keccak256(_requestorder.params), _requestorder.salt,
+        ),
     )
+    return min(volume, _requestorder.volume - deals._next(request_hash)[0])
 
 
 @external
@@ -114,15 +128,20 @@ def assertDatasetDealCompatibility(_datasetorder: types.DatasetOrder, _dealid: b
     """
     @notice Refuses, with a reason, a dataset order that could not be added to a deal made without a dataset.
     """
-    digest: bytes32 = orders._digest(orders._domain(), orders._asset_struct(
-            orders.DATASET_TYPE, _datasetorder.dataset, _datasetorder.datasetprice, _datasetorder.volume, _datasetorder.tag, _datasetorder.apprestrict,
-            _datasetorder.workerpoolrestrict, _datasetorder.requesterrestrict, _datasetorder.salt,
-        ))
+    digest: bytes32 = orders._digest(
+        orders._domain(),
+        orders._asset_struct(
+            orders.DATASET_TYPE, _datasetorder.dataset, _datasetorder.datasetprice, _datasetorder.volume,
+            _datasetorder.tag, _datasetorder.apprestrict, _datasetorder.workerpoolrestrict,
+            _datasetorder.requesterrestrict, _datasetorder.salt,
+        ),
+    )
     if orders.consumed[digest] >= _datasetorder.volume:
         self._incompatible("Dataset order is revoked or fully consumed")
     owner: address = staticcall Asset(_datasetorder.dataset).owner()
-    if not orders._recovers(owner, digest, _datasetorder.sign) and not orders._consents(owner, digest, _datasetorder.sign, True):
-        self._incompatible("Invalid dataset order signature")
+    if not orders._recovers(owner, digest, _datasetorder.sign):
+        if not orders._consents(owner, digest, _datasetorder.sign, True):
+            self._incompatible("Invalid dataset order signature")
     if not deals._exists(_dealid):
         self._incompatible("Deal not found")
     deal: deals.Terms = deals._read(deals._key(_dealid))
@@ -137,12 +156,6 @@ def assertDatasetDealCompatibility(_datasetorder: types.DatasetOrder, _dealid: b
     tag: uint256 = convert(_datasetorder.tag, uint256) & ~types.TAG_FRAMEWORKS
     if tag & ~deal.tag != 0:
         self._incompatible("Tag compatibility not satisfied")
-
-
-@internal
-@view
-def _consumed(request: bytes32) -> uint256:
-    return deals._next(request)[0]
 
 
 @internal
@@ -286,8 +299,8 @@ def _shown(entry: tasks.Entry, mark: uint256) -> types.Contribution:
 def viewConsumed(_id: bytes32) -> uint256:
     used: uint256 = orders.consumed[_id]
     if used == 0:
-        # A request order may show it otherwise.
-        return self._consumed(_id)
+        # A request order may be used up without a slot (orders.vy).
+        return deals._next(_id)[0]
     return used
 
 
@@ -311,9 +324,7 @@ def verifyPresignature(_identity: address, _hash: bytes32) -> bool:
 
 @external
 @view
-def verifyPresignatureOrSignature(
-    _identity: address, _hash: bytes32, _signature: Bytes[types.SIGNATURE]
-) -> bool:
+def verifyPresignatureOrSignature(_identity: address, _hash: bytes32, _signature: Bytes[types.SIGNATURE]) -> bool:
     return orders._recovers(_identity, _hash, _signature) or orders._consents(_identity, _hash, _signature, True)
 
 
@@ -466,9 +477,7 @@ def countCategory() -> uint256:
 @external
 @view
 def domain() -> types.EIP712Domain:
-    return types.EIP712Domain(
-        name=orders.NAME, version=orders.VERSION, chainId=chain.id, verifyingContract=self
-    )
+    return types.EIP712Domain(name=orders.NAME, version=orders.VERSION, chainId=chain.id, verifyingContract=self)
 
 
 @external
@@ -559,9 +568,7 @@ def viewDealABILegacy_pt2(_id: bytes32) -> (uint256, bytes32, address, address, 
 @view
 def viewConfigABILegacy(_id: bytes32) -> (uint256, uint256, uint256, uint256, uint256, uint256):
     deal: types.Deal = self._deal(_id)
-    return (
-        deal.category, deal.startTime, deal.botFirst, deal.botSize, deal.workerStake, deal.schedulerRewardRatio
-    )
+    return deal.category, deal.startTime, deal.botFirst, deal.botSize, deal.workerStake, deal.schedulerRewardRatio
 
 
 @external
@@ -570,7 +577,7 @@ def viewTaskABILegacy(
     _taskid: bytes32,
 ) -> (
     uint8, bytes32, uint256, uint256, uint256, uint256, uint256, bytes32, uint256, uint256,
-    DynArray[address, types.CONTRIBUTORS], Bytes[types.RESULT]
+    DynArray[address, types.CONTRIBUTORS], Bytes[types.RESULT],
 ):
     task: types.Task = self._task(_taskid)
     return (

@@ -1,6 +1,6 @@
 # pragma version 0.4.3
 """
-@title Blobs: bytes kept as the code of a contract, for a third of the price of slots
+@title Blobs: bytes kept as the code of a contract, byte for byte at a third of the price of slots
 @license Apache-2.0
 @notice A blob lives at the CREATE2 address of its key, made by a constant creation code that asks its creator (this
         hub, which answers from transient storage) for the bytes. So the address depends on the key alone and can be
@@ -17,8 +17,8 @@ INITCODE_HASH: constant(bytes32) = keccak256(x"5f5f5f5f335afa503d5f5f3e3d5ff3")
 # What an address made by CREATE2 is hashed with.
 CREATE2: constant(bytes1) = 0xff
 
-# Longest blob: a deal's fixed and optional parts (at most 288) and its params.
-LENGTH: constant(uint256) = 288 + types.PARAMS
+# Longest blob: a deal's fixed and optional parts (192) and its params.
+LENGTH: constant(uint256) = 192 + types.PARAMS
 
 # The blob in the making, or the transaction's last one: emptying it would cost as much as a write.
 held: transient(Bytes[LENGTH])

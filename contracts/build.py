@@ -45,7 +45,7 @@ HUB_ERRORS = {
 }
 
 # Arguments of an event that Vyper cannot name as the ABI does.
-EVENT_ARGUMENTS = {"from_": "from", "to_": "to"}
+EVENT_ARGUMENTS = {"from_": "from"}
 
 Artefact = dict[str, Any]
 

@@ -20,10 +20,10 @@
                           start 8 | first 16 | size 16 | stake ratio 8 | app 16 | dataset 16 | workerpool 16
         then params, to the end
 
-        Flag 64 begins what is not such a deal: alone, a closed request order, kept where its first deal would be, with
-        the order's volume 4 (or 32, if that is too narrow) after it; with others, boost deals, which share the dealids. Flag 128 stays 0 (see
-        blobs.vy).
-@dev Prices are below 2**64 because their payer could lock them; the rest is bounded where it enters.
+        Flag 64, alone, begins what is no deal: a closed request order, kept where its first deal would be; the order's
+        volume follows, 4 bytes, or 32 if these are too narrow. Flag 128 stays 0 (see blobs.vy).
+@dev Prices are below 2**64 because their payer could lock them; volume and trust are bounded by the limits below, the
+     rest where it enters. Titles have 40 bits: so many would cost more than 10**16 gas.
 """
 import types
 import blobs
@@ -32,6 +32,7 @@ import orders
 uses: blobs
 uses: orders
 
+# Flags, as drawn above.
 SPONSOR: constant(uint256) = 1
 CALLBACK: constant(uint256) = 2
 BENEFICIARY: constant(uint256) = 4
@@ -69,9 +70,6 @@ MASK_80: constant(uint256) = 2**80 - 1
 KEY_BITS: constant(uint256) = 176
 KEY_MASK: constant(uint256) = 2**KEY_BITS - 1
 
-# Who pays the deal that is being made, when not its requester. Set for the time of `sponsorMatchOrders`.
-sponsor: transient(address)
-
 
 # A deal without its params. Amounts in nRLC, times in seconds, ratios in percent; app, dataset and workerpool are
 # titles.
@@ -95,6 +93,10 @@ struct Terms:
     size: uint256
     scheduler_ratio: uint256
     stake_ratio: uint256
+
+
+# Who pays the deal that is being made, when not its requester. Set for the time of `sponsorMatchOrders`.
+sponsor: transient(address)
 
 
 # ---- Where deals are -----------------------------------------------------------------------------------------------
@@ -131,9 +133,9 @@ def _exists(dealid: bytes32) -> bool:
 def _next(request: bytes32) -> (uint256, bytes32):
     """
     @return Used volume of a request order, and the dealid that its next deal will have.
-    @dev A request order writes no slot until a second deal or a closing needs one: no blob where its first deal would
-         be means unused, a closed mark there all of its volume, a deal there its slot, or, as long as that is zero,
-         the deal's size.
+    @dev A request order that its first deal uses up has no slot, nor has one that is closed before: a blob tells. No
+         blob where its first deal would be means unused, a closed mark there all of its volume, a deal there its
+         slot, or, if that is zero, the deal's size.
     """
     dealid: bytes32 = self._id(request, 0)
     place: address = blobs._at(convert(convert(dealid, uint256) & KEY_MASK, bytes32))

@@ -2,7 +2,7 @@
 """
 @title Events: every event of the hub, as the official ABI has them
 @license Apache-2.0
-@dev `from` and `to` are keywords or reserved in Vyper; the build gives Transfer's fields their ABI names back.
+@dev `from` is a keyword in Vyper; the build gives `from_` its ABI name back.
 """
 import types
 

@@ -11,9 +11,9 @@
             64  frozen    64   nRLC, locked in deals
            128  score    128   of a worker
 
-     Locked tokens are the hub's own by their Transfer events, but are not booked there, which would cost every deal
-     two more slots: `balanceOf` of the hub is only what anyone sent to it. So the supply is the sum of all balances
-     and all that is frozen.
+     Locked tokens are the hub's own by their Transfer events, but are not booked there, which would cost every match
+     and every settlement one more slot: `balanceOf` of the hub is only what anyone sent to it. So the supply is the
+     sum of all balances and all that is frozen.
 """
 import types
 import events
@@ -21,9 +21,12 @@ import settings
 
 uses: settings
 
+# Parts of an account, as drawn above.
 AMOUNT_MASK: constant(uint256) = 2**64 - 1
 FROZEN: constant(uint256) = 64
 SCORE: constant(uint256) = 128
+
+# Above the supply, so that every amount fits its part.
 SUPPLY_LIMIT: constant(uint256) = 2**64
 
 # The packed accounts, as drawn above.
@@ -48,7 +51,7 @@ def _balance(account: address) -> uint256:
 @view
 def _frozen(account: address) -> uint256:
     """
-    @dev The kitty's is kept in the common word. Nothing else can be frozen on its account: it never signs.
+    @dev The kitty's is in the common word (settings.vy). Nothing else can be frozen on its account: it never signs.
     """
     if account == types.KITTY_ADDRESS:
         return settings._kitty()

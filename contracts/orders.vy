@@ -11,34 +11,44 @@ DOMAIN_TYPE: constant(bytes32) = keccak256(
     "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 )
 APP_TYPE: constant(bytes32) = keccak256(
-    "AppOrder(address app,uint256 appprice,uint256 volume,bytes32 tag,address datasetrestrict,address workerpoolrestrict,address requesterrestrict,bytes32 salt)"
+    "AppOrder(address app,uint256 appprice,uint256 volume,bytes32 tag,address datasetrestrict,"
+    "address workerpoolrestrict,address requesterrestrict,bytes32 salt)"
 )
 DATASET_TYPE: constant(bytes32) = keccak256(
-    "DatasetOrder(address dataset,uint256 datasetprice,uint256 volume,bytes32 tag,address apprestrict,address workerpoolrestrict,address requesterrestrict,bytes32 salt)"
+    "DatasetOrder(address dataset,uint256 datasetprice,uint256 volume,bytes32 tag,address apprestrict,"
+    "address workerpoolrestrict,address requesterrestrict,bytes32 salt)"
 )
 WORKERPOOL_TYPE: constant(bytes32) = keccak256(
-    "WorkerpoolOrder(address workerpool,uint256 workerpoolprice,uint256 volume,bytes32 tag,uint256 category,uint256 trust,address apprestrict,address datasetrestrict,address requesterrestrict,bytes32 salt)"
+    "WorkerpoolOrder(address workerpool,uint256 workerpoolprice,uint256 volume,bytes32 tag,uint256 category,"
+    "uint256 trust,address apprestrict,address datasetrestrict,address requesterrestrict,bytes32 salt)"
 )
 REQUEST_TYPE: constant(bytes32) = keccak256(
-    "RequestOrder(address app,uint256 appmaxprice,address dataset,uint256 datasetmaxprice,address workerpool,uint256 workerpoolmaxprice,address requester,uint256 volume,bytes32 tag,uint256 category,uint256 trust,address beneficiary,address callback,string params,bytes32 salt)"
+    "RequestOrder(address app,uint256 appmaxprice,address dataset,uint256 datasetmaxprice,address workerpool,"
+    "uint256 workerpoolmaxprice,address requester,uint256 volume,bytes32 tag,uint256 category,uint256 trust,"
+    "address beneficiary,address callback,string params,bytes32 salt)"
 )
 
 # What EIP-712 puts before the separator.
 PREFIX: constant(bytes2) = 0x1901
 
+# Of the domain.
 NAME: constant(String[8]) = "iExecODB"
 VERSION: constant(String[5]) = "5.0.0"
 
-# EIP-1271 and EIP-2: the answer that means yes, and the highest s that a signature may have.
+# EIP-1271: the answer that means yes.
 MAGIC: constant(bytes32) = 0x1626ba7e00000000000000000000000000000000000000000000000000000000
+
+# EIP-2: the highest s that a signature may have.
 HALF_ORDER: constant(uint256) = 57896044618658097711785492504343953926418782139537452191302581570759080747168
 
-# The chain and the domain separator at deployment; after a chain split the separator is computed anew each time.
+# The chain at deployment.
 CHAIN: immutable(uint256)
+
+# The domain separator at deployment; on another chain (after a split) it is computed anew each time.
 SEPARATOR: immutable(bytes32)
 
-# Order hash -> volume that deals have used, or the whole volume once closed. A request order that one deal uses up is
-# not written here: the deal itself shows it (see `deals._consumed`).
+# Order hash -> volume that deals have used, or the whole volume once closed. Not written for a request order that its
+# first deal uses up, or that is closed before: a blob tells (see `deals._next`).
 consumed: HashMap[bytes32, uint256]
 
 # Order hash -> who signed it on chain.

@@ -6,15 +6,16 @@
         enumeration, CREATE2 entries, and the mirror of every entry in the hub. A token's id is its entry's
         address as a number. Tokens are never burned. Texts of refusals are those of the official registries
         (OpenZeppelin 3.3), bare `assert`s refuse without data, as there.
-@dev Everything about one token is one word, its record. The hub keeps the same word without its last field,
-     so a match reads no registry:
+@dev Everything about one token is one word, its record. All but its last field is pushed into the hub whenever
+     it changes, so a match reads no registry. The hub keeps the first four fields; where the index was, it puts
+     a number of its own (the title: settings.vy).
 
        bit   0  owner           160
            160  stakeRatio       16   percent of the pool's price that a worker stakes (workerpools only)
            176  schedulerRatio    8   percent of the pool's price that its owner keeps (workerpools only)
            184  kind              8   1 app, 2 dataset, 3 workerpool
-           192  index            32   place in this registry, from 0: `entryAt(index)` is the entry
-           224  place            32   place in its owner's list, from 0 (not mirrored)
+           192  index            32   place in this registry, from 0: `tokenByIndex`
+           224  place            32   place in its owner's list, from 0: `tokenOfOwnerByIndex` (not pushed)
 
      32 bits hold any index: 2**32 creations would cost more than 10**15 gas.
 """
@@ -64,6 +65,7 @@ REASON: constant(uint256) = 1024
 PROXY_HEAD: constant(Bytes[19]) = x"602d3d8160093d39f3363d3d373d3d3d363d73"
 PROXY_TAIL: constant(Bytes[15]) = x"5af43d82803e903d91602b57fd5bf3"
 
+# Parts of a record: its owner, and what the hub is told.
 OWNER_MASK: constant(uint256) = 2**160 - 1
 MIRROR_MASK: constant(uint256) = 2**224 - 1
 
@@ -83,8 +85,10 @@ proxyCodeHash: public(immutable(bytes32))
 # Bits 160 to 191 of a newborn entry's record: its kind and default policies.
 TRAITS: immutable(uint256)
 
-# ERC-721 metadata of the collection.
+# ERC-721 metadata of the collection: its name.
 name: public(immutable(String[64]))
+
+# The same: its symbol.
 symbol: public(immutable(String[32]))
 
 # Who may set the base URI and, once, the previous registry. Has no power over entries.
@@ -102,7 +106,7 @@ baseURI: public(String[256])
 # Number of entries, and so the next entry's index.
 totalSupply: public(uint256)
 
-# Entries in the order of creation: how the hub turns an index back into an address, and `tokenByIndex`.
+# Index -> entry, in the order of creation: `tokenByIndex`. The hub does not ask for it.
 entryAt: public(HashMap[uint256, address])
 
 # Token id -> record, as drawn above; zero where there is no token. Keyed by the whole number, so that an id
@@ -417,7 +421,7 @@ def _give(id: uint256, traits: uint256, source: address, to: address):
 @internal
 def _write(id: uint256, record: uint256):
     """
-    @dev The only way a record's mirrored part changes, so that the hub cannot miss one.
+    @dev The only way a record's pushed part changes, so that the hub cannot miss one.
     """
     self._records[id] = record
     if HUB != empty(address):

@@ -6,6 +6,7 @@
 import types
 import events
 
+# Parts of the common word, drawn below.
 BROKER_MASK: constant(uint256) = 2**160 - 1
 CALLBACK_GAS: constant(uint256) = 160
 CALLBACK_GAS_MASK: constant(uint256) = 2**32 - 1
@@ -16,11 +17,15 @@ CALLBACK_GAS_LIMIT: constant(uint256) = 2**32
 TIMEREF_LIMIT: constant(uint256) = 2**31
 CATEGORY_LIMIT: constant(uint256) = 2**16
 
+# How many categories may exist from the beginning; a word holds 32 bits of each.
+EARLY_CATEGORIES: constant(uint256) = 8
+
+# Kinds of entry.
 APP: constant(uint256) = 1
 DATASET: constant(uint256) = 2
 WORKERPOOL: constant(uint256) = 3
 
-# Parts of an entry's word above its owner.
+# Parts of an entry's word above its owner, drawn below.
 STAKE_RATIO: constant(uint256) = 160
 SCHEDULER_RATIO: constant(uint256) = 176
 KIND: constant(uint256) = 184
@@ -38,14 +43,12 @@ struct Label:
     description: String[types.LABEL]
 
 
-# How many categories may exist from the beginning; a word holds 32 bits of each.
-EARLY_CATEGORIES: constant(uint256) = 8
-
 # The base token, of which staked RLC are receipts. Never changes: it backs every balance.
 TOKEN: immutable(address)
 
 # Time references of the categories that exist from the beginning, plus one, 32 bits each from the lowest: so that most
-# matches and tasks read no slot for theirs. Those made later have zero here.
+# matches and tasks read no slot for theirs. Zero for those made later, and for all of them in HubAdmin and HubViews,
+# which read the slots.
 EARLY_CLOCKS: immutable(uint256)
 
 # May change the settings below; has no power over anyone's balance.
@@ -60,15 +63,15 @@ common: uint256
 # Number of categories; they are never removed or changed.
 categories: uint256
 
-# Category -> its time reference in seconds, plus one; zero where there is no such category. Apart from the texts
-# because deals read it.
+# Category -> its time reference in seconds, plus one; zero where there is no such category. Early ones are here too.
+# Apart from the texts because deals read it.
 clocks: HashMap[uint256, uint256]
 
 # Category -> its texts.
 labels: HashMap[uint256, Label]
 
-# Entry -> what matching needs to know of it, so that a match calls no registry. The word that its registry pushes at
-# each change (drawn in registry.vy), with the number of its title in the upper 64 bits:
+# Entry -> what matching needs to know of it, so that a match calls no registry: the word that its registry pushes at
+# each change (drawn in registry.vy), but for the number of its title in the upper 64 bits, in place of the index:
 #   bit 0  owner 160 | 160 stakeRatio 16 | 176 schedulerRatio 8 | 184 kind 8 | 192 title 64
 entries: HashMap[address, uint256]
 
@@ -76,16 +79,22 @@ entries: HashMap[address, uint256]
 # addresses.
 titles: uint256
 
-# Title -> its entry, and its owner.
+# Title -> its entry.
 assets: HashMap[uint256, address]
+
+# Title -> its owner: who is paid, also after a sale, for deals that were made before.
 owners: HashMap[uint256, address]
 
 # Registry -> the kind of entry it may push; zero for everyone else.
 registrars: HashMap[address, uint256]
 
-# The three registries that `viewDeal` and clients ask.
+# The registry of apps, for clients: the hub asks no registry.
 appregistry: address
+
+# The registry of datasets.
 datasetregistry: address
+
+# The registry of workerpools.
 workerpoolregistry: address
 
 

@@ -26,8 +26,9 @@
         then, if kind has bit 0, the callback's data.
 
         Marks are two bits for each contribution: 0 contributed, 1 proved, 2 rejected. Their word, from the lowest bit:
-        marks 126, place of a contribution whose hash is the consensus 6, sum of all groups' weights 124 (without the
-        official initial 1). A task with one contribution, revealed, leaves it out: its reveal counter tells.
+        marks 126, place of a contribution whose hash is the consensus (until there is one: of the last) 6, sum of all
+        groups' weights 124 (without the official initial 1). The mark of a single contribution stays 0 at its reveal,
+        which the reveal counter tells.
 """
 import types
 import events
@@ -38,6 +39,7 @@ import deals
 uses: settings
 uses: blobs
 
+# Parts of a task's word, as drawn above.
 INDEX: constant(uint256) = 176
 STATUS: constant(uint256) = 200
 CONTRIBUTORS: constant(uint256) = 203

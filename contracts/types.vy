@@ -13,8 +13,8 @@ RESULT: constant(uint256) = 1024  # results, and data for the callback
 CONTRIBUTORS: constant(uint256) = 63  # per task: two bits of a mark word each, and counters of six bits
 BATCH: constant(uint256) = 128  # items of an array call
 LABEL: constant(uint256) = 512  # texts of a category
-TEXT: constant(uint256) = 1024  # texts of an entry, as in registry.vy
-BLOB: constant(uint256) = 2048  # bytes of an entry, as in registry.vy
+TEXT: constant(uint256) = 1024  # names and types of entries
+BLOB: constant(uint256) = 2048  # bytes of an entry, and a workerpool's description
 PAYLOAD: constant(uint256) = 12288  # data of approveAndCall: four signed orders fit
 
 # Percent.
@@ -226,6 +226,6 @@ struct DatasetInfo:
 
 struct WorkerpoolInfo:
     owner: address
-    m_workerpoolDescription: String[TEXT]
+    m_workerpoolDescription: String[BLOB]
     m_workerStakeRatioPolicy: uint256
     m_schedulerRewardRatioPolicy: uint256

@@ -178,6 +178,22 @@ def test_asset_views(world: World) -> None:
         assert refusal(world.hub, function, SOMEBODY) == b""
 
 
+def test_asset_views_show_the_longest_texts(world: World) -> None:
+    owner, name, kind, where, mrenclave = SOMEBODY, "n" * 1024, "t" * 1024, b"m" * 2048, b"e" * 2048
+
+    def made(registry: Contract, function: str, *arguments: Any) -> str:
+        entry: str = registry.call(function, *arguments)
+        registry.send(function, *arguments)
+        return entry
+
+    app = made(world.apps, "createApp", owner, name, kind, where, b"\1" * 32, mrenclave)
+    dataset = made(world.datasets, "createDataset", owner, name, where, b"\2" * 32)
+    pool = made(world.workerpools, "createWorkerpool", owner, "d" * 2048)
+    assert tuple(world.hub.viewApp(app).values()) == (owner, name, kind, where, b"\1" * 32, mrenclave)
+    assert tuple(world.hub.viewDataset(dataset).values()) == (owner, name, where, b"\2" * 32)
+    assert tuple(world.hub.viewWorkerpool(pool).values()) == (owner, "d" * 2048, 30, 1)
+
+
 def test_only_registries_push(world: World) -> None:
     packed = world.apps.packed(world.app)
     reason = text("settings: not a registry of this kind")
