@@ -144,8 +144,8 @@ async def test_a_deal_from_another_terminal_by_commands_alone(shell: Shell, up: 
     assert (await shell.json("wallet", "list")) == {"default": wallet["address"]}
     assert (await shell.json("wallet", "fund", "50"))["wallet"] == "50 RLC"
     assert (await shell.json("account", "deposit", "20 RLC"))["stake"] == "20 RLC"
-    await shell.json("wallet", "result-key")
-    built = await shell.json("app", "build", "echo", "--push")
+    built = await shell.json("app", "build", "echo")
+    assert await shell.json("app", "build", "echo", "--push") == built
     app = await shell.json("app", "publish", "echo", "--price", "0.5")
     assert (app["checksum"], app["multiaddr"]) == (built["checksum"], built["multiaddr"])
     data = await shell.json("dataset", "protect", "patients.csv")

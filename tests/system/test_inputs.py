@@ -17,12 +17,14 @@ from sealdeal.model.cid import multiaddr_bytes
 from sealdeal.model.deals import TaskStatus
 from sealdeal.model.errors import Conflict, SealdealError
 from sealdeal.model.keys import Key
-from sealdeal.model.orders import TEE_TDX, AppOrder, RequestOrder, Signed, tag
+from sealdeal.model.orders import TEE_TDX, AppOrder, Params, RequestOrder, Signed, tag
+from sealdeal.model.results import generate_result_key
 from sealdeal.model.types import RLC, Address, unhex
 from sealdeal.pool.rules import Rules
 from sealdeal.sdk.client import Sealdeal
 from sealdeal.sdk.images import build_app_image
 from sealdeal.sdk.pool import TaskEvent
+from sealdeal.sdk.sms import RESULT_KEY_NAME
 
 from .conftest import ECHO, QUICK, World, local_network
 
@@ -110,6 +112,7 @@ async def test_an_order_with_a_wrong_signature_is_refused(world: World) -> None:
 async def test_a_requester_without_money_is_told_how_much_is_missing(world: World) -> None:
     provider, poor = await world.person(), await world.person()
     app = await world.app(provider, ECHO, price=7 * RLC)
+    await poor.share_result_key(generate_result_key(2048)[1])
     with pytest.raises(Conflict, match="deposit 8000000000 more"):
         await poor.request(app.address)
     quote = await poor.quote(app.address)
@@ -123,6 +126,21 @@ async def test_a_requester_without_money_is_told_how_much_is_missing(world: Worl
     )
     with pytest.raises(SealdealError, match="requester stake is too low"):
         await poor.publish(order)
+
+
+async def test_a_request_whose_secrets_are_missing_is_not_made(world: World) -> None:
+    provider, owner = await world.person(), await world.person()
+    keyless = await world.person(in_escrow=100 * RLC)
+    app = await world.app(provider, ECHO)
+    with pytest.raises(Conflict, match="0 SMS nodes hold the result key"):
+        await keyless.request(app.address)
+    bare, _ = await owner.hub.create_dataset("no key", b"nowhere", bytes(32))
+    await owner.grant(bare, app=app.address)
+    with pytest.raises(Conflict, match="0 SMS nodes hold the dataset's key"):
+        await keyless.request(app.address, dataset=bare, params=Params())
+    await keyless.nodes[0].push_named_secret(keyless.key, RESULT_KEY_NAME, generate_result_key(2048)[1])
+    with pytest.raises(Conflict, match="1 SMS nodes hold the result key"):
+        await keyless.request(app.address)
 
 
 async def test_spent_volume_is_not_matched_again(world: World) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from cyclopts import App
 
+from sealdeal.model.cid import cid_of
 from sealdeal.model.types import ZERO, address, hexstr, parse_rlc
 from sealdeal.sdk.images import build_app_image
+from sealdeal.sdk.results import file_pieces
 
 from . import session
 from .session import AsJson, WalletName
@@ -27,7 +29,7 @@ async def build(folder: Path, *, push: bool = False, json: AsJson = False) -> No
         Upload it to the network's store, so that workers can fetch it.
     """
     image = build_app_image(folder, cache=session.settings().cache)
-    multiaddr = None
+    multiaddr = f"/ipfs/{cid_of(file_pieces(image.archive))}"
     if push:
         async with session.connected() as client:
             multiaddr = await client.push_image(image)

@@ -16,6 +16,7 @@ from sealdeal.sdk.client import Quote, Sealdeal
 from . import session
 from .session import AsJson, WalletName
 from .task import follow
+from .wallet import share_result_key
 
 deal = App(name="deal", help="Buy runs and look at deals.")
 
@@ -52,7 +53,7 @@ async def run(
     max_price
         Refuse when one task costs more RLC than this, all together.
     encrypt
-        Encrypt the result for this wallet's result key (`sealdeal wallet result-key`).
+        Encrypt the result for this wallet's result key, which is made if there is none.
     wait
         Wait for the first task's end.
     timeout
@@ -63,6 +64,8 @@ async def run(
         quote: Quote = await client.quote(program, dataset=data, category=category)
         if max_price is not None and quote.price > parse_rlc(max_price):
             raise Conflict(f"one task costs {format_rlc(quote.price)} now, above your maximum of {max_price}")
+        if encrypt:
+            await share_result_key(client, wallet or session.settings().wallet)
         request = await client.request(
             program,
             dataset=data,

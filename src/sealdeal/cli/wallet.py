@@ -101,11 +101,19 @@ async def result_key(*, wallet: WalletName = None, json: AsJson = False) -> None
     Run again, it tells the network once more and changes nothing.
     """
     name = wallet or session.settings().wallet
-    key, secret, path = session.unlock(name), session.password(name), session.result_key_file(name)
+    async with session.connected(session.unlock(name)) as client:
+        text = await share_result_key(client, name)
+    session.show(
+        {"wallet": name, "file": str(session.result_key_file(name)), "public_key": text}, as_json=json
+    )
+
+
+async def share_result_key(client: Sealdeal, name: str) -> str:
+    """Give the nodes the public half of a wallet's result key, made if there is none yet; its text."""
+    secret, path = session.password(name), session.result_key_file(name)
     text = result_key_text(read_result_key(path, secret) if path.exists() else make_result_key(path, secret))
-    async with session.connected(key) as client:
-        await client.share_result_key(text)
-    session.show({"wallet": name, "file": str(path), "public_key": text}, as_json=json)
+    await client.share_result_key(text)
+    return text
 
 
 def make_result_key(path: Path, secret: str) -> bytes:

@@ -49,14 +49,12 @@ from .market import MarketClient
 from .network import Network
 from .pool import PoolClient, TaskEvent
 from .results import ResultsClient, SignedReceipt, store_domain
-from .sms import SmsClient, split_to_nodes
+from .sms import RESULT_KEY_NAME, SmsClient, split_to_nodes
 
 UNLIMITED = 2**53 - 2
 """The largest volume that every client of the network can read back exactly (wire.md §1.4)."""
 RESULT_LIMIT = 512 << 20
 """Bytes of a result archive that are held in memory."""
-RESULT_KEY = "iexec-result-encryption-public-key"
-"""Name under which the beneficiary's public key lies at the SMS nodes (wire.md §2)."""
 
 
 @dataclass(frozen=True)
@@ -320,8 +318,13 @@ class Sealdeal:
     # --- runs -------------------------------------------------------------------------------------
 
     async def share_result_key(self, key_text: str) -> None:
-        """Give every SMS node the public key that results for this account are encrypted with."""
-        await asyncio.gather(*(node.push_named_secret(self.key, RESULT_KEY, key_text) for node in self.nodes))
+        """Give every SMS node the public key that results for this account are encrypted with.
+
+        Raises Unavailable when a node does not answer; safe to repeat.
+        """
+        await asyncio.gather(
+            *(node.push_named_secret(self.key, RESULT_KEY_NAME, key_text) for node in self.nodes)
+        )
 
     async def quote(self, app: Address, *, dataset: Address = ZERO, category: int = 0) -> Quote:
         """The cheapest open offers for one run now. Raises NotFound naming what nobody offers."""
@@ -359,8 +362,12 @@ class Sealdeal:
         """Ask for `volume` runs, at the best offers' prices unless `max_prices` says other ones; the hash.
 
         The request waits in the market until it is matched, with given `max_prices` even while nobody
-        offers its app or data; its payment must lie in the escrow (`deposit`).
+        offers its app or data. Raises Conflict when its payment does not lie in the escrow (`deposit`), or
+        the SMS nodes lack the dataset's key or the beneficiary's result key.
         """
+        wanted = params or Params(result_encryption=True)
+        receiver = beneficiary or self.key.address
+        await self._check_secrets(dataset, receiver if wanted.result_encryption else None)
         limits = max_prices or await self.quote(app, dataset=dataset, category=category)
         need, have = limits.price * volume, (await self.hub.account(self.key.address)).stake
         if have < need:
@@ -379,11 +386,28 @@ class Sealdeal:
             volume=volume,
             tag=tag(TEE_TDX),
             category=category,
-            beneficiary=beneficiary or self.key.address,
-            params=(params or Params(result_encryption=True)).to_text(),
+            beneficiary=receiver,
+            params=wanted.to_text(),
             salt=secrets.token_bytes(32),
         )
         return await self.publish(order, standing=max_prices is not None)
+
+    async def _check_secrets(self, dataset: Address, receiver: Address | None) -> None:
+        """Refuse a request whose task would fail for want of a secret at the SMS nodes."""
+        needed = []
+        if dataset != ZERO:
+            fix = f"its owner must protect dataset {dataset} again"
+            needed.append((sealing.SecretKind.DATASET_KEY, dataset, "", "the dataset's key", fix))
+        if receiver is not None:
+            fix = "share it with `sealdeal wallet result-key`, or ask for no encryption"
+            needed.append(
+                (sealing.SecretKind.NAMED, receiver, RESULT_KEY_NAME, f"the result key of {receiver}", fix)
+            )
+        for kind, subject, name, what, mend in needed:
+            asked = (node.has_secret(kind, subject, name) for node in self.nodes)
+            held = sum(found is True for found in await asyncio.gather(*asked, return_exceptions=True))
+            if held < (least := await self._threshold()):
+                raise Conflict(f"{held} SMS nodes hold {what}, {least} are needed: {mend}")
 
     async def deal_of(self, request: Bytes32, *, timeout: float = 60.0, first: int = 0) -> Deal:
         """The deal that a request made (its part that begins at task `first`), as soon as it exists.
