@@ -262,6 +262,7 @@ async def test_the_quorum_grants_together(network: Network) -> None:
     assert set(await quorum.members()) == {key(f"node_{i}").address for i in range(3)}
     worker, taskid, enclave = network.address("worker"), keccak(b"task"), key("enclave").address
     asked = message_digest(authorisation_message(worker, taskid, enclave))
+    await network.mine()  # an idle chain's clock stands still
     assert await quorum.is_valid(asked, network.authorisation(worker, taskid, enclave))
     assert not await quorum.is_valid(asked, network.authorisation(worker, taskid, enclave, nodes=1))
     assert not await quorum.is_valid(asked, network.authorisation(worker, taskid, enclave, life=-60))
