@@ -111,6 +111,14 @@ def test_locked_stake_cannot_leave(world: World) -> None:
     assert world.account("requester") == (0, 43 * RLC)
 
 
+def test_locked_tokens_are_not_the_hubs_balance(world: World) -> None:
+    supply = world.hub.totalSupply()
+    world.deal()
+    assert world.hub.frozenOf(world.who("requester")) == 43 * RLC
+    assert world.hub.balanceOf(world.hub.address) == 0
+    assert world.hub.totalSupply() == supply
+
+
 def test_recover(world: World) -> None:
     assert refused(world, "recover") == text("Ownable: caller is not the owner")
     world.token.transfer(world.hub.address, 33)
@@ -168,6 +176,8 @@ def test_approve_and_call(world: World) -> None:
     refuser = world.chain.deploy(bytes.fromhex("6004600c60003960046000f360205ff3"), world.who("stranger"))
     assert refused(world, "approveAndCall", refuser, 3, b"") == text("approval-refused")
     assert refused(world, "approveAndCall", SOMEBODY, 3, b"") == b""
+    world.hub.call("approveAndCall", spender, 3, b"x" * 12288)
+    assert refused(world, "approveAndCall", spender, 3, b"x" * 12289) == b""
 
 
 def test_native_currency_and_unknown_calls_are_refused(world: World) -> None:

@@ -241,6 +241,15 @@ def test_smart_wallet_requester(world: World, answer: bytes, revert: bool, expec
             assert refused(world, orders) == expected
 
 
+def test_an_account_with_code_may_sign_with_its_key(world: World) -> None:
+    # As an EIP-7702 delegation leaves it; whatever the code would answer is not asked.
+    orders = world.four()
+    world.chain.rpc("anvil_setCode", world.who("requester"), "0x5f5ffd")
+    strangers = with_sign(orders, 3, world.signed(orders[3].order, "stranger").sign)
+    assert refused(world, strangers) == code("50")
+    world.match(orders)
+
+
 def test_a_wallet_longer_than_the_bound_is_refused(world: World) -> None:
     wallet = answering(world, YES)
     orders = with_sign(world.four(request={"requester": wallet}), 3, b"\x01" * 1025)
@@ -379,6 +388,11 @@ def test_a_volume_above_the_bound_names_it(world: World) -> None:
     assert world.hub.viewTask(world.first_task(dealid, 2**24 - 2)).idx == 2**24 - 2
     more = world.signed(world.pool_order(workerpoolprice=0, volume=1))
     assert refused(world, (app, dataset, more, request)) == text("deals: volume above 2**24")
+
+
+def test_a_trust_above_the_bound_names_it(world: World) -> None:
+    orders = world.four(pool={"trust": 2**32}, request={"trust": 2**32})
+    assert refused(world, orders) == text("deals: trust above 2**32")
 
 
 # ---- Money -------------------------------------------------------------------------------------------------

@@ -159,6 +159,22 @@ def test_domain(world: World) -> None:
     assert world.hub.eip712domain_separator() == hub_domain(CHAIN_ID, world.hub.address).separator
 
 
+def test_the_domain_follows_the_chain(world: World) -> None:
+    orders, other = world.four(), hub_domain(CHAIN_ID + 1, world.hub.address)
+    try:
+        world.chain.rpc("anvil_setChainId", CHAIN_ID + 1)
+        assert world.hub.domain()["chainId"] == CHAIN_ID + 1
+        assert world.hub.eip712domain_separator() == other.separator
+        arguments = [o.as_tuple() for o in orders]
+        assert refusal(world.hub, "matchOrders", *arguments) == text("iExecV5-matchOrders-0x21")
+        owners = (world.keys[role] for role in ("app", "dataset", "scheduler", "requester"))
+        again = [Signed.by(key, o.order, other) for key, o in zip(owners, orders, strict=True)]
+        arguments = [o.as_tuple() for o in (again[0], NO_DATASET, *again[2:])]
+        assert world.hub.call("matchOrders", *arguments) is not None
+    finally:
+        world.chain.rpc("anvil_setChainId", CHAIN_ID)
+
+
 def test_verify_signature(world: World) -> None:
     hashed, key = keccak(b"something"), world.keys["requester"]
     sign = key.sign_digest(hashed)

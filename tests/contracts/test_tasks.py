@@ -28,6 +28,7 @@ from tests.contracts.world import (
     Refused,
     World,
     code,
+    key,
     panic,
     refusal,
     text,
@@ -122,6 +123,12 @@ def test_arrays(world: World) -> None:
     assert refused(world, "initializeAndClaimArray", [first], [], by="worker") == b""
 
 
+def test_arrays_have_128_items_at_most(world: World) -> None:
+    dealid = world.deal(volume=129)
+    assert world.hub.call("initializeArray", [dealid] * 128, list(range(128))) is True
+    assert refused(world, "initializeArray", [dealid] * 129, list(range(129)), by="worker") == b""
+
+
 # ---- Contributing ------------------------------------------------------------------------------------------
 
 
@@ -185,6 +192,17 @@ def test_a_worker_without_stake(world: World) -> None:
     poor = text("IexecEscrow: Transfer amount exceeds balance")
     assert refused(world, "contribute", *contribution(world, taskid), by="worker") == poor
     world.direct(taskid, RESULTS)  # needs none
+
+
+def test_a_task_has_63_contributors_at_most(world: World) -> None:
+    taskid = world.task(pool={"workerpoolprice": 0, "trust": 5}, request={"trust": 5})
+    for number in range(63):
+        role = f"crowd{number}"
+        world.keys[role] = key(role)
+        world.contribute(taskid, role, digest=keccak(role.encode()))  # no two agree
+    assert len(world.hub.viewTask(taskid).contributors) == 63
+    full = text("tasks: too many contributors")
+    assert refused(world, "contribute", *contribution(world, taskid), by="worker") == full
 
 
 # ---- Authorisation and enclaves ----------------------------------------------------------------------------
@@ -380,6 +398,13 @@ def test_results_are_kept_as_given(world: World, results: bytes, callback: bytes
     seen = world.hub.viewContribution(taskid, world.who("worker"))
     assert (seen.status, seen.resultHash) == (2, task.consensusValue)
     assert seen.resultSeal == result_seal(world.who("worker"), taskid, digest)
+
+
+def test_longer_results_are_refused(world: World) -> None:
+    taskid = world.task()
+    for results, callback in ((b"x" * 1025, b""), (b"x", b"c" * 1025)):
+        arguments = world.direct_arguments(taskid, results, callback)
+        assert refused(world, "contributeAndFinalize", *arguments, by="worker") == b""
 
 
 def test_result_for_waits(world: World) -> None:

@@ -144,6 +144,8 @@ def test_create_category(world: World) -> None:
     for function in ("viewCategory", "viewCategoryABILegacy"):
         assert refusal(world.hub, function, number + 1) == b""
         assert refusal(world.hub, function, 2**255) == b""
+    assert refusal(world.hub, "createCategory", "n" * 513, "d", 0) == b""
+    assert refusal(world.hub, "createCategory", "n", "d" * 513, 0) == b""
     above = text("settings: time reference above 2**31 seconds")
     assert refusal(world.hub, "createCategory", "n", "d", 2**31) == above
     for _ in range(20):

@@ -387,7 +387,6 @@ class World:
         return world
 
     def _furnish(self) -> None:
-
         for role in self.ROLES:
             self.keys[role] = key(role)
             self.enrich(self.keys[role].address)
