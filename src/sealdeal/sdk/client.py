@@ -227,7 +227,7 @@ class Sealdeal:
     async def _create_app(
         self, name: str, multiaddr: str, checksum: Bytes32
     ) -> tuple[Address, tuple[TxReceipt, ...]]:
-        terms = (name, "DOCKER", multiaddr.encode(), checksum)
+        terms = (name, "DOCKER", multiaddr_bytes(multiaddr), checksum)
         try:
             made, receipt = await self.hub.create_app(*terms)
         except Conflict:
