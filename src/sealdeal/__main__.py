@@ -1,6 +1,11 @@
 """`python -m sealdeal` is the command `sealdeal`."""
 
-from sealdeal.cli import main
+import sys
+
+try:
+    from sealdeal.cli import main
+except KeyboardInterrupt:  # Ctrl-C while it loads
+    sys.exit(130)
 
 if __name__ == "__main__":
     main()

@@ -22,6 +22,7 @@ from sealdeal.model.orders import Params
 from sealdeal.model.results import decrypt_result, generate_result_key
 from sealdeal.model.sealing import SecretKind
 from sealdeal.model.types import address, hexstr, keccak, unhex
+from sealdeal.worker import cgroups
 from sealdeal.worker.relay import AttemptFailed, Done
 
 from .world import APP, CALLBACK, CHAIN_ID, HUB, NODES, OWNER, REQUESTER, WORKER, Scene
@@ -291,6 +292,11 @@ async def test_an_app_that_loops_runs_out_of_its_time(scene: MakeScene) -> None:
     assert failed.cause == "APP_COMPUTE_TIMEOUT"
 
 
+needs_cgroups = pytest.mark.skipif(bool(cgroups.missing()), reason="cgroups cannot be written here")
+"""Nothing else bounds memory and processes: the worker says so at its start."""
+
+
+@needs_cgroups
 async def test_an_app_that_eats_memory_is_killed_and_named(scene: MakeScene) -> None:
     failed = await fails(scene("x = [bytearray(64 << 20) for _ in range(64)]"))
     assert failed.cause == "APP_OUT_OF_MEMORY"
@@ -303,6 +309,7 @@ async def test_an_app_that_floods_its_tmp_is_stopped(scene: MakeScene) -> None:
     assert done.exit_code == 1
 
 
+@needs_cgroups
 async def test_a_fork_bomb_ends_with_the_app(scene: MakeScene) -> None:
     bomb = """
         import os, time

@@ -9,6 +9,7 @@ import pytest
 
 from sealdeal.model.deals import TaskStatus
 from sealdeal.model.types import RLC
+from sealdeal.worker import cgroups
 
 from .conftest import ECHO, POOL_PRICE, QUICK, World
 
@@ -47,23 +48,22 @@ HOG = "held = []\nwhile True:\n    held.append(b'x' * (128 << 20))"
 
 
 @pytest.mark.parametrize(
-    ("source", "causes"),
-    [("while True: pass", {"APP_COMPUTE_TIMEOUT"}), (HOG, {"APP_OUT_OF_MEMORY", "APP_COMPUTE_FAILED"})],
+    ("source", "cause"),
+    [("while True: pass", "APP_COMPUTE_TIMEOUT"), (HOG, "APP_OUT_OF_MEMORY")],
     ids=["loops for ever", "eats memory"],
 )
 async def test_what_the_host_could_have_caused_ends_in_a_refund(
-    world: World, source: str, causes: set[str]
+    world: World, source: str, cause: str
 ) -> None:
+    if source == HOG and cgroups.missing():
+        pytest.skip("cgroups cannot be written here: nothing bounds an app's memory, as the worker says")
     provider, requester = await world.person(), await world.requester()
     app = await world.app(provider, source, price=RLC)
     deal = await world.buy(requester, app.address, category=QUICK)
     task = await world.ended(requester, deal, timeout=90)
-    attempts = await world.attempts(requester, task.taskid)
-    if task.status is TaskStatus.COMPLETED:  # where memory cannot be counted, the limit is the guest's own
-        assert attempts[0][1] == "APP_COMPUTE_FAILED"
-        return
     assert task.status is TaskStatus.FAILED
-    assert {cause for _, cause in attempts} & causes
+    attempts = await world.attempts(requester, task.taskid)
+    assert {found for _, found in attempts} == {cause}
     assert len(attempts) > 1, "it was tried elsewhere"
     balance = await requester.balance()
     assert (balance.total, balance.locked) == (100 * RLC, 0)

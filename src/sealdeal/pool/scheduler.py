@@ -278,9 +278,9 @@ class Scheduler:
     async def _do(self, action: Action, block: Block) -> None:
         match action:
             case Initialize(tasks):
-                due = [task for task in tasks if ("initialize", *task) not in self._acts]
-                if due:
-                    self._send("initialize", due, self._initialize(due))
+                unsent = [task for task in tasks if ("initialize", *task) not in self._acts]
+                if unsent:
+                    self._send("initialize", unsent, self._initialize(unsent))
             case Claim(taskids):
                 due = [(taskid,) for taskid in taskids if ("claim", taskid) not in self._acts]
                 if due:
