@@ -383,9 +383,14 @@ async def test_a_key_that_is_none_fails_before_the_app_runs(scene: MakeScene) ->
     assert "COMPUTING" not in [s["phase"] for s in task.statuses]
 
 
-async def test_what_the_guest_does_not_do_is_refused(scene: MakeScene) -> None:
-    for params in (Params(bulk_cid="QmBulk"), Params(result_storage_provider="dropbox")):
-        assert (await fails(scene(QUIET, params=params))).cause == "TASK_DESCRIPTION_INVALID"
+@pytest.mark.parametrize("params", [Params(bulk_cid="QmBulk"), Params(result_storage_provider="dropbox")])
+async def test_what_no_guest_does_is_attested_as_an_error(scene: MakeScene, params: Params) -> None:
+    """The deal itself says so; left undone it would cost the pool its stake."""
+    task = scene(QUIET, params=params)
+    done = await task.run()
+    assert done.fault_cause == "TASK_DESCRIPTION_INVALID"
+    assert b"TASK_DESCRIPTION_INVALID" in task.result()["error.txt"]
+    assert "COMPUTING" not in [status["phase"] for status in task.statuses]
 
 
 async def test_a_store_that_names_another_content_is_not_believed(scene: MakeScene) -> None:

@@ -70,16 +70,20 @@ def run(channel: Channel, work: Path, bwrap: Path) -> None:
 
 
 def _attested(channel: Channel, hello: Hello, place: _Place) -> tuple[Admission, Outcome]:
-    """A deal that asks for a TEE: evidence first, then secrets, then the app."""
+    """A deal that asks for a TEE: evidence first, then secrets, then the app.
+
+    What the deal asks for and no worker could do is attested as an error: its parameters are in the manifest.
+    """
     deal, params = hello.deal, hello.deal.parsed_params
-    if unknown := _unknown(hello, params):
-        raise Failure("TASK_DESCRIPTION_INVALID", unknown)
     asking = Asking(channel, hello, secrets.token_bytes)
     asking.begin()
     process = _fetch_app(channel, hello, place)
     asking.prove()
     encrypted = place.work / "dataset"
     channel.event("status", phase="DATA_DOWNLOADING", step="attested")
+    if unknown := _unknown(hello, params):
+        fault = AppFault("TASK_DESCRIPTION_INVALID", unknown)
+        return asking.admission(), _error(hello, fault, place.archive, ran=False)
     _fetch_data(channel, hello, params, place, encrypted)
     admission = asking.admission()
     found = admission.gathered.secrets
