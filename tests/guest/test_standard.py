@@ -81,7 +81,7 @@ IMPOSSIBLE = {
     "encryption": (
         Params(result_encryption=True),
         "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING",
-        "results of deals without a TEE cannot be encrypted",
+        "deals without a TEE cannot have one",
     ),
     "several datasets": (Params(bulk_cid="QmBulk"), "TASK_DESCRIPTION_INVALID", "bulk_cid"),
     "another storage": (

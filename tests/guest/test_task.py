@@ -372,9 +372,12 @@ async def test_an_image_that_is_not_there_fails_by_name(scene: MakeScene) -> Non
     assert (await fails(task)).cause == "APP_IMAGE_DOWNLOAD_FAILED"
 
 
-async def test_encryption_without_a_key_fails_and_never_leaves_plaintext(scene: MakeScene) -> None:
-    task = scene(QUIET, params=Params(result_encryption=True), result_key="")
-    assert (await fails(task)).cause == "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING"
+async def test_encryption_without_a_key_is_attested_as_an_error_and_nothing_runs(scene: MakeScene) -> None:
+    task = scene(ECHO, dataset=b"patients", params=Params(result_encryption=True), result_key="")
+    done = await task.run()
+    assert done.fault_cause == "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING"
+    assert set(task.result()) == {"computed.json", "error.txt"}
+    assert "COMPUTING" not in [status["phase"] for status in task.statuses]
 
 
 async def test_a_key_that_is_none_fails_before_the_app_runs(scene: MakeScene) -> None:

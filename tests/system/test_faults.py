@@ -4,11 +4,15 @@ could have caused is not contributed, tried elsewhere, and ends in a refund."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import secrets
 
 import pytest
 
 from sealdeal.model.deals import TaskStatus
+from sealdeal.model.orders import TEE_TDX, Params, RequestOrder, tag
 from sealdeal.model.types import RLC
+from sealdeal.sdk.images import build_app_image
 from sealdeal.worker import cgroups
 
 from .conftest import ECHO, POOL_PRICE, QUICK, World
@@ -42,6 +46,40 @@ async def test_an_apps_own_fault_is_attested_and_paid(
     assert cause in told
     assert says in told
     assert [c for _, c in await world.attempts(requester, task.taskid)] == [cause]
+
+
+async def test_a_deal_that_nobody_could_run_is_attested_and_paid(world: World) -> None:
+    """An app without a checksum, and a result to be encrypted for nobody: no secret leaves, nothing runs."""
+    provider, owner = await world.person(), await world.person()
+    image = build_app_image(world.image_folder(ECHO), cache=world.cache)
+    bare = await provider.publish_app(dataclasses.replace(image, checksum=bytes(32)))
+    sound = await provider.publish_app(image)
+    for app, cause in (
+        (bare, "APP_IMAGE_DOWNLOAD_FAILED"),
+        (sound, "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING"),
+    ):
+        data = await world.data(owner, b"patients", app.address)
+        keyless = await world.person(in_escrow=100 * RLC)
+        quote = await keyless.quote(app.address, dataset=data.address)
+        order = RequestOrder(
+            app=app.address,
+            dataset=data.address,
+            workerpoolmaxprice=quote.workerpool,
+            requester=keyless.key.address,
+            beneficiary=keyless.key.address,
+            tag=tag(TEE_TDX),
+            params=Params(result_encryption=app is sound).to_text(),
+            salt=secrets.token_bytes(32),
+        )
+        deal = await keyless.deal_of(await keyless.publish(order))
+        task = await world.ended(keyless, deal)
+        assert task.status is TaskStatus.COMPLETED
+        result = await keyless.result(task.taskid)
+        assert set(result.files) == {"computed.json", "error.txt"}
+        assert cause in result.files["error.txt"].decode()
+        assert result.receipt is not None
+        assert result.receipt.proof["doors"] == {}
+        assert [found for _, found in await world.attempts(keyless, task.taskid)] == [cause]
 
 
 HOG = "held = []\nwhile True:\n    held.append(b'x' * (128 << 20))"

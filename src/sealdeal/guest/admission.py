@@ -103,10 +103,10 @@ class Asking:
         for node in self.hello.nodes:
             self._nonces[node] = self._ask_nonce(node)
 
-    def prove(self) -> None:
+    def prove(self) -> Manifest:
         """Take the nonces, get the evidence over them, and ask every node for its release.
 
-        Raises Failure when fewer than `threshold` nodes want to talk.
+        Returns what the evidence binds. Raises Failure when fewer than `threshold` nodes want to talk.
         """
         taken = self._taken = self._collect_nonces()
         key = _agreed_key(taken, self.hello, self.refused)
@@ -132,6 +132,7 @@ class Asking:
         }
         for node in taken:
             self._releases[node] = _post(self.channel, node, "/tee/releases", body)
+        return manifest
 
     def admission(self) -> Admission:
         """Wait for the releases. Raises Failure when too few nodes release."""
@@ -212,13 +213,8 @@ class Asking:
         for node in taken:
             self.refused.pop(node, None)
         if len(taken) < self.hello.threshold:
-            codes = {r.said for r in self.refused.values() if isinstance(r, NodeRefusal)}
-            cause = (
-                "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING" if "BeneficiaryKeyMissing" in codes else _REFUSED
-            )
-            raise Failure(
-                cause, f"{len(taken)} of the {self.hello.threshold} needed nodes talk" + self._why()
-            )
+            few = f"{len(taken)} of the {self.hello.threshold} needed nodes talk"
+            raise Failure(_REFUSED, few + self._why())
         return taken
 
     def _why(self) -> str:
@@ -226,23 +222,26 @@ class Asking:
 
 
 def _agreed_key(taken: dict[Address, Nonce], hello: Hello, refused: dict[Address, SealdealError]) -> str:
-    """The beneficiary's key that `threshold` nodes name. Nodes that name another one are set aside."""
+    """The beneficiary's key that `threshold` nodes name, empty when they know none. Nodes that name another
+    one are set aside.
+    """
     if not hello.deal.parsed_params.result_encryption:
         return ""
     key, votes = Counter(nonce.result_key for nonce in taken.values()).most_common(1)[0]
     for node in [n for n, nonce in taken.items() if nonce.result_key != key]:
         refused[node] = NodeRefusal("OtherKey", "names another key of the beneficiary than the others do")
         del taken[node]
-    if votes < hello.threshold or not key:
+    if votes < hello.threshold:
         raise Failure(
             "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING",
             f"the deal asks for an encrypted result, and no {hello.threshold} nodes name the same key of its "
             f"beneficiary {hello.deal.beneficiary}: push it to the SMS first",
         )
-    try:
-        check_result_key(key)
-    except InvalidInput as wrong:
-        raise Failure("POST_COMPUTE_MALFORMED_ENCRYPTION_PUBLIC_KEY", str(wrong)) from None
+    if key:
+        try:
+            check_result_key(key)
+        except InvalidInput as wrong:
+            raise Failure("POST_COMPUTE_MALFORMED_ENCRYPTION_PUBLIC_KEY", str(wrong)) from None
     return key
 
 

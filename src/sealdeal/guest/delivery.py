@@ -112,7 +112,8 @@ class Delivery:
         """The archive as it leaves: encrypted when the deal asks for it, and then never otherwise."""
         if not self.hello.deal.parsed_params.result_encryption:
             return self.outcome.archive
-        if self.admission is None:
+        key = self.admission.manifest.result_key if self.admission is not None else ""
+        if not key:
             if self.outcome.ran:
                 raise Failure("POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING", "there is no key to encrypt with")
             return self.outcome.archive
@@ -122,7 +123,7 @@ class Delivery:
                 encrypt_result(
                     out,
                     _pieces(self.outcome.archive),
-                    self.admission.manifest.result_key,
+                    key,
                     secrets.token_bytes,
                 )
         except (InvalidInput, OSError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from sealdeal.model.deals import task_id
+from sealdeal.model.evidence import impossible
 from sealdeal.model.images import Process
 from sealdeal.model.orders import Params
 from sealdeal.model.results import COMPUTED, OUT
@@ -24,6 +25,11 @@ from .hello import Hello
 from .outputs import Outputs, write_archive
 from .stream import Channel
 
+_IMPOSSIBLE: Final = {
+    "APP_IMAGE_DOWNLOAD_FAILED": "the app's checksum on chain is zero: no image has it",
+    "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING": "the deal asks for an encrypted result, and no key of its "
+    "beneficiary is known (deals without a TEE cannot have one)",
+}
 ERROR_FILE: Final = "error.txt"
 _STDERR_TAIL: Final = 8 << 10
 
@@ -72,18 +78,18 @@ def run(channel: Channel, work: Path, bwrap: Path) -> None:
 def _attested(channel: Channel, hello: Hello, place: _Place) -> tuple[Admission, Outcome]:
     """A deal that asks for a TEE: evidence first, then secrets, then the app.
 
-    What the deal asks for and no worker could do is attested as an error: its parameters are in the manifest.
+    What the deal itself makes impossible is attested as an error: all that shows it is in the manifest.
     """
     deal, params = hello.deal, hello.deal.parsed_params
     asking = Asking(channel, hello, secrets.token_bytes)
     asking.begin()
-    process = _fetch_app(channel, hello, place)
-    asking.prove()
+    process = _fetch_app(channel, hello, place) if any(hello.app_checksum) else None
+    manifest = asking.prove()
     encrypted = place.work / "dataset"
     channel.event("status", phase="DATA_DOWNLOADING", step="attested")
-    if unknown := _unknown(hello, params):
-        fault = AppFault("TASK_DESCRIPTION_INVALID", unknown)
+    if fault := _fault(hello, params, manifest.impossible):
         return asking.admission(), _error(hello, fault, place.archive, ran=False)
+    assert process is not None
     _fetch_data(channel, hello, params, place, encrypted)
     admission = asking.admission()
     found = admission.gathered.secrets
@@ -107,9 +113,7 @@ def _standard(channel: Channel, hello: Hello, place: _Place) -> tuple[None, Outc
     left undone it would cost the pool its stake.
     """
     deal, params = hello.deal, hello.deal.parsed_params
-    try:
-        _refuse_impossible(hello, params)
-    except AppFault as fault:
+    if fault := _fault(hello, params, impossible(hello.app_checksum, deal.params, "")):
         return None, _error(hello, fault, place.archive, ran=False)
     process = _fetch_app(channel, hello, place)
     channel.event("status", phase="DATA_DOWNLOADING")
@@ -137,27 +141,17 @@ def _blame(blamed: dict[Address, str]) -> str:
     return "; ".join(f"set aside node {node}: {why}" for node, why in sorted(blamed.items()))
 
 
-def _unknown(hello: Hello, params: Params) -> str:
-    """What the deal asks for and this guest does not do; it is not left out silently. Empty: nothing."""
+def _fault(hello: Hello, params: Params, cause: str) -> AppFault | None:
+    """What the deal itself makes impossible for everyone; `cause`: as `model.evidence.impossible` says."""
     if params.bulk_cid:
-        return "the deal asks for several datasets in one task (bulk_cid)"
-    if params.result_storage_provider != "ipfs" and hello.deal.callback == ZERO:
-        return "the deal asks for another storage of its result than ipfs"
-    return ""
-
-
-def _refuse_impossible(hello: Hello, params: Params) -> None:
-    """Raises AppFault for what no worker could do in a deal without a TEE."""
-    if unknown := _unknown(hello, params):
-        raise AppFault("TASK_DESCRIPTION_INVALID", unknown)
-    if params.result_encryption:
-        # SMS nodes name the beneficiary's key to guests of TEE deals only.
-        raise AppFault(
-            "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING",
-            "results of deals without a TEE cannot be encrypted",
+        return AppFault(
+            "TASK_DESCRIPTION_INVALID", "the deal asks for several datasets in one task (bulk_cid)"
         )
-    if not any(hello.app_checksum):
-        raise AppFault("APP_IMAGE_DOWNLOAD_FAILED", "the app's checksum on chain is zero: no image has it")
+    if params.result_storage_provider != "ipfs" and hello.deal.callback == ZERO:
+        return AppFault(
+            "TASK_DESCRIPTION_INVALID", "the deal asks for another storage of its result than ipfs"
+        )
+    return AppFault(cause, _IMPOSSIBLE[cause]) if cause else None
 
 
 def _environment(hello: Hello, params: Params, found: dict[tuple[str, str], bytes]) -> dict[str, str]:

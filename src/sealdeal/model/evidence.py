@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self
 
 from .deals import Deal, task_id
 from .errors import EvidenceRefused, InvalidInput
+from .orders import Params
 from .types import Address, Bytes32, address, address_bytes, bytes32, hexstr, unhex
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -472,6 +473,15 @@ class Manifest:
             threshold=threshold,
         )
 
+    @property
+    def impossible(self) -> str:
+        """The cause (wire.md §5.4) for which nobody's guest can run this task; empty when there is none.
+
+        Nodes release no secret for such a task, but they grant: its enclave says so on chain, since the pool
+        would lose its stake for a deal that it could not refuse.
+        """
+        return impossible(self.app_checksum, self.params, self.result_key)
+
     def to_json(self) -> dict[str, Any]:
         """camelCase members; integers as numbers, bytes as 0x hexadecimal."""
         return {_camel(f.name): _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
@@ -499,6 +509,15 @@ class Manifest:
             for name in mine
             if mine[name] != theirs[name]
         ]
+
+
+def impossible(app_checksum: Bytes32, params: str, result_key: str) -> str:
+    """The cause for which a task cannot be run by anyone, from what the chain and the beneficiary say."""
+    if not any(app_checksum):
+        return "APP_IMAGE_DOWNLOAD_FAILED"  # no image has the checksum zero
+    if Params.parse(params).result_encryption and not result_key:
+        return "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING"
+    return ""
 
 
 def report_data(

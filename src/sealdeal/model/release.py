@@ -203,7 +203,8 @@ def gather(manifest: Manifest, key: SealingKey, enclave: Address, releases: Iter
         elif (whole := _whole(manifest, name, items, blamed)) is not None:
             secrets[name], doors[name] = whole, Door.SINGLE
 
-    if manifest.dataset != ZERO and (SecretKind.DATASET_KEY.value, "") not in secrets:
+    needs_key = manifest.dataset != ZERO and not manifest.impossible
+    if needs_key and (SecretKind.DATASET_KEY.value, "") not in secrets:
         raise SecretRefused(_lacking(f"the key of dataset {manifest.dataset}", 0, blamed))
     chosen = dict(sorted(signatures.items())[: manifest.threshold])
     return Gathered(secrets, doors, authorisation_blob(until, chosen), blamed)

@@ -68,16 +68,6 @@ class NotTeeDeal(SecretRefused):
     """The deal does not ask for a TEE: it gets neither secrets nor grants."""
 
 
-class AppNotMeasured(SecretRefused):
-    """The app's entry has no checksum, so nothing can prove what would run: publish it with one."""
-
-
-class BeneficiaryKeyMissing(SecretRefused):
-    """The deal asks for an encrypted result and its beneficiary has given this node no key."""
-
-    status = 409
-
-
 class ManifestDiffers(SecretRefused):
     """The guest was told something else than the chain says; the message names the fields."""
 
@@ -151,7 +141,7 @@ class Nonce(Message):
     expires: int
     """Unix time by the node's clock."""
     beneficiaryKey: str
-    """Key text for the result; empty when the deal does not ask for encryption."""
+    """Key text for the result; empty when the deal does not ask for encryption, or the node has none."""
 
 
 class NodeNonce(Message):
