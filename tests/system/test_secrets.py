@@ -23,7 +23,7 @@ from sealdeal.model.errors import SealdealError
 from sealdeal.model.keys import Rng
 from sealdeal.sdk.pool import Attempt, PoolClient, Report
 
-from .conftest import World, local_network
+from .conftest import QUICK, World, local_network
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -146,6 +146,24 @@ async def test_no_party_but_the_enclave_sees_data_key_or_result(
     assert files["result.txt"].decode() == "result:" + marker[::-1]
     (key,) = keys
     watched.markers += [marker.encode(), marker[::-1].encode(), key.encode(), base64.b64decode(key)]
+    await world.network.anvil.save()
+    assert watched.leaks() == set()
+
+
+@pytest.mark.parametrize(
+    "end", ["raise RuntimeError(data)", "while True: pass"], ids=["crashes", "loops for ever"]
+)
+async def test_an_app_that_fails_while_it_shouts_the_data_leaks_nothing(watched: Watched, end: str) -> None:
+    world = watched.world
+    provider, owner, requester = await world.person(), await world.person(), await world.requester()
+    app = await world.app(provider, APP.split("secret = ")[0] + f"print(data, flush=True)\n{end}\n")
+    marker = secrets.token_hex(24)
+    data = await world.data(owner, f"patient {marker}".encode(), app.address)
+    deal = await world.buy(requester, app.address, dataset=data.address, category=QUICK)
+    task = await world.ended(requester, deal, timeout=90)
+    assert task.status is (TaskStatus.COMPLETED if "raise" in end else TaskStatus.FAILED)
+    await world.attempts(requester, task.taskid)
+    watched.markers[:] = [marker.encode()]
     await world.network.anvil.save()
     assert watched.leaks() == set()
 
