@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sealdeal.model.errors import NotFound
 from sealdeal.model.types import RLC
 
 from .conftest import ECHO, World, distributed, local_network, told
+from .leaks import places_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -40,9 +42,11 @@ async def test_a_part_killed_in_the_middle_of_a_task_goes_on_where_it_was(
     tmp_path: Path, cache: Path, victim: str
 ) -> None:
     async with distributed(tmp_path, cache, HERE, ("scheduler",), ("worker-0",)) as (world, processes):
-        provider, requester = await world.person(), await world.requester()
+        provider, owner, requester = await world.person(), await world.person(), await world.requester()
         app = await world.app(provider, SLOW)
-        deal = await world.buy(requester, app.address)
+        marker = secrets.token_hex(24).encode()
+        data = await world.data(owner, marker, app.address)
+        deal = await world.buy(requester, app.address, dataset=data.address)
         await until(world, deal.task_ids()[0], "COMPUTING")
         killed = processes[0 if victim == "scheduler" else 1]
         await killed.kill()
@@ -51,8 +55,9 @@ async def test_a_part_killed_in_the_middle_of_a_task_goes_on_where_it_was(
         task = await world.ended(requester, deal, timeout=120)
         assert task.status is TaskStatus.COMPLETED
         assert len(task.contributors) == 1
-        assert told(await world.result(requester, task.taskid))["index"] == 0
+        assert told(await world.result(requester, task.taskid))["bytes"] == len(marker)
         assert (await requester.balance()).total == 100 * RLC - deal.price
+        assert places_of(tmp_path, [marker]) == set()
 
 
 async def test_the_chain_may_go_away_for_30_seconds(world: World) -> None:

@@ -6,11 +6,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import gzip
-import io
 import logging
 import secrets
-import zipfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from sealdeal.model.keys import Rng
 from sealdeal.sdk.pool import Attempt, PoolClient, Report
 
 from .conftest import QUICK, World, local_network
+from .leaks import places_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -68,27 +67,6 @@ class Wire:
         return watched
 
 
-def forms(marker: bytes) -> Iterator[bytes]:
-    """A marker as it might be written: raw, in hexadecimal, and in base64 at each alignment."""
-    yield marker
-    yield marker.hex().encode()
-    for shift in range(3):
-        coded = base64.b64encode(bytes(shift) + marker)
-        yield coded[4 * (shift > 0) : len(coded) // 4 * 4 - 4]
-
-
-def holds(data: bytes, marker: bytes) -> bool:
-    """Whether bytes hold a marker, also inside gzip and zip."""
-    if any(form in data for form in forms(marker)):
-        return True
-    if data[:2] == b"\x1f\x8b":
-        return holds(gzip.decompress(data), marker)
-    if zipfile.is_zipfile(io.BytesIO(data)):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            return any(holds(archive.read(name), marker) for name in archive.namelist())
-    return False
-
-
 class Watched:
     """A network of which every trace is kept, and can be searched."""
 
@@ -96,14 +74,7 @@ class Watched:
         self.world, self.folder, self.markers = world, folder, markers
 
     def leaks(self) -> set[str]:
-        """Places (relative paths) that hold any marker."""
-        files = [path for path in self.folder.rglob("*") if path.is_file() and not path.is_symlink()]
-        assert len(files) > 20
-        return {
-            str(path.relative_to(self.folder))
-            for path in files
-            if any(holds(path.read_bytes(), marker) for marker in self.markers)
-        }
+        return places_of(self.folder, self.markers)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
