@@ -242,10 +242,6 @@ class HubReads(Reader):
         """nRLC in the wallet, outside the hub."""
         return int(await self.read(self.token, "balanceOf", account, at=at))
 
-    async def native_balance(self, account: Address) -> int:
-        """wei, which pays for gas, at the newest block."""
-        return int(await self.rpc.call("eth_getBalance", account, "latest"), 16)
-
     async def consumed(self, order_hash: Bytes32, at: Block | None = None) -> int:
         """How much of an order's volume deals have used; all of it after it was closed."""
         return int(await self.read(self.hub, "viewConsumed", order_hash, at=at))

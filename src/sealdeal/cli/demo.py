@@ -72,7 +72,8 @@ class Story:
     """What has happened so far, told as it happens: with colours at a terminal, else as plain lines."""
 
     console: Console
-    client: Sealdeal | None = None
+    client: Sealdeal
+    """Asked what transactions cost."""
     steps: list[Step] = field(default_factory=list)
     since: float = field(default_factory=time.monotonic)
 
@@ -84,8 +85,8 @@ class Story:
         now = time.monotonic()
         spent, self.since = now - self.since, now
         name = STEPS[len(self.steps)]
-        hub = self.client.hub if self.client else None
-        moves = tuple([Transaction(hexstr(h), (await hub.receipt(h)).gas_used) for h in hashes if hub])
+        hub = self.client.hub
+        moves = tuple([Transaction(hexstr(h), (await hub.receipt(h)).gas_used) for h in hashes])
         self.steps.append(Step(name, round(spent, 3), actor, moves))
         self.console.print(
             f"[bold]{len(self.steps)} {name:<16}[/] [cyan]{actor}[/]: {text} [dim]({spent:.2f} s)[/]",
@@ -115,11 +116,10 @@ async def run(
             state, cache=settings.cache, anvil=settings.anvil, confirmations=settings.confirmations
         )
         async with network:
-            story = Story(console)
             console.print(f"[bold]A network of simulated TEEs[/] is up ({time.monotonic() - began:.1f} s)")
             for limit in network.missing:
-                story.say(f"not enforced on this machine: {limit}")
-            document = await _deal(network, story)
+                console.print(f"  not enforced on this machine: {limit}", highlight=False)
+            document = await _deal(network, console)
     if json:
         print(json_format.dumps(document, indent=1))
     else:
@@ -127,7 +127,7 @@ async def run(
         console.print(f"All of it took {time.monotonic() - began:.1f} s.")
 
 
-async def _deal(network: LocalNetwork, story: Story) -> dict[str, Any]:
+async def _deal(network: LocalNetwork, console: Console) -> dict[str, Any]:
     people = {name: Key.generate(secrets.token_bytes) for name in ALLOWANCE}
     places: dict[str, Address] = {name: key.address for name, key in people.items()}
     places["workerpool operator"] = network.scheduler.key.address
@@ -139,7 +139,7 @@ async def _deal(network: LocalNetwork, story: Story) -> dict[str, Any]:
             return await stack.enter_async_context(made)
 
         requester, provider, owner = [await client(key) for key in people.values()]
-        story.client = requester
+        story = Story(console, requester)
         await _fund(await client(Key(unhex(network.network.accounts["funder"]["key"]))), places)
         before = await _balances(requester, places)
         app, data = await _prepare(story, provider, owner, requester)
@@ -157,8 +157,8 @@ async def _deal(network: LocalNetwork, story: Story) -> dict[str, Any]:
         )
         await _settled(story, requester, taskid, places)
         after = await _balances(requester, places)
-        _show_balances(story.console, before, after)
-        _show_result(story.console, result)
+        _show_balances(console, before, after)
+        _show_result(console, result)
         return {
             "trust": network.network.trust,
             "steps": [asdict(step) for step in story.steps],

@@ -14,12 +14,13 @@ It holds no state but the wallet's key; everything else is read from the network
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sealdeal.chain import Hub, Quorum, Rpc, Sender, Wallet
 from sealdeal.chain import Receipt as TxReceipt
@@ -414,29 +415,27 @@ class Sealdeal:
 
         Raises Unavailable after `timeout` seconds, with the market's reason why nothing matched.
         """
-        end, wait = time.monotonic() + timeout, 0.02
-        while True:
-            try:
+
+        async def made() -> Deal | None:
+            with contextlib.suppress(NotFound):
                 return await self.hub.deal(deal_id(request, first))
-            except NotFound:
-                if time.monotonic() > end:
-                    why = (await self.market.why(request)).constraint
-                    raise Unavailable(
-                        f"not matched within {timeout:g} s: {why or 'nothing is in the way'}"
-                    ) from None
-            await asyncio.sleep(wait)
-            wait = min(wait * 1.5, 1.0)
+            return None
+
+        if (deal := await _within(timeout, made)) is None:
+            why = (await self.market.why(request)).constraint
+            raise Unavailable(f"not matched within {timeout:g} s: {why or 'nothing is in the way'}")
+        return deal
 
     async def wait(self, taskid: Bytes32, *, timeout: float = 600.0) -> Task:
         """The task once it has ended, completed or failed. Raises Unavailable after `timeout` seconds."""
-        end, wait = time.monotonic() + timeout, 0.02
-        while time.monotonic() < end:
+
+        async def ended() -> Task | None:
             task = await self.hub.task(taskid)
-            if task.ended:
-                return task
-            await asyncio.sleep(wait)
-            wait = min(wait * 1.5, 1.0)
-        raise Unavailable(f"task {hexstr(taskid)} has not ended within {timeout:g} s; it still may")
+            return task if task.ended else None
+
+        if (task := await _within(timeout, ended)) is None:
+            raise Unavailable(f"task {hexstr(taskid)} has not ended within {timeout:g} s; it still may")
+        return task
 
     async def steps(self, taskid: Bytes32) -> AsyncIterator[TaskEvent]:
         """A task's steps from the first, each as its scheduler tells it, until the task has ended.
@@ -540,3 +539,15 @@ class Sealdeal:
         root = unhex(self.network.tee_root) if self.network.tee_root else None
         claims = DcapVerifier(root).verify(receipt.evidence, settled.block.timestamp)
         ReportData(receipt.expected_report_data()).check(claims, settled.block.timestamp)
+
+
+_Found = TypeVar("_Found")
+
+
+async def _within(timeout: float, ask: Callable[[], Awaitable[_Found | None]]) -> _Found | None:
+    """What `ask` finds: asked at once, then ever more rarely, until `timeout` seconds have passed (None)."""
+    end, pause = time.monotonic() + timeout, 0.02
+    while (found := await ask()) is None and time.monotonic() < end:
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, 1.0)
+    return found

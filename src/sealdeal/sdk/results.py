@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sealdeal.model.cid import CHUNK, CidHasher, cid_in, cid_of, parse_cid
+from sealdeal.model.cid import CHUNK, CidHasher, cid_in, cid_of, cid_version, parse_cid
 from sealdeal.model.deals import authorisation_message
 from sealdeal.model.eip712 import Address, Bytes32_, Domain, String, Typed, Uint256, digest
 from sealdeal.model.errors import BadSignature, IntegrityError, InvalidInput, NotFound, TooLarge
@@ -149,7 +149,7 @@ class ContentCheck:
     def __init__(self, cid: str) -> None:
         self.cid, self._key = cid, content_key(cid)
         # CIDv1 may spell a file that was built with either kind of leaf; raw ones are the rule.
-        versions = (0,) if cid.startswith("Qm") else (1, 0)
+        versions = (0,) if cid_version(cid) == 0 else (1, 0)
         self._hashers = [CidHasher(version) for version in versions]
 
     def update(self, data: bytes) -> None:
