@@ -15,7 +15,7 @@ from tests.network import CHAIN_ID, Network, build
 @pytest.fixture(scope="session")
 async def anvil() -> AsyncIterator[Anvil]:
     """One anvil for the whole session, on a free port. Tests that change it use `chain` or `network`."""
-    async with Anvil(chain_id=CHAIN_ID) as running:
+    async with Anvil(chain_id=CHAIN_ID, states=100_000) as running:  # each test's undone blocks count
         yield running
 
 

@@ -13,11 +13,11 @@ import pytest
 from sealdeal.chain import Anvil, BlockGone, Contract, Heartbeat, Rpc, Sender
 from sealdeal.chain import sender as sender_module
 from sealdeal.chain.abi import Abi
-from sealdeal.chain.errors import AnvilFailed, AnvilMissing
+from sealdeal.chain.errors import AnvilFailed, AnvilMissing, RpcError
 from sealdeal.chain.follow import Batch, Follower, RolledBack
 from sealdeal.chain.local import ETHER, anvil_binary
 from sealdeal.chain.reads import Reader
-from sealdeal.model.types import hexstr
+from sealdeal.model.types import ZERO, hexstr
 from tests.chain.counter import wallet
 from tests.network import CHAIN_ID, Network, build
 
@@ -243,3 +243,13 @@ async def test_the_heartbeat_gives_depth_and_time_and_rests(anvil: Anvil, chain:
     finally:
         beating.cancel()
     assert hexstr((await reader.block()).hash)
+
+
+async def test_states_bounds_how_far_back_reads_go() -> None:
+    async with Anvil(chain_id=9, states=4) as chain:
+        tag = {"blockHash": (await chain.rpc.call("eth_getBlockByNumber", "latest", False))["hash"]}
+        await chain.rpc.call("anvil_mine", "0x2")
+        assert await chain.rpc.call("eth_getBalance", ZERO, tag) == "0x0"
+        await chain.rpc.call("anvil_mine", "0x6")
+        with pytest.raises(RpcError, match="BlockOutOfRange"):
+            await chain.rpc.call("eth_getBalance", ZERO, tag)

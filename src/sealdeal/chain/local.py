@@ -87,7 +87,9 @@ class Anvil:
 
     It lives in a session of its own, so that a Ctrl-C reaches us first and we stop it in order; on Linux
     the kernel kills it when the thread that started it ends, so start it from a thread that stays.
-    `state`: the file that `save` writes and `start` goes on from. `port` 0: a free one.
+    `state`: the file that `save` writes and `start` goes on from. `port` 0: a free one. `states`: of how many
+    blocks the state stays readable; blocks that evm_revert took back go on counting, and one that is mined
+    again, the same to the bit, is forgotten with its first copy.
     """
 
     def __init__(
@@ -97,11 +99,13 @@ class Anvil:
         port: int = 0,
         chain_id: int = 31337,
         state: Path | None = None,
+        states: int = STATES,
     ) -> None:
         self._binary = binary
         self.port = port or free_port()
         self.chain_id = chain_id
         self.state = state
+        self.states = states
         self.url = f"http://127.0.0.1:{self.port}"
         self.rpc = Rpc(self.url, timeout=60.0)
         self._process: subprocess.Popen[bytes] | None = None
@@ -132,7 +136,7 @@ class Anvil:
     async def _spawn(self, extra: list[str]) -> None:
         command = [str(anvil_binary(self._binary)), "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--chain-id", str(self.chain_id), "--hardfork", HARDFORK, "--silent", "--accounts", "0"]
-        command += ["--prune-history", str(STATES), *extra]
+        command += ["--prune-history", str(self.states), *extra]
         if not _is_free(self.port):
             raise AnvilFailed(f"anvil cannot listen on port {self.port}: another program does; free it")
         with tempfile.TemporaryFile() as errors:  # not a pipe: nobody would read it, and anvil would block
