@@ -3,10 +3,10 @@
 """
 @title HubViews: what can be read of the hub
 @license Apache-2.0
-@notice Runs in the hub, by delegation from HubAdmin. Last in the line: what it does not know is refused.
+@notice Runs in the hub, by delegation. Last in the line: what it does not know is refused.
 
-        exports:
-          deals     viewDeal computeDealVolume assertDatasetDealCompatibility
+        functions:
+          deals     viewDeal, and from matching: computeDealVolume assertDatasetDealCompatibility
           tasks     viewTask viewContribution viewScore resultFor
           orders    viewConsumed viewPresigned verifySignature verifyPresignature verifyPresignatureOrSignature
           accounts  viewAccount balanceOf frozenOf allowance totalSupply name symbol decimals token
@@ -25,6 +25,7 @@ import orders
 import deals
 import tasks
 import settlement
+import matching
 
 initializes: settings
 initializes: ledger[settings := settings]
@@ -33,6 +34,9 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks[settings := settings, blobs := blobs]
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
+
+exports: (matching.computeDealVolume, matching.assertDatasetDealCompatibility)
 
 
 # All that the three kinds of entry answer.
@@ -69,99 +73,6 @@ def __default__():
 @view
 def viewDeal(_id: bytes32) -> types.Deal:
     return self._deal(_id)
-
-
-@external
-@view
-def computeDealVolume(
-    _apporder: types.AppOrder,
-    _datasetorder: types.DatasetOrder,
-    _workerpoolorder: types.WorkerpoolOrder,
-    _requestorder: types.RequestOrder,
-) -> uint256:
-    """
-    @notice Tasks that these orders have left together. Checks nothing else.
-    """
-    domain: bytes32 = orders._domain()
-    app_hash: bytes32 = orders._digest(
-        domain,
-        orders._asset_struct(
-            orders.APP_TYPE, _apporder.app, _apporder.appprice, _apporder.volume, _apporder.tag,
-            _apporder.datasetrestrict, _apporder.workerpoolrestrict, _apporder.requesterrestrict, _apporder.salt,
-        ),
-    )
-    volume: uint256 = _apporder.volume - orders.consumed[app_hash]
-    if _datasetorder.dataset != empty(address):
-        dataset_hash: bytes32 = orders._digest(
-            domain,
-            orders._asset_struct(
-                orders.DATASET_TYPE, _datasetorder.dataset, _datasetorder.datasetprice, _datasetorder.volume,
-                _datasetorder.tag, _datasetorder.apprestrict, _datasetorder.workerpoolrestrict,
-                _datasetorder.requesterrestrict, _datasetorder.salt,
-            ),
-        )
-        volume = min(volume, _datasetorder.volume - orders.consumed[dataset_hash])
-    workerpool_hash: bytes32 = orders._digest(
-        domain,
-        orders._workerpool_struct(
-            _workerpoolorder.workerpool, _workerpoolorder.workerpoolprice, _workerpoolorder.volume,
-            _workerpoolorder.tag, _workerpoolorder.category, _workerpoolorder.trust, _workerpoolorder.apprestrict,
-            _workerpoolorder.datasetrestrict, _workerpoolorder.requesterrestrict, _workerpoolorder.salt,
-        ),
-    )
-    volume = min(volume, _workerpoolorder.volume - orders.consumed[workerpool_hash])
-    request_hash: bytes32 = orders._digest(
-        domain,
-        orders._request_struct(
-            _requestorder.app, _requestorder.appmaxprice, _requestorder.dataset, _requestorder.datasetmaxprice,
-            _requestorder.workerpool, _requestorder.workerpoolmaxprice, _requestorder.requester, _requestorder.volume,
-            _requestorder.tag, _requestorder.category, _requestorder.trust, _requestorder.beneficiary,
-            _requestorder.callback, keccak256(_requestorder.params), _requestorder.salt,
-        ),
-    )
-    return min(volume, _requestorder.volume - deals._next(request_hash)[0])
-
-
-@external
-@view
-def assertDatasetDealCompatibility(_datasetorder: types.DatasetOrder, _dealid: bytes32):
-    """
-    @notice Refuses, with a reason, a dataset order that could not be added to a deal made without a dataset.
-    """
-    digest: bytes32 = orders._digest(
-        orders._domain(),
-        orders._asset_struct(
-            orders.DATASET_TYPE, _datasetorder.dataset, _datasetorder.datasetprice, _datasetorder.volume,
-            _datasetorder.tag, _datasetorder.apprestrict, _datasetorder.workerpoolrestrict,
-            _datasetorder.requesterrestrict, _datasetorder.salt,
-        ),
-    )
-    if orders.consumed[digest] >= _datasetorder.volume:
-        self._incompatible("Dataset order is revoked or fully consumed")
-    owner: address = staticcall Asset(_datasetorder.dataset).owner()
-    if not orders._recovers(owner, digest, _datasetorder.sign):
-        if not orders._consents(owner, digest, _datasetorder.sign, True):
-            self._incompatible("Invalid dataset order signature")
-    if not deals._exists(_dealid):
-        self._incompatible("Deal not found")
-    deal: deals.Terms = deals._read(deals._key(_dealid))
-    if deal.dataset != 0:
-        self._incompatible("Deal already has a dataset")
-    if not orders._admits(_datasetorder.apprestrict, settings.assets[deal.app]):
-        self._incompatible("App restriction not satisfied")
-    if not orders._admits(_datasetorder.workerpoolrestrict, settings.assets[deal.workerpool]):
-        self._incompatible("Workerpool restriction not satisfied")
-    if not orders._admits(_datasetorder.requesterrestrict, deal.requester):
-        self._incompatible("Requester restriction not satisfied")
-    tag: uint256 = convert(_datasetorder.tag, uint256) & ~types.TAG_FRAMEWORKS
-    if tag & ~deal.tag != 0:
-        self._incompatible("Tag compatibility not satisfied")
-
-
-@internal
-@pure
-def _incompatible(reason: String[64]):
-    raw_revert(abi_encode(reason, method_id=method_id("IncompatibleDatasetOrder(string)")))
 
 
 @internal
@@ -223,7 +134,7 @@ def resultFor(_taskid: bytes32) -> Bytes[types.RESULT]:
     @notice What the task's callback was told.
     """
     assert tasks._status(tasks.words[_taskid]) == types.COMPLETED, "task-pending"
-    return tasks._read_result(_taskid)[1]
+    return tasks._read_result(_taskid, tasks.words[_taskid])[1]
 
 
 @internal
@@ -243,17 +154,18 @@ def _task(taskid: bytes32) -> types.Task:
     task.finalDeadline = deal.start + task.timeref * types.FINAL_DEADLINE_RATIO
     task.revealCounter = (word >> tasks.REVEALS) & tasks.COUNT_MASK
     task.winnerCounter = (word >> tasks.WINNERS) & tasks.COUNT_MASK
-    task.resultDigest = tasks._digest(taskid)
-    task.results, task.resultsCallback = tasks._read_result(taskid)
+    task.results, task.resultsCallback = tasks._read_result(taskid, word)
     if tasks._is_direct(taskid):
         entry: tasks.Entry = tasks._read_direct(taskid)
         task.consensusValue = entry.hash
+        task.resultDigest = tasks._direct_digest(taskid)
         task.contributors.append(entry.worker)
         return task
+    task.resultDigest = tasks._digest(taskid, word)
     for place: uint256 in range(tasks._count(word), bound=types.CONTRIBUTORS):
-        task.contributors.append(tasks._read_contribution(taskid, place).worker)
+        task.contributors.append(tasks._worker(tasks.contributors[tasks._key(taskid, place)]))
     if task.winnerCounter != 0:
-        task.consensusValue = tasks._read_contribution(taskid, tasks._winner(taskid)).hash
+        task.consensusValue = tasks._hash(taskid, word, tasks._consensus(taskid, word))
     return task
 
 
@@ -265,26 +177,22 @@ def _contribution(taskid: bytes32, worker: address) -> types.Contribution:
     if tasks._is_direct(taskid):
         entry: tasks.Entry = tasks._read_direct(taskid)
         if entry.worker == worker:
-            return self._shown(entry, tasks.PROVED)
+            return self._shown(entry)
         return empty(types.Contribution)
     for place: uint256 in range(count, bound=types.CONTRIBUTORS):
-        entry: tasks.Entry = tasks._read_contribution(taskid, place)
-        if entry.worker == worker:
-            mark: uint256 = tasks._mark(tasks.marks[taskid], place)
-            if count == 1 and (word >> tasks.REVEALS) & tasks.COUNT_MASK == 1:
-                mark = tasks.PROVED
-            return self._shown(entry, mark)
+        if tasks._worker(tasks.contributors[tasks._key(taskid, place)]) == worker:
+            return self._shown(tasks._entry(taskid, word, place))
     return empty(types.Contribution)
 
 
 @internal
 @pure
-def _shown(entry: tasks.Entry, mark: uint256) -> types.Contribution:
+def _shown(entry: tasks.Entry) -> types.Contribution:
     """
     @dev A status is its mark plus one: zero is "no contribution".
     """
     return types.Contribution(
-        status=convert(mark + 1, uint8),
+        status=convert(entry.mark + 1, uint8),
         resultHash=entry.hash,
         resultSeal=entry.seal,
         enclaveChallenge=entry.enclave,
@@ -297,9 +205,9 @@ def _shown(entry: tasks.Entry, mark: uint256) -> types.Contribution:
 @external
 @view
 def viewConsumed(_id: bytes32) -> uint256:
-    used: uint256 = orders.consumed[_id]
+    used: uint256 = orders._consumed(_id)
     if used == 0:
-        # A request order may be used up without a slot (orders.vy).
+        # A request order may be used up without a slot (deals.vy).
         return deals._next(_id)[0]
     return used
 
@@ -307,25 +215,25 @@ def viewConsumed(_id: bytes32) -> uint256:
 @external
 @view
 def viewPresigned(_id: bytes32) -> address:
-    return orders.presigned[_id]
+    return orders._presigner(_id)
 
 
 @external
 @view
 def verifySignature(_identity: address, _hash: bytes32, _signature: Bytes[types.SIGNATURE]) -> bool:
-    return orders._recovers(_identity, _hash, _signature) or orders._consents(_identity, _hash, _signature, False)
+    return orders._signed(_identity, _hash, _signature, False)
 
 
 @external
 @view
 def verifyPresignature(_identity: address, _hash: bytes32) -> bool:
-    return _identity != empty(address) and orders.presigned[_hash] == _identity
+    return _identity != empty(address) and orders._presigner(_hash) == _identity
 
 
 @external
 @view
 def verifyPresignatureOrSignature(_identity: address, _hash: bytes32, _signature: Bytes[types.SIGNATURE]) -> bool:
-    return orders._recovers(_identity, _hash, _signature) or orders._consents(_identity, _hash, _signature, True)
+    return orders._signed(_identity, _hash, _signature, True)
 
 
 # ---- Accounts ------------------------------------------------------------------------------------------------------

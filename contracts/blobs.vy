@@ -17,8 +17,8 @@ INITCODE_HASH: constant(bytes32) = keccak256(x"5f5f5f5f335afa503d5f5f3e3d5ff3")
 # What an address made by CREATE2 is hashed with.
 CREATE2: constant(bytes1) = 0xff
 
-# Longest blob: a deal's fixed and optional parts (192) and its params.
-LENGTH: constant(uint256) = 192 + types.PARAMS
+# Longest blob: a deal's fixed and optional parts (252) and its params.
+LENGTH: constant(uint256) = 252 + types.PARAMS
 
 # The blob in the making, or the transaction's last one: emptying it would cost as much as a write.
 held: transient(Bytes[LENGTH])
@@ -41,8 +41,7 @@ def _put(key: bytes32):
     @dev The caller fills `held` itself, from its own memory: an argument would be copied, and reserve memory below
          every caller.
     """
-    place: address = raw_create(INITCODE, salt=key, revert_on_failure=False)
-    assert place != empty(address), "blobs: could not be kept"
+    made: address = raw_create(INITCODE, salt=key)
 
 
 @internal

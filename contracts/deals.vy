@@ -14,14 +14,16 @@
          59  if flag 1:   sponsor 20       (else the requester)
              if flag 2:   callback 20      (else none)
              if flag 4:   beneficiary 20   (else the requester)
+             if flag 64:  owners 60, 20 each: app, dataset, workerpool   (else the titles tell; a bag keeps them, so that
+                          not each of its tasks has to look)
              if flag 8:   tag 32           (else the head's 4 bits are all of it)
              if flag 16:  prices in nRLC 24, 8 each: app, dataset, workerpool   (else the head has them)
              if flag 32:  the high parts of what the head is too narrow for, 17 bytes: category 16 | trust 24 |
                           start 8 | first 16 | size 16 | stake ratio 8 | app 16 | dataset 16 | workerpool 16
         then params, to the end
 
-        Flag 64, alone, begins what is no deal: a closed request order, kept where its first deal would be; the order's
-        volume follows, 4 bytes, or 32 if these are too narrow. Flag 128 stays 0 (see blobs.vy).
+        Shorter than that is what is no deal: a closed request order, kept where its first deal would be. From byte 0:
+        zero 1, then the order's volume, 4 bytes, or 32 if these are too narrow. Flag 128 is not used (see blobs.vy).
 @dev Prices are below 2**64 because their payer could lock them; volume and trust are bounded by the limits below, the
      rest where it enters. Titles have 40 bits: so many would cost more than 10**16 gas.
 """
@@ -39,15 +41,16 @@ BENEFICIARY: constant(uint256) = 4
 TAG: constant(uint256) = 8
 PRICES: constant(uint256) = 16
 WIDE: constant(uint256) = 32
-CLOSED: constant(uint256) = 64
+OWNERS: constant(uint256) = 64
 
 # Lengths of the parts.
 FIXED: constant(uint256) = 59
 ADDRESS_PART: constant(uint256) = 20
 TAG_PART: constant(uint256) = 32
 PRICES_PART: constant(uint256) = 24
+OWNERS_PART: constant(uint256) = 60
 WIDE_PART: constant(uint256) = 17
-RARE: constant(uint256) = 3 * ADDRESS_PART + TAG_PART + PRICES_PART + WIDE_PART
+RARE: constant(uint256) = 3 * ADDRESS_PART + TAG_PART + PRICES_PART + OWNERS_PART + WIDE_PART
 CLOSED_PART: constant(uint256) = 5
 CLOSED_WIDE_PART: constant(uint256) = 33
 
@@ -72,7 +75,7 @@ KEY_MASK: constant(uint256) = 2**KEY_BITS - 1
 
 
 # A deal without its params. Amounts in nRLC, times in seconds, ratios in percent; app, dataset and workerpool are
-# titles.
+# titles, and their owners are zero where the titles have to be asked.
 struct Terms:
     dealid: bytes32
     requester: address
@@ -82,6 +85,9 @@ struct Terms:
     app: uint256
     dataset: uint256  # zero when there is none
     workerpool: uint256
+    app_owner: address
+    dataset_owner: address
+    workerpool_owner: address
     app_price: uint256
     dataset_price: uint256
     workerpool_price: uint256
@@ -141,7 +147,7 @@ def _next(request: bytes32) -> (uint256, bytes32):
     place: address = blobs._at(convert(convert(dealid, uint256) & KEY_MASK, bytes32))
     if not place.is_contract:
         return 0, dealid
-    used: uint256 = orders.consumed[request]
+    used: uint256 = orders._consumed(request)
     if used == 0:
         if place.codesize == CLOSED_PART:
             used = convert(slice(place.code, 1, 4), uint256)
@@ -156,13 +162,12 @@ def _next(request: bytes32) -> (uint256, bytes32):
 def _close(request: bytes32, volume: uint256):
     key: uint256 = self._key(self._id(request, 0))
     if self._place(key).is_contract:
-        orders.consumed[request] = volume
+        orders._consume(request, volume)
         return
-    closed: bytes1 = convert(convert(CLOSED, uint8), bytes1)
     if volume <= MASK_32:
-        blobs.held = concat(closed, convert(convert(volume, uint32), bytes4))
+        blobs.held = concat(empty(bytes1), convert(convert(volume, uint32), bytes4))
     else:
-        blobs.held = concat(closed, convert(volume, bytes32))
+        blobs.held = concat(empty(bytes1), convert(volume, bytes32))
     blobs._put(convert(key, bytes32))
 
 
@@ -203,6 +208,8 @@ def _head(deal: Terms) -> Bytes[FIXED + RARE]:
         or deal.category > MASK_4
     ):
         flags |= WIDE
+    if deal.workerpool_owner != empty(address):
+        flags |= OWNERS
     rare: Bytes[RARE] = b""
     if flags != 0:
         rare = self._rare(deal, flags)
@@ -229,38 +236,27 @@ def _rare(deal: Terms, flags: uint256) -> Bytes[RARE]:
     """
     @return What the fixed part is followed by.
     """
-    sponsor: Bytes[ADDRESS_PART] = b""
-    callback: Bytes[ADDRESS_PART] = b""
-    beneficiary: Bytes[ADDRESS_PART] = b""
-    tag: Bytes[TAG_PART] = b""
-    prices: Bytes[PRICES_PART] = b""
-    high: Bytes[WIDE_PART] = b""
-    if flags & SPONSOR != 0:
-        sponsor = concat(convert(deal.sponsor, bytes20), b"")
-    if flags & CALLBACK != 0:
-        callback = concat(convert(deal.callback, bytes20), b"")
-    if flags & BENEFICIARY != 0:
-        beneficiary = concat(convert(deal.beneficiary, bytes20), b"")
+    rare: Bytes[RARE] = b""
+    flag: uint256[6] = [SPONSOR, CALLBACK, BENEFICIARY, OWNERS, OWNERS, OWNERS]
+    part: address[6] = [
+        deal.sponsor, deal.callback, deal.beneficiary, deal.app_owner, deal.dataset_owner, deal.workerpool_owner
+    ]
+    for i: uint256 in range(6):
+        if flags & flag[i] != 0:
+            rare = convert(concat(rare, convert(part[i], bytes20)), Bytes[RARE])
     if flags & TAG != 0:
-        tag = concat(convert(deal.tag, bytes32), b"")
+        rare = convert(concat(rare, convert(deal.tag, bytes32)), Bytes[RARE])
     if flags & PRICES != 0:
-        prices = slice(
-            convert((deal.app_price << 192) | (deal.dataset_price << 128) | (deal.workerpool_price << 64), bytes32),
-            0,
-            PRICES_PART,
-        )
+        prices: uint256 = (deal.app_price << 128) | (deal.dataset_price << 64) | deal.workerpool_price
+        rare = convert(concat(rare, convert(convert(prices, uint192), bytes24)), Bytes[RARE])
     if flags & WIDE != 0:
-        high = slice(
-            convert(
-                ((deal.category >> 4) << 240) | ((deal.trust >> 8) << 216) | ((deal.start >> 32) << 208)
-                | ((deal.first >> 8) << 192) | ((deal.size >> 8) << 176) | ((deal.stake_ratio >> 8) << 168)
-                | ((deal.app >> 24) << 152) | ((deal.dataset >> 24) << 136) | ((deal.workerpool >> 24) << 120),
-                bytes32,
-            ),
-            0,
-            WIDE_PART,
+        high: uint256 = (
+            ((deal.category >> 4) << 120) | ((deal.trust >> 8) << 96) | ((deal.start >> 32) << 88)
+            | ((deal.first >> 8) << 72) | ((deal.size >> 8) << 56) | ((deal.stake_ratio >> 8) << 48)
+            | ((deal.app >> 24) << 32) | ((deal.dataset >> 24) << 16) | (deal.workerpool >> 24)
         )
-    return concat(sponsor, callback, beneficiary, tag, prices, high)
+        rare = convert(concat(rare, convert(convert(high, uint136), bytes17)), Bytes[RARE])
+    return rare
 
 
 @internal
@@ -283,6 +279,9 @@ def _read(key: uint256) -> Terms:
         app=(head >> 120) & MASK_24,
         dataset=(head >> 96) & MASK_24,
         workerpool=(head >> 72) & MASK_24,
+        app_owner=empty(address),
+        dataset_owner=empty(address),
+        workerpool_owner=empty(address),
         app_price=unsafe_mul((head >> 48) & MASK_24, PRICE_UNIT),
         dataset_price=unsafe_mul((head >> 24) & MASK_24, PRICE_UNIT),
         workerpool_price=unsafe_mul(head & MASK_24, PRICE_UNIT),
@@ -309,6 +308,14 @@ def _read(key: uint256) -> Terms:
     if flags & BENEFICIARY != 0:
         end += ADDRESS_PART
         deal.beneficiary = convert(self._word(place, end) & types.ADDRESS_MASK, address)
+    if flags & OWNERS != 0:
+        end += OWNERS_PART
+        owners: uint256 = self._word(place, end)
+        deal.workerpool_owner = convert(owners & types.ADDRESS_MASK, address)
+        deal.dataset_owner = convert(
+            (owners >> 160) | ((self._word(place, end - 32) << 96) & types.ADDRESS_MASK), address
+        )
+        deal.app_owner = convert(self._word(place, end - 40) & types.ADDRESS_MASK, address)
     if flags & TAG != 0:
         end += TAG_PART
         deal.tag = self._word(place, end)
@@ -373,6 +380,7 @@ def _end(flags: uint256) -> uint256:
         + ADDRESS_PART * ((flags & 1) + ((flags >> 1) & 1) + ((flags >> 2) & 1))
         + TAG_PART * ((flags >> 3) & 1)
         + PRICES_PART * ((flags >> 4) & 1)
+        + OWNERS_PART * ((flags >> 6) & 1)
         + WIDE_PART * ((flags >> 5) & 1)
     )
 

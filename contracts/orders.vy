@@ -41,18 +41,26 @@ MAGIC: constant(bytes32) = 0x1626ba7e0000000000000000000000000000000000000000000
 # EIP-2: the highest s that a signature may have.
 HALF_ORDER: constant(uint256) = 57896044618658097711785492504343953926418782139537452191302581570759080747168
 
+# Parts of an order's word, drawn below.
+USED: constant(uint256) = 160
+WIDE: constant(uint256) = 255
+USED_LIMIT: constant(uint256) = 2**95
+
 # The chain at deployment.
 CHAIN: immutable(uint256)
 
 # The domain separator at deployment; on another chain (after a split) it is computed anew each time.
 SEPARATOR: immutable(bytes32)
 
-# Order hash -> volume that deals have used, or the whole volume once closed. Not written for a request order that its
-# first deal uses up, or that is closed before: a blob tells (see `deals._next`).
-consumed: HashMap[bytes32, uint256]
+# Order hash -> what the chain knows of the order, bits from the lowest:
+#   0  presigner  160   who signed it on chain (zero: nobody)
+# 160  used        95   volume that deals have used, or the whole volume once closed. Not written for a request order
+#                       that its first deal uses up, or that is closed before: a blob tells (see `deals._next`)
+# 255  wide         1   the order is closed, and its volume, which 95 bits could not hold, is in `wide`
+words: HashMap[bytes32, uint256]
 
-# Order hash -> who signed it on chain.
-presigned: HashMap[bytes32, address]
+# Order hash -> its volume, of an order that is closed with a volume of more than 95 bits.
+wide: HashMap[bytes32, uint256]
 
 
 @deploy
@@ -130,39 +138,33 @@ def _request_struct(
 
 # ---- Signatures ----------------------------------------------------------------------------------------------------
 #
-# Who signed is asked twice: `_recovers` first, which reads neither slot nor code, so that ordinary signers cost least;
-# `_consents` if that fails. An account with code may sign with its key too (EIP-7702).
+# An account's key is tried first, which reads neither slot nor code, so that ordinary signers cost least. An account with
+# code may sign with its key too (EIP-7702).
 
 @internal
 @view
-def _recovers(identity: address, digest: bytes32, sign: Bytes[types.SIGNATURE]) -> bool:
+def _signed(identity: address, digest: bytes32, sign: Bytes[types.SIGNATURE], order: bool) -> bool:
     """
-    @return Whether `identity` signed with its key: 65 bytes (r, s, v), or the 64 of EIP-2098.
+    @return Whether `identity` signed: with its key, in 65 bytes (r, s, v) or the 64 of EIP-2098; on chain, if the
+            digest is an `order`'s; or as EIP-1271 says.
     """
     # A failed recovery gives the zero address: nobody's.
     if len(sign) == 65 and identity != empty(address):
         s: uint256 = convert(extract32(sign, 32), uint256)
-        return s <= HALF_ORDER and identity == ecrecover(
-            digest, convert(extract32(sign, 33), uint256) & 255, convert(extract32(sign, 0), uint256), s
-        )
-    if len(sign) == 64 and identity != empty(address):
+        v: uint256 = convert(extract32(sign, 33), uint256) & 255
+        if s <= HALF_ORDER and identity == ecrecover(digest, v, convert(extract32(sign, 0), uint256), s):
+            return True
+    elif len(sign) == 64 and identity != empty(address):
         vs: uint256 = convert(extract32(sign, 32), uint256)
         s: uint256 = vs & (2**255 - 1)
-        return s <= HALF_ORDER and identity == ecrecover(
+        if s <= HALF_ORDER and identity == ecrecover(
             digest, (vs >> 255) + 27, convert(extract32(sign, 0), uint256), s
-        )
-    return False
-
-
-@internal
-@view
-def _consents(identity: address, digest: bytes32, sign: Bytes[types.SIGNATURE], presigned: bool) -> bool:
-    """
-    @return Whether `identity`, which did not sign with its key, signed on chain (if `presigned` may count), or says by
-            EIP-1271 that it signed. A refusal by revert is a no; an answer that is not a bytes4 reverts.
-    """
-    if presigned and identity != empty(address) and self.presigned[digest] == identity:
+        ):
+            return True
+    if order and identity != empty(address) and self._presigner(digest) == identity:
         return True
+    # EIP-1271. A refusal by revert is a no; an answer that is not a bytes4 reverts. What has no code should have signed
+    # with its key, in one of the two forms.
     if not identity.is_contract:
         assert len(sign) == 65 or len(sign) == 64, "invalid-signature-format"
         return False
@@ -177,9 +179,51 @@ def _consents(identity: address, digest: bytes32, sign: Bytes[types.SIGNATURE], 
     )
     if not success:
         return False
-    word: bytes32 = extract32(answer, 0)
-    assert convert(word, uint256) << 32 == 0
-    return word == MAGIC
+    magic: bytes32 = extract32(answer, 0)
+    assert convert(magic, uint256) << 32 == 0
+    return magic == MAGIC
+
+
+# ---- The word ------------------------------------------------------------------------------------------------------
+
+@internal
+@view
+def _used(order: bytes32, word: uint256) -> uint256:
+    """
+    @return What the word of this order tells of its used volume.
+    """
+    if word >> WIDE != 0:
+        return self.wide[order]
+    return word >> USED
+
+
+@internal
+@view
+def _consumed(order: bytes32) -> uint256:
+    return self._used(order, self.words[order])
+
+
+@internal
+def _consume(order: bytes32, volume: uint256):
+    """
+    @notice The order is closed: all of its volume is used.
+    """
+    used: uint256 = volume
+    if volume >= USED_LIMIT:
+        self.wide[order] = volume
+        used = USED_LIMIT
+    self.words[order] = (self.words[order] & types.ADDRESS_MASK) | (used << USED)
+
+
+@internal
+@view
+def _presigner(order: bytes32) -> address:
+    return convert(self.words[order] & types.ADDRESS_MASK, address)
+
+
+@internal
+def _presign(order: bytes32, signer: address):
+    self.words[order] = (self.words[order] & ~types.ADDRESS_MASK) | convert(signer, uint256)
 
 
 # ---- Restrictions --------------------------------------------------------------------------------------------------

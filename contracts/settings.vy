@@ -110,7 +110,27 @@ def _only_owner():
     assert msg.sender == self.owner, "Ownable: caller is not the owner"
 
 
+@external
+def transferOwnership(_newOwner: address):
+    if msg.sender != self.owner:
+        raw_revert(abi_encode(msg.sender, self.owner, method_id=method_id("NotContractOwner(address,address)")))
+    log events.OwnershipTransferred(previousOwner=self.owner, newOwner=_newOwner)
+    self.owner = _newOwner
+
+
 # ---- The common word -----------------------------------------------------------------------------------------------
+
+@external
+def setTeeBroker(_teebroker: address):
+    self._only_owner()
+    self._set_broker(_teebroker)
+
+
+@external
+def setCallbackGas(_callbackgas: uint256):
+    self._only_owner()
+    self._set_callback_gas(_callbackgas)
+
 
 @internal
 @view
@@ -150,6 +170,14 @@ def _set_kitty(amount: uint256):
 
 
 # ---- Categories ----------------------------------------------------------------------------------------------------
+
+@external
+def createCategory(name: String[types.LABEL], description: String[types.LABEL], workClockTimeRef: uint256) -> uint256:
+    self._only_owner()
+    return self._create_category(
+        types.Category(name=name, description=description, workClockTimeRef=workClockTimeRef)
+    )
+
 
 @internal
 def _create_category(category: types.Category) -> uint256:
@@ -203,6 +231,14 @@ def _category(category: uint256) -> types.Category:
 
 
 # ---- Registries and their entries ----------------------------------------------------------------------------------
+
+@external
+def sync(entry: address, packed: uint256):
+    """
+    @notice A registry tells of a new entry, or of an entry's new owner or policy.
+    """
+    self._sync(entry, packed)
+
 
 @internal
 def _set_registries(app: address, dataset: address, workerpool: address):

@@ -36,6 +36,17 @@ def _worker_stake(deal: deals.Terms) -> uint256:
 
 
 @internal
+@view
+def _owner(kept: address, title: uint256) -> address:
+    """
+    @return Who owned an asset at the match: as the deal keeps it, or its title tells.
+    """
+    if kept != empty(address):
+        return kept
+    return settings.owners[title]
+
+
+@internal
 def _pay_resources(deal: deals.Terms, scheduler: address, taskid: bytes32):
     """
     @notice What every success begins with: P from the sponsor, their prices to app and dataset, S back and a share of
@@ -45,9 +56,9 @@ def _pay_resources(deal: deals.Terms, scheduler: address, taskid: bytes32):
         deal.sponsor, unsafe_add(unsafe_add(deal.app_price, deal.dataset_price), deal.workerpool_price), taskid
     )
     if deal.app_price > 0:
-        ledger._reward(settings.owners[deal.app], deal.app_price, taskid)
+        ledger._reward(self._owner(deal.app_owner, deal.app), deal.app_price, taskid)
     if deal.dataset_price > 0:
-        ledger._reward(settings.owners[deal.dataset], deal.dataset_price, taskid)
+        ledger._reward(self._owner(deal.dataset_owner, deal.dataset), deal.dataset_price, taskid)
     ledger._unlock(scheduler, self._scheduler_stake(deal.workerpool_price))
     ledger._tap_kitty(scheduler, taskid)
 
@@ -68,22 +79,20 @@ def _pay_workers(deal: deals.Terms, scheduler: address, taskid: bytes32, count: 
     @notice W and the stakes of those who were wrong or silent, between the proved, by weight, and the scheduler.
     """
     stake: uint256 = self._worker_stake(deal)
-    marks: uint256 = tasks.marks[taskid]
-    entries: DynArray[uint256, types.CONTRIBUTORS] = []
     weights: uint256 = 0
     total: uint256 = deal.workerpool_price
     for place: uint256 in range(count, bound=types.CONTRIBUTORS):
-        entry: tasks.Entry = tasks._read_contribution(taskid, place)
-        entries.append((entry.weight << 160) | convert(entry.worker, uint256))
-        if tasks._mark(marks, place) == tasks.PROVED:
-            weights += entry.weight
+        contributor: uint256 = tasks.contributors[tasks._key(taskid, place)]
+        if contributor >> tasks.MARK == tasks.PROVED:
+            weights += self._share(contributor)
         else:
             total += stake
     pot: uint256 = total * (100 - deal.scheduler_ratio) // 100
     for place: uint256 in range(count, bound=types.CONTRIBUTORS):
-        worker: address = convert(entries[place] & types.ADDRESS_MASK, address)
-        if tasks._mark(marks, place) == tasks.PROVED:
-            reward: uint256 = pot * (entries[place] >> 160) // weights
+        contributor: uint256 = tasks.contributors[tasks._key(taskid, place)]
+        worker: address = tasks._worker(contributor)
+        if contributor >> tasks.MARK == tasks.PROVED:
+            reward: uint256 = pot * self._share(contributor) // weights
             total -= reward
             ledger._unlock(worker, stake)
             ledger._reward(worker, reward, taskid)
@@ -95,13 +104,22 @@ def _pay_workers(deal: deals.Terms, scheduler: address, taskid: bytes32, count: 
 
 
 @internal
+@pure
+def _share(contributor: uint256) -> uint256:
+    """
+    @return A contributor's weight among those who are paid.
+    """
+    return tasks._log2((contributor >> tasks.WEIGHT) & tasks.WEIGHT_MASK)
+
+
+@internal
 def _refund(deal: deals.Terms, taskid: bytes32, count: uint256):
     """
     @notice Failure: P back to the sponsor, S to the kitty, every worker's stake back.
     """
     ledger._unlock(deal.sponsor, self._price(deal))
     stake: uint256 = self._scheduler_stake(deal.workerpool_price)
-    ledger._seize(settings.owners[deal.workerpool], stake, taskid)
+    ledger._seize(self._owner(deal.workerpool_owner, deal.workerpool), stake, taskid)
     ledger._feed_kitty(stake, taskid)
     for place: uint256 in range(count, bound=types.CONTRIBUTORS):
-        ledger._unlock(tasks._read_contribution(taskid, place).worker, self._worker_stake(deal))
+        ledger._unlock(tasks._worker(tasks.contributors[tasks._key(taskid, place)]), self._worker_stake(deal))

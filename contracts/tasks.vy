@@ -12,23 +12,28 @@
         215  reveals       6
         221  revealed by  35   reveal deadline, seconds
 
-        A contribution is a blob under taskid XOR (its place + 1):
+        Contributors have places, from 0. Each has a word under taskid XOR place, bits from the lowest:
 
-          0  log2(weight)     1
-          1  worker          20
-         21  result hash     32
-         53  result seal     32
-         85  enclave         20
+          0  worker  160
+        160  weight   80
+        240  group     6   those with the same result hash; numbered as they appear
+        246  mark      2   0 contributed, 1 proved, 2 rejected; that of a single one stays 0: the reveal counter tells
 
-        A result is a blob under the taskid. From byte 0: kind 1; if kind has bit 1 (contributeAndFinalize, whose
-        contribution is found here): worker 20, enclave 20, digest 32; if kind has bit 0: length of what follows 2;
-        then the results, or, if kind has bit 2 (a link to IPFS in its usual words), the link's changing part only;
-        then, if kind has bit 0, the callback's data.
+        and beside it its seal, and its enclave if it has one. The hash of a group is kept under taskid XOR group. The
+        consensus is the group of the last contributor, for only a contribution can bring it about. What can be computed
+        once the digest is known, leaves its slot to something else: the group's hash to the digest, and the seal of the
+        first who proved, at the end, to the result.
 
-        Marks are two bits for each contribution: 0 contributed, 1 proved, 2 rejected. Their word, from the lowest bit:
-        marks 126, place of a contribution whose hash is the consensus (until there is one: of the last) 6, sum of all
-        groups' weights 124 (without the official initial 1). The mark of a single contribution stays 0 at its reveal,
-        which the reveal counter tells.
+        A contribution that ends its task at once is kept with its result (contributeAndFinalize). Results are mostly a
+        link to IPFS in its usual words, with a CID of version 0, of which the multihash suffices. Where the contribution
+        is not here, it lies in a slot, as told above, and callback data of 32 bytes, not all zero, in another. All else
+        is a blob under the taskid, from byte 0:
+
+          0  kind        1
+             if kind has bit 1 (the contribution is here): worker 20, enclave 20, digest 32
+             if kind has bit 2 (such a link): the multihash 32
+             else, if kind has bit 0: the length of the results 2; and the results
+             then the callback's data, to the end
 """
 import types
 import events
@@ -51,23 +56,24 @@ STATUS_MASK: constant(uint256) = 7
 COUNT_MASK: constant(uint256) = 63
 INDEX_MASK: constant(uint256) = 2**24 - 1
 
-# Marks, and the parts of their word.
+# Parts of a contributor's word, as drawn above.
+WEIGHT: constant(uint256) = 160
+GROUP: constant(uint256) = 240
+MARK: constant(uint256) = 246
+WEIGHT_MASK: constant(uint256) = 2**80 - 1
+
+# Marks.
 CONTRIBUTED: constant(uint256) = 0
 PROVED: constant(uint256) = 1
 REJECTED: constant(uint256) = 2
-WINNER: constant(uint256) = 126
-TOTAL: constant(uint256) = 132
-MARKS: constant(uint256) = 2**WINNER - 1
-TOTAL_LIMIT: constant(uint256) = 2**124
 
-# Lengths of a contribution, and of what a direct result begins with.
-CONTRIBUTION: constant(uint256) = 105
+# Length of what a direct result begins with.
 DIRECT_HEAD: constant(uint256) = 73
 
 # Kinds of result.
 SPLIT: constant(uint256) = 1
 DIRECT: constant(uint256) = 2
-LINK: constant(uint256) = 4
+CID: constant(uint256) = 4
 
 # What workers write around the changing part of a result's link to IPFS; its bytes 0 to 31 and 10 to 41; then its end.
 LINK_HEAD: constant(Bytes[42]) = b'{ "storage": "ipfs", "location": "/ipfs/Qm'
@@ -80,25 +86,57 @@ LINK_END: constant(uint256) = 34 * 2**16 + 32 * 2**8 + 125
 PERSONAL: constant(bytes28) = 0x19457468657265756d205369676e6564204d6573736167653a0a3332
 
 
+# Length of such a link: a CID has 44 characters after its "Qm".
+CID_PART: constant(uint256) = 44
+LINK: constant(uint256) = 42 + CID_PART + 3
+
+# In base 58, a CID of version 0 is 34 bytes: 0x1220, which says SHA-256, and the 32 of the hash.
+CID_PREFIX: constant(uint256) = 4640
+BASE: constant(uint256) = 58
+BASE_32: constant(uint256) = 58**32
+
+# What "Qm" stands for before 44 more digits, 1378 * 58**44: above 2**256, and below.
+QM_HIGH: constant(uint256) = 4638
+QM_LOW: constant(bytes32) = 0xc2f1e6db88391cc4302b8e5b7ed6c3e25dc77509012d391889b4200000000000
+
+ALPHABET: constant(Bytes[58]) = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+# Arithmetic on the 32 bytes of a word at once: a one in each; then the low halves of ever longer
+# lanes. No lane ever runs over.
+ONES: constant(uint256) = max_value(uint256) // 255
+LOW_1: constant(uint256) = max_value(uint256) // (2**8 + 1)
+LOW_2: constant(uint256) = max_value(uint256) // (2**16 + 1)
+LOW_4: constant(uint256) = max_value(uint256) // (2**32 + 1)
+LOW_8: constant(uint256) = max_value(uint256) // (2**64 + 1)
+LOW_16: constant(uint256) = max_value(uint256) // (2**128 + 1)
+
+
 struct Entry:
-    weight: uint256  # its log2
     worker: address
     hash: bytes32
     seal: bytes32
     enclave: address
+    weight: uint256  # its log2
+    mark: uint256
 
 
 # Taskid -> the task, as drawn above.
 words: HashMap[bytes32, uint256]
 
-# Taskid -> the digest that was revealed (contributeAndFinalize keeps it in its blob instead).
-digests: HashMap[bytes32, bytes32]
+# Taskid XOR place -> the contributor, as drawn above.
+contributors: HashMap[bytes32, uint256]
 
-# Taskid -> marks and total weight, as drawn above.
-marks: HashMap[bytes32, uint256]
+# Taskid XOR place -> the contribution's seal; for the first who proved, once the task is completed, the result.
+seals: HashMap[bytes32, bytes32]
 
-# Taskid -> result hash -> weight of those who contributed it; only where a deal's trust is above 1.
-groups: HashMap[bytes32, HashMap[bytes32, uint256]]
+# Taskid XOR place -> the contribution's enclave, if it has one.
+enclaves: HashMap[bytes32, address]
+
+# Taskid -> the callback's data, if they are one word and the result needs no blob.
+callbacks: HashMap[bytes32, bytes32]
+
+# Taskid XOR group -> its result hash; for the consensus, once somebody revealed, the digest.
+hashes: HashMap[bytes32, bytes32]
 
 
 # ---- The word ------------------------------------------------------------------------------------------------------
@@ -183,142 +221,280 @@ def _attested(hash: bytes32, seal: bytes32) -> bytes32:
 
 @internal
 @pure
-def _key(taskid: bytes32, place: uint256) -> bytes32:
-    return convert(convert(taskid, uint256) ^ (place + 1), bytes32)
-
-
-@internal
-def _write_contribution(
-    taskid: bytes32, place: uint256, weight: uint256, worker: address, hash: bytes32, seal: bytes32, enclave: address
-):
-    blobs.held = concat(
-        convert(convert(weight, uint8), bytes1), convert(worker, bytes20), hash, seal, convert(enclave, bytes20)
-    )
-    blobs._put(self._key(taskid, place))
-
-
-@internal
-@view
-def _read_contribution(taskid: bytes32, place: uint256) -> Entry:
-    code: Bytes[CONTRIBUTION] = slice(blobs._at(self._key(taskid, place)).code, 0, CONTRIBUTION)
-    head: uint256 = convert(extract32(code, 0), uint256)
-    return Entry(
-        weight=head >> 248,
-        worker=convert((head >> 88) & types.ADDRESS_MASK, address),
-        hash=extract32(code, 21),
-        seal=extract32(code, 53),
-        enclave=convert(convert(extract32(code, 73), uint256) & types.ADDRESS_MASK, address),
-    )
-
-
-# ---- Marks and weights ---------------------------------------------------------------------------------------------
-
-@internal
-@pure
-def _mark(marks: uint256, place: uint256) -> uint256:
-    return (marks >> (2 * place)) & 3
+def _key(taskid: bytes32, number: uint256) -> bytes32:
+    """
+    @return Where a contributor or a group of a task is.
+    """
+    return convert(convert(taskid, uint256) ^ number, bytes32)
 
 
 @internal
 @pure
-def _marked(marks: uint256, place: uint256, mark: uint256) -> uint256:
-    return (marks & ~(3 << (2 * place))) | (mark << (2 * place))
+def _worker(contributor: uint256) -> address:
+    return convert(contributor & types.ADDRESS_MASK, address)
+
+
+@internal
+@pure
+def _group(contributor: uint256) -> uint256:
+    return (contributor >> GROUP) & COUNT_MASK
 
 
 @internal
 @view
-def _winner(taskid: bytes32) -> uint256:
+def _consensus(taskid: bytes32, word: uint256) -> uint256:
     """
-    @return Place of a contribution whose hash is the consensus, if there is one.
+    @return The group that agreed, of a task whose word tells of winners.
     """
-    return (self.marks[taskid] >> WINNER) & COUNT_MASK
+    return self._group(self.contributors[self._key(taskid, unsafe_sub(self._count(word), 1))])
 
 
 @internal
-def _lead(taskid: bytes32, place: uint256):
-    """
-    @notice Note that this contribution is the consensus.
-    """
-    self.marks[taskid] = (self.marks[taskid] & ~(COUNT_MASK << WINNER)) | (place << WINNER)
+@view
+def _hash(taskid: bytes32, word: uint256, group: uint256) -> bytes32:
+    kept: bytes32 = self.hashes[self._key(taskid, group)]
+    if (word >> REVEALS) & COUNT_MASK != 0 and group == self._consensus(taskid, word):
+        return self._result_hash(taskid, kept)
+    return kept
 
 
 @internal
-def _weigh(taskid: bytes32, place: uint256, hash: bytes32, weight: uint256, trust: uint256) -> bool:
+@view
+def _digest(taskid: bytes32, word: uint256) -> bytes32:
     """
-    @notice Add a contribution of this weight to its group, and note it as the one that may bring the consensus.
-    @return Whether the group has reached consensus.
+    @return What was revealed; zero before.
     """
-    group: uint256 = self.groups[taskid][hash]
-    marks: uint256 = self.marks[taskid]
-    heavier: uint256 = max(group, 1) * weight
-    total: uint256 = (marks >> TOTAL) + heavier - group
-    assert total < TOTAL_LIMIT, "tasks: total weight above 2**124"
-    self.groups[taskid][hash] = heavier
-    self.marks[taskid] = (total << TOTAL) | (place << WINNER) | (marks & MARKS)
-    return heavier * trust > (total + 1) * (trust - 1)
+    if (word >> REVEALS) & COUNT_MASK == 0:
+        return empty(bytes32)
+    return self.hashes[self._key(taskid, self._consensus(taskid, word))]
 
 
 @internal
-def _discard(taskid: bytes32, hash: bytes32, count: uint256):
+@view
+def _first_proved(taskid: bytes32, count: uint256) -> uint256:
     """
-    @notice Reject every contribution of this hash, and take their group's weight away.
+    @return Its place, where somebody proved.
     """
-    word: uint256 = self.marks[taskid]
-    rejected: uint256 = word & MARKS
+    if count > 1:
+        for place: uint256 in range(count, bound=types.CONTRIBUTORS):
+            if self.contributors[self._key(taskid, place)] >> MARK == PROVED:
+                return place
+    return 0
+
+
+@internal
+def _join(
+    taskid: bytes32, count: uint256, worker: address, weight: uint256, hash: bytes32, seal: bytes32, enclave: address
+) -> uint256:
+    """
+    @notice Keep a contribution after `count` others.
+    @return Its group.
+    """
+    groups: uint256 = 0
     for place: uint256 in range(count, bound=types.CONTRIBUTORS):
-        if self._read_contribution(taskid, place).hash == hash:
-            rejected = self._marked(rejected, place, REJECTED)
-    total: uint256 = (word >> TOTAL) - self.groups[taskid][hash]
-    self.groups[taskid][hash] = 0
-    self.marks[taskid] = (total << TOTAL) | rejected
+        groups = max(groups, unsafe_add(self._group(self.contributors[self._key(taskid, place)]), 1))
+    group: uint256 = groups
+    for number: uint256 in range(groups, bound=types.CONTRIBUTORS):
+        if self.hashes[self._key(taskid, number)] == hash:
+            group = number
+            break
+    if group == groups:
+        self.hashes[self._key(taskid, group)] = hash
+    key: bytes32 = self._key(taskid, count)
+    self.contributors[key] = convert(worker, uint256) | (weight << WEIGHT) | (group << GROUP)
+    self.seals[key] = seal
+    if enclave != empty(address):
+        self.enclaves[key] = enclave
+    return group
+
+
+@internal
+@view
+def _weigh(taskid: bytes32, count: uint256, group: uint256, trust: uint256) -> (bool, uint256):
+    """
+    @notice Compare a group with all. Its weight is the product of its contributors'; the total begins at one.
+    @return Whether it has reached consensus, and how many it has. The rejected do not count.
+    """
+    weights: DynArray[uint256, types.CONTRIBUTORS] = []
+    members: uint256 = 0
+    for place: uint256 in range(count, bound=types.CONTRIBUTORS):
+        contributor: uint256 = self.contributors[self._key(taskid, place)]
+        number: uint256 = self._group(contributor)
+        if number == len(weights):
+            weights.append(0)
+        if contributor >> MARK != REJECTED:
+            weights[number] = max(weights[number], 1) * ((contributor >> WEIGHT) & WEIGHT_MASK)
+            if number == group:
+                members += 1
+    total: uint256 = 1
+    for weight: uint256 in weights:
+        total += weight
+    return weights[group] * trust > total * (trust - 1), members
+
+
+@internal
+@view
+def _place(taskid: bytes32, count: uint256, worker: address) -> uint256:
+    """
+    @return A contributor's place. Reverts without data where it has none.
+    """
+    for place: uint256 in range(count, bound=types.CONTRIBUTORS):
+        if self._worker(self.contributors[self._key(taskid, place)]) == worker:
+            return place
+    raw_revert(b"")
+
+
+@internal
+def _reject(taskid: bytes32, word: uint256):
+    """
+    @notice All who agreed are rejected.
+    """
+    group: uint256 = self._consensus(taskid, word)
+    for place: uint256 in range(self._count(word), bound=types.CONTRIBUTORS):
+        key: bytes32 = self._key(taskid, place)
+        contributor: uint256 = self.contributors[key]
+        if self._group(contributor) == group:
+            self.contributors[key] = (contributor & (2**MARK - 1)) | (REJECTED << MARK)
+
+
+@internal
+@view
+def _entry(taskid: bytes32, word: uint256, place: uint256) -> Entry:
+    """
+    @return The contribution at a place, for views: what is not kept any more is computed.
+    """
+    key: bytes32 = self._key(taskid, place)
+    contributor: uint256 = self.contributors[key]
+    worker: address = self._worker(contributor)
+    mark: uint256 = contributor >> MARK
+    if self._count(word) == 1 and (word >> REVEALS) & COUNT_MASK != 0:
+        mark = PROVED
+    seal: bytes32 = self.seals[key]
+    if mark == PROVED:
+        seal = self._result_seal(worker, taskid, self._digest(taskid, word))
+    return Entry(
+        worker=worker,
+        hash=self._hash(taskid, word, self._group(contributor)),
+        seal=seal,
+        enclave=self.enclaves[key],
+        weight=self._log2((contributor >> WEIGHT) & WEIGHT_MASK),
+        mark=mark,
+    )
+
+
+@internal
+@pure
+def _log2(number: uint256) -> uint256:
+    power: uint256 = 0
+    for i: uint256 in range(80):
+        if number >> (power + 1) == 0:
+            break
+        power += 1
+    return power
 
 
 # ---- Results -------------------------------------------------------------------------------------------------------
 
 @internal
 @pure
-def _kept(results: Bytes[types.RESULT]) -> (uint256, uint256):
+def _multihash(results: Bytes[types.RESULT]) -> (bool, bytes32):
     """
-    @return Start and length of what has to be kept of the results.
+    @return Whether the results are a link to IPFS in its usual words, with a CID of version 0, and the hash in it.
     """
-    length: uint256 = len(results)
-    if length <= len(LINK_HEAD) + len(LINK_TAIL):
-        return 0, length
+    if len(results) != LINK:
+        return False, empty(bytes32)
     if extract32(results, 0) != LINK_START or extract32(results, 10) != LINK_MIDDLE:
-        return 0, length
-    if convert(extract32(results, unsafe_sub(length, 32)), uint256) & (2**24 - 1) != LINK_END:
-        return 0, length
-    return len(LINK_HEAD), unsafe_sub(length, len(LINK_HEAD) + len(LINK_TAIL))
+        return False, empty(bytes32)
+    # The last 32 digits, and the 12 before them, with "1" for what precedes.
+    tail: uint256 = convert(extract32(results, LINK - 32), uint256)
+    if tail & (2**24 - 1) != LINK_END:
+        return False, empty(bytes32)
+    low: uint256 = self._number(convert(extract32(results, 54), uint256))
+    high: uint256 = self._number(
+        (convert(extract32(results, 22), uint256) & (2**96 - 1)) | ((49 * ONES) & ~(2**96 - 1))
+    )
+    if low == max_value(uint256) or high == max_value(uint256):
+        return False, empty(bytes32)
+    # high * BASE_32 + low + "Qm", in 512 bits.
+    product: uint256 = unsafe_mul(high, BASE_32)
+    modulus: uint256 = uint256_mulmod(high, BASE_32, max_value(uint256))
+    top: uint256 = unsafe_sub(modulus, product)
+    if modulus < product:
+        top = unsafe_sub(top, 1)
+    hash: uint256 = unsafe_add(product, low)
+    if hash < low:
+        top = unsafe_add(top, 1)
+    hash = unsafe_add(hash, convert(QM_LOW, uint256))
+    if hash < convert(QM_LOW, uint256):
+        top = unsafe_add(top, 1)
+    return unsafe_add(top, QM_HIGH) == CID_PREFIX, convert(hash, bytes32)
 
 
 @internal
 @pure
-def _result_head(start: uint256, length: uint256, callback: uint256) -> Bytes[3]:
+def _number(text: uint256) -> uint256:
     """
-    @notice What the kept results are preceded by; the callback's data, of this length, follows them.
+    @return The value of 32 digits of base 58, below 58**32, which has 188 bits; the maximum if one of the characters
+            is no digit. Adding 128 - n to all characters, which are below 128, sets the high bit of those from n on.
     """
-    kind: uint256 = 0
-    if start != 0:
-        kind = LINK
-    if callback == 0:
-        return slice(convert(kind << 248, bytes32), 0, 1)
-    return slice(convert(((kind | SPLIT) << 248) | (length << 232), bytes32), 0, 3)
+    # In memory, because a constant takes 32 bytes of code wherever it stands.
+    ones: uint256 = ONES
+    highs: uint256 = 128 * ONES
+    from_A: uint256 = unsafe_add(text, unsafe_mul(63, ones)) & highs
+    from_J: uint256 = unsafe_add(text, unsafe_mul(54, ones)) & highs
+    from_P: uint256 = unsafe_add(text, unsafe_mul(48, ones)) & highs
+    from_a: uint256 = unsafe_add(text, unsafe_mul(31, ones)) & highs
+    from_m: uint256 = unsafe_add(text, unsafe_mul(19, ones)) & highs
+    # None is below "1" or above "z", between "9" and "A" or "Z" and "a", or an "I", "O" or "l".
+    if (
+        (text & highs)
+        | ((unsafe_add(text, unsafe_mul(79, ones)) & highs) ^ highs)
+        | (unsafe_add(text, unsafe_mul(5, ones)) & highs)
+        | ((unsafe_add(text, unsafe_mul(70, ones)) & highs) ^ from_A)
+        | ((unsafe_add(text, unsafe_mul(37, ones)) & highs) ^ from_a)
+        | ((unsafe_add(text, unsafe_mul(55, ones)) & highs) ^ from_J)
+        | ((unsafe_add(text, unsafe_mul(49, ones)) & highs) ^ from_P)
+        | ((unsafe_add(text, unsafe_mul(20, ones)) & highs) ^ from_m)
+    ) != 0:
+        return max_value(uint256)
+    # The digits: a byte each, then in lanes twice as long, and so on.
+    digits: uint256 = unsafe_sub(
+        unsafe_sub(text, unsafe_mul(49, ones)),
+        unsafe_add(
+            unsafe_add(unsafe_mul(from_A >> 7, 7), unsafe_mul(from_a >> 7, 6)),
+            unsafe_add(unsafe_add(from_J >> 7, from_P >> 7), from_m >> 7),
+        ),
+    )
+    digits = unsafe_add(unsafe_mul((digits >> 8) & LOW_1, 58), digits & LOW_1)
+    digits = unsafe_add(unsafe_mul((digits >> 16) & LOW_2, 58**2), digits & LOW_2)
+    digits = unsafe_add(unsafe_mul((digits >> 32) & LOW_4, 58**4), digits & LOW_4)
+    digits = unsafe_add(unsafe_mul((digits >> 64) & LOW_8, 58**8), digits & LOW_8)
+    return unsafe_add(unsafe_mul(digits >> 128, 58**16), digits & LOW_16)
 
 
 @internal
 @pure
-def _direct_head(
-    start: uint256, length: uint256, callback: uint256, worker: address, enclave: address, digest: bytes32
-) -> Bytes[DIRECT_HEAD + 2]:
-    kind: uint256 = DIRECT
-    if start != 0:
-        kind |= LINK
-    split: Bytes[2] = b""
-    if callback != 0:
-        kind |= SPLIT
-        split = slice(convert(length << 240, bytes32), 0, 2)
+def _link(hash: bytes32) -> Bytes[LINK]:
+    """
+    @return What `_multihash` read, written again.
+    """
+    top: uint256 = CID_PREFIX
+    rest: uint256 = convert(hash, uint256)
+    high: uint256 = 0
+    low: uint256 = 0
+    for i: uint256 in range(CID_PART):
+        # Divide by the base, half a word at a time. The first remainders are the last characters.
+        upper: uint256 = ((top % BASE) << 128) | (rest >> 128)
+        lower: uint256 = ((upper % BASE) << 128) | (rest & (2**128 - 1))
+        top //= BASE
+        rest = ((upper // BASE) << 128) | (lower // BASE)
+        low = (low >> 8) | ((high & 255) << 168)
+        high = (high >> 8) | (convert(slice(ALPHABET, lower % BASE, 1), uint256) << 168)
     return concat(
-        convert(convert(kind, uint8), bytes1), convert(worker, bytes20), convert(enclave, bytes20), digest, split
+        LINK_HEAD,
+        slice(convert(high << 80, bytes32), 0, 22),
+        slice(convert(low << 80, bytes32), 0, 22),
+        LINK_TAIL,
     )
 
 
@@ -331,6 +507,12 @@ def _is_direct(taskid: bytes32) -> bool:
 
 @internal
 @view
+def _direct_digest(taskid: bytes32) -> bytes32:
+    return extract32(slice(blobs._at(taskid).code, 41, 32), 0)
+
+
+@internal
+@view
 def _read_direct(taskid: bytes32) -> Entry:
     """
     @return The contribution of a direct result.
@@ -339,41 +521,71 @@ def _read_direct(taskid: bytes32) -> Entry:
     worker: address = convert((convert(extract32(code, 0), uint256) >> 88) & types.ADDRESS_MASK, address)
     digest: bytes32 = extract32(code, 41)
     return Entry(
-        weight=0,
         worker=worker,
         hash=self._result_hash(taskid, digest),
         seal=self._result_seal(worker, taskid, digest),
         enclave=convert(convert(extract32(code, 9), uint256) & types.ADDRESS_MASK, address),
+        weight=0,
+        mark=PROVED,
     )
 
 
 @internal
 @view
-def _digest(taskid: bytes32) -> bytes32:
-    if self._is_direct(taskid):
-        return extract32(slice(blobs._at(taskid).code, 41, 32), 0)
-    return self.digests[taskid]
-
-
-@internal
-@view
-def _read_result(taskid: bytes32) -> (Bytes[types.RESULT], Bytes[types.RESULT]):
+def _read_result(taskid: bytes32, word: uint256) -> (Bytes[types.RESULT], Bytes[types.RESULT]):
     """
     @return Results and callback data, empty where there is no result.
     """
+    if self._status(word) != types.COMPLETED:
+        return b"", b""
     place: address = blobs._at(taskid)
     if not place.is_contract:
-        return b"", b""
+        hash: bytes32 = self.seals[self._key(taskid, self._first_proved(taskid, self._count(word)))]
+        data: bytes32 = self.callbacks[taskid]
+        callback: Bytes[32] = b""
+        if data != empty(bytes32):
+            callback = concat(data, b"")
+        return self._link(hash), callback
     kind: uint256 = convert(slice(place.code, 0, 1), uint256)
     offset: uint256 = 1
     if kind & DIRECT != 0:
         offset = DIRECT_HEAD
+    if kind & CID != 0:
+        hash: bytes32 = convert(slice(place.code, offset, 32), bytes32)
+        return self._link(hash), convert(blobs._from(place, offset + 32), Bytes[types.RESULT])
     length: uint256 = place.codesize - offset
     if kind & SPLIT != 0:
         length = convert(slice(place.code, offset, 2), uint256)
         offset += 2
     kept: Bytes[types.PARAMS] = blobs._from(place, offset)
-    results: Bytes[types.RESULT] = convert(slice(kept, 0, length), Bytes[types.RESULT])
-    if kind & LINK != 0:
-        results = convert(concat(LINK_HEAD, results, LINK_TAIL), Bytes[types.RESULT])
-    return results, convert(slice(kept, length, len(kept) - length), Bytes[types.RESULT])
+    return (
+        convert(slice(kept, 0, length), Bytes[types.RESULT]),
+        convert(slice(kept, length, len(kept) - length), Bytes[types.RESULT]),
+    )
+
+
+@internal
+def _keep_result(taskid: bytes32, word: uint256, results: Bytes[types.RESULT], callback: Bytes[types.RESULT]):
+    """
+    @notice Keep a result that came by `finalize`.
+    """
+    compact: bool = False
+    hash: bytes32 = empty(bytes32)
+    compact, hash = self._multihash(results)
+    data: bytes32 = empty(bytes32)
+    if len(callback) == 32:
+        data = extract32(callback, 0)
+    if compact and (len(callback) == 0 or data != empty(bytes32)):
+        self.seals[self._key(taskid, self._first_proved(taskid, self._count(word)))] = hash
+        if data != empty(bytes32):
+            self.callbacks[taskid] = data
+        return
+    if compact:
+        blobs.held = concat(convert(convert(CID, uint8), bytes1), hash, callback)
+    elif len(callback) == 0:
+        blobs.held = concat(empty(bytes1), results)
+    else:
+        blobs.held = concat(
+            convert(convert(SPLIT, uint8), bytes1), convert(convert(len(results), uint16), bytes2), results, callback
+        )
+    blobs._put(taskid)

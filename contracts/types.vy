@@ -47,11 +47,18 @@ REVEALING: constant(uint256) = 2
 COMPLETED: constant(uint256) = 3
 FAILED: constant(uint256) = 4
 
+# What a piece of the hub answers to a call that it does not know: longer than any answer it has.
+NOT_MINE: constant(Bytes[33]) = x"000000000000000000000000000000000000000000000000000000000000000000"
+
 # Order operations.
 SIGN: constant(uint8) = 0
 CLOSE: constant(uint8) = 1
 
 ADDRESS_MASK: constant(uint256) = 2**160 - 1
+
+# Solidity's Panic(uint256) codes.
+PANIC_ASSERT: constant(uint256) = 1
+PANIC_OVERFLOW: constant(uint256) = 17
 
 
 struct EIP712Domain:
@@ -229,3 +236,12 @@ struct WorkerpoolInfo:
     m_workerpoolDescription: String[BLOB]
     m_workerStakeRatioPolicy: uint256
     m_schedulerRewardRatioPolicy: uint256
+
+
+@internal
+@pure
+def _panic(code: uint256):
+    """
+    @notice Revert as Solidity does.
+    """
+    raw_revert(abi_encode(code, method_id=method_id("Panic(uint256)")))

@@ -350,13 +350,13 @@ class World:
         sender = owner.address
         chain.rpc("anvil_setBalance", sender, hex(10**24))
 
-        # The order of Hub.vy: the hub comes sixth after the token.
+        # The order of Hub.vy: the hub comes seventh after the token.
         token = chain.deploy(code("Rlc") + encode(["address"], [sender]), sender)
         nonce = int(chain.rpc("eth_getTransactionCount", sender, "latest"), 16)
-        hub = created(sender, nonce + 5)
-        views = chain.deploy(code("HubViews") + encode(["address", "address"], [hub, token]), sender)
-        admin = chain.deploy(
-            code("HubAdmin") + encode(["address", "address", "address"], [hub, token, views]), sender
+        hub = created(sender, nonce + 6)
+        views, boost, admin = (
+            chain.deploy(code(piece) + encode(["address", "address"], [hub, token]), sender)
+            for piece in ("HubViews", "HubBoost", "HubAdmin")
         )
         registries = [
             chain.deploy(code(f"{entry}Registry") + encode(["address", "bytes"], [hub, code(entry)]), sender)
@@ -365,7 +365,8 @@ class World:
         found = chain.deploy(
             code("Hub")
             + encode(
-                ["address"] * 5 + ["(string,string,uint256)[]"], [token, admin, *registries, CATEGORIES]
+                ["address"] * 7 + ["(string,string,uint256)[]"],
+                [token, admin, boost, views, *registries, CATEGORIES],
             ),
             sender,
         )

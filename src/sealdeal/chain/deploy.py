@@ -52,18 +52,19 @@ async def deploy(
     ChainError when something was.
     """
     first = await sender.next_nonce()
-    names = ["HubViews", "HubAdmin", "AppRegistry", "DatasetRegistry", "WorkerpoolRegistry", "Hub"]
+    names = ["HubViews", "HubBoost", "HubAdmin", "AppRegistry", "DatasetRegistry", "WorkerpoolRegistry", "Hub"]
     names += ([] if token else ["Rlc"]) + (["Quorum"] if quorum else [])
     place = {name: create_address(sender.address, first + at) for at, name in enumerate(names)}
     base, hub = token or place["Rlc"], place["Hub"]
     registries = (place["AppRegistry"], place["DatasetRegistry"], place["WorkerpoolRegistry"])
     arguments: dict[str, tuple[Any, ...]] = {
         "HubViews": (hub, base),
-        "HubAdmin": (hub, base, place["HubViews"]),
+        "HubBoost": (hub, base),
+        "HubAdmin": (hub, base),
         "AppRegistry": (hub, artefact("App").bytecode),
         "DatasetRegistry": (hub, artefact("Dataset").bytecode),
         "WorkerpoolRegistry": (hub, artefact("Workerpool").bytecode),
-        "Hub": (base, place["HubAdmin"], *registries, [*CATEGORIES, *extra_categories]),
+        "Hub": (base, *(place[name] for name in ("HubAdmin", "HubBoost", "HubViews")), *registries, [*CATEGORIES, *extra_categories]),
         "Rlc": (holder or sender.address,),
     }
     if quorum:
