@@ -103,9 +103,14 @@ def refused_raw(world: World, to: Address, data: bytes = b"") -> bytes:
     raise AssertionError(f"{data!r} did not revert; it answered {answered!r}")
 
 
+def leave(world: World, role: str, amount: int) -> None:
+    """The role withdraws all but this."""
+    act(world, role, "withdraw", world.account(role)[0] - amount)
+
+
 @contextmanager
 def moves(world: World) -> Iterator[dict[str, tuple[int, int]]]:
-    """What the block changes in the hub's accounts: role -> (free, locked), without zeroes, once it has ended."""
+    """What the block changes in the hub's accounts: role -> (free, locked), known once it has ended."""
     holders = {role: who(world, role) for role in (*world.keys, "kitty", "owner")}
     before = {role: world.account(at) for role, at in holders.items()}
     moved: dict[str, tuple[int, int]] = {}
@@ -158,6 +163,14 @@ def feed_kitty(amount: int, taskid: bytes) -> list[tuple[Any, ...]]:
 def tuples(orders: Four) -> tuple[Any, ...]:
     """The four as arguments of a call."""
     return tuple(order.as_tuple() for order in orders)
+
+
+def naming(kind: str, at: Address) -> dict[str, Any]:
+    """Changes to the four so that they are about this app, dataset or workerpool, or of this requester."""
+    if kind == "Request":
+        return {"request": {"requester": at}}
+    asset = {kind.lower(): at}
+    return {PARTS[kind]: asset} if kind == "Workerpool" else {PARTS[kind]: asset, "request": asset}
 
 
 def with_sign(orders: Four, kind: str, sign: bytes) -> Four:

@@ -25,7 +25,9 @@ from tests.contracts.behaviours.stage import (
     act,
     answering,
     consumed,
+    leave,
     moves,
+    naming,
     owned_by,
     refused,
     started,
@@ -223,11 +225,7 @@ def refuses_unregistered(world: World, kind: str, two: str) -> None:
     """One that has an owner; one that has no code does not even get that far."""
     owned = answering(world, word(world.who("stranger")))
     for asset, expected in ((owned, code(two)), (SOMEBODY, NO_DATA)):
-        field = kind.lower()
-        changes: dict[str, Any] = {PARTS[kind]: {field: asset}}
-        if kind != "Workerpool":
-            changes["request"] = {field: asset}
-        assert refusal_of(world, world.four(dataset=True, **changes)) == expected
+        assert refusal_of(world, world.four(dataset=True, **naming(kind, asset))) == expected
 
 
 def refuses_sign_of_stranger(world: World, kind: str, two: str) -> None:
@@ -239,14 +237,8 @@ def refuses_sign_of_stranger(world: World, kind: str, two: str) -> None:
 def refuses_without_consent(world: World, kind: str, two: str) -> None:
     """The owner is a wallet that says no."""
     wallet = answering(world, NO)
-    if kind == "Request":
-        changes: dict[str, Any] = {"request": {"requester": wallet}}
-    else:
-        asset, field = owned_by(world, wallet, kind), kind.lower()
-        changes = {PARTS[kind]: {field: asset}}
-        if kind != "Workerpool":
-            changes["request"] = {field: asset}
-    refuses(world, two, **changes)
+    asset = wallet if kind == "Request" else owned_by(world, wallet, kind)
+    refuses(world, two, **naming(kind, asset))
 
 
 def test_fail_when_app_is_not_registered(world: World) -> None:
@@ -302,11 +294,6 @@ def test_fail_if_one_or_more_orders_are_consumed(world: World, kind: str) -> Non
     world.match(used)
     mixed = tuple(u if k == kind else f for k, u, f in zip(KINDS, used, fresh, strict=True))
     assert refusal_of(world, mixed) == code("60")
-
-
-def leave(world: World, role: str, amount: int) -> None:
-    """The role withdraws all but this."""
-    act(world, role, "withdraw", world.account(role)[0] - amount)
 
 
 def test_fail_when_requester_has_insufficient_balance(world: World) -> None:
