@@ -129,8 +129,8 @@ def test_not_contributeandfinalize_when_someone_else_has_already_contributed(wor
     refuses(world, taskid)
 
 
-def test_not_contributeandfinalize_when_trust_is_1(world: World) -> None:
-    """Above 1, the title says; 0 is recorded as 1."""
+def test_not_contributeandfinalize_when_trust_is_above_1(world: World) -> None:
+    """0 is recorded as 1."""
     refuses(world, world.task(**trusting(2)))
     world.direct(world.task(**trusting(0)), RESULTS)
 
