@@ -15,7 +15,6 @@ from tests.contracts.behaviours.stage import (
     answer,
     answering,
     moves,
-    recorded,
     recorder,
     refused,
     who,
@@ -176,7 +175,6 @@ def test_not_approve_and_call_when_receiver_refuses_approval(world: World) -> No
         (recorder(world), NO_DATA),
     ):
         assert refused(world, "requester", "approveAndCall", receiver, 5, b"") == expected
-    assert recorded(world, receiver) == (bytes(32), 0)
 
 
 # ---- transferFrom ------------------------------------------------------------------------------------------
