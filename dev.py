@@ -37,7 +37,7 @@ HELP = """\
 ./dev check             formatting, lint, types, import rules
 ./dev fmt               put the code into the house format
 ./dev bench [NAME…]     ratios, each measured in one run
-./dev soak              the property tests again, with many more examples
+./dev soak [ARGS…]      the property tests again, with many more examples (--examples N: just so many of each)
 ./dev build             compile the contracts into contracts/build
 ./dev lock [ARGS…]      write requirements/*.txt anew from pyproject.toml (--upgrade: with newer versions)
 ./dev setup             install everything the above need, and nothing else
