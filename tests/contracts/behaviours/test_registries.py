@@ -170,7 +170,7 @@ def test_return_the_correct_value_for_previous_registry(world: World, kind: Kind
 
 
 def test_current_regitries_be_initialized(world: World, registry: Contract) -> None:
-    """Once for all. The official deployment has done it here; for ours the owner's tools do (chain/deploy.py)."""
+    """The official deployment has done it here; for ours the owner does (chain/deploy.py)."""
     if world.suite == "ours":
         act(world, "owner", "initialize", ZERO, on=registry)
     assert registry.initialized() is True
