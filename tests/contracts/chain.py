@@ -278,6 +278,10 @@ class Contract:
             elif entry["type"] == "event":
                 self._events[hexstr(keccak(signature(entry).encode()))] = entry
 
+    def has(self, function: str) -> bool:
+        """Whether the ABI knows the function, by name or signature."""
+        return function in self._functions
+
     def encode(self, function: str, *args: Any) -> bytes:
         entry = self._functions[function]
         return keccak(signature(entry).encode())[:4] + encode([kind(i) for i in entry["inputs"]], args)

@@ -160,11 +160,17 @@ class World:
     ROLES = ("app", "dataset", "scheduler", "requester", "sponsor", "worker", "worker2", "worker3", "worker4")
 
     @classmethod
-    def start(cls, chain: Backend | None = None, suite: Suite = "ours") -> Self:
-        """On this chain, which is the world's from now on; on an anvil of its own, if none is given."""
+    def start(cls, chain: Backend | None = None, suite: Suite = "ours", *, furnished: bool = True) -> Self:
+        """On this chain, which is the world's from now on; on an anvil of its own, if none is given.
+
+        Unfurnished, it is freshly deployed: `furnish()` brings roles, stakes and entries.
+        """
         chain = chain or Chain()
         try:
-            return cls._on(chain, suite)
+            world = cls._on(chain, suite)
+            if furnished:
+                world.furnish()
+            return world
         except BaseException:
             chain.close()
             raise
@@ -182,7 +188,7 @@ class World:
             Contract(chain, abi(f"{entry}Registry"), at, sender)
             for entry, at in zip(("App", "Dataset", "Workerpool"), registries, strict=True)
         )
-        world = cls(
+        return cls(
             chain,
             suite,
             owner,
@@ -192,8 +198,6 @@ class World:
             datasets,
             workerpools,
         )
-        world._furnish()
-        return world
 
     @property
     def official_hub(self) -> Contract:
@@ -204,7 +208,8 @@ class World:
         """The entry of this kind, "App", "Dataset" or "Workerpool", at an address."""
         return Contract(self.chain, abi_of(self.suite)(kind), at, sender)
 
-    def _furnish(self) -> None:
+    def furnish(self) -> None:
+        """Roles with stakes, an app, a dataset and a workerpool."""
         for role in self.ROLES:
             self.keys[role] = key(role)
             self.enrich(self.keys[role].address)
