@@ -27,6 +27,7 @@ from sealdeal.chain import (
     verify,
 )
 from sealdeal.chain import sender as sender_module
+from sealdeal.chain.contract import hub_pieces
 from sealdeal.chain.errors import OutOfGasMoney
 from sealdeal.chain.local import ETHER
 from sealdeal.chain.reads import Reader
@@ -37,6 +38,8 @@ from tests.chain.counter import wallet
 
 STRANGER = address(b"\x77" * 20)
 SUPPLY = 87_000_000 * RLC
+CREATIONS = len(hub_pieces()) + 4
+"""Token, pieces of the hub, registries; a quorum is one more. The hub is the last."""
 TERMS = QuorumTerms([wallet("node").address, STRANGER], 2, "hardware", grace=60)
 
 
@@ -187,7 +190,7 @@ async def test_it_goes_on_from_where_it_stopped(stalled: Sender, blocks: int) ->
     for _ in range(blocks):
         await stalled.rpc.call("evm_mine")
     assert (await nonce(stalled) > 0) == (blocks > 0)
-    assert await nonce(stalled) < 8
+    assert await nonce(stalled) < CREATIONS + 1
     await stalled.rpc.call("anvil_dropAllTransactions")
     await stalled.rpc.call("evm_setAutomine", True)
     sender = await restarted(stalled)
@@ -195,9 +198,9 @@ async def test_it_goes_on_from_where_it_stopped(stalled: Sender, blocks: int) ->
         made = await deploy(sender, options, first=0)
     finally:
         await sender.rpc.aclose()
-    assert made.hub == create_address(stalled.address, 7)
+    assert made.hub == create_address(stalled.address, CREATIONS)
     assert await owners(stalled.rpc, made) == {STRANGER}
-    assert await nonce(stalled) == 8 + 6 + 1 + 4
+    assert await nonce(stalled) == CREATIONS + 1 + 6 + 1 + 4  # 6 of registries, the broker, 4 owners
     assert not [one for one in await verify(stalled.rpc, made) if one.differences]
 
 
@@ -209,7 +212,7 @@ async def test_it_waits_for_what_is_still_on_its_way(stalled: Sender) -> None:
     with heartbeat.waiting("blocks"):  # anvil forgets what fits into no block at first
         made = await deploy(Sender(stalled.rpc, stalled.wallet, patience=20.0), first=0)
     beating.cancel()
-    assert made.hub == create_address(stalled.address, 6)
+    assert made.hub == create_address(stalled.address, CREATIONS - 1)
 
 
 async def test_a_whole_deployment_needs_nothing_more(sender: Sender) -> None:
@@ -254,7 +257,7 @@ async def test_a_transaction_in_between_ends_it(stalled: Sender, monkeypatch: py
     monkeypatch.setattr(sender_module, "CHECK_AFTER", 0.1)
     rpc = stalled.rpc
     deploying = asyncio.create_task(deploy(Sender(rpc, stalled.wallet, patience=20.0)))
-    while int(await rpc.call("eth_getTransactionCount", stalled.address, "pending"), 16) < 7:
+    while int(await rpc.call("eth_getTransactionCount", stalled.address, "pending"), 16) < CREATIONS:
         await asyncio.sleep(0.02)
     await rpc.call("anvil_dropAllTransactions")
     other = Transaction(1234, 0, ETHER // 10**9, ETHER // 10**8, 21_000, STRANGER, 1, b"")
