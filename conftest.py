@@ -1,4 +1,4 @@
-"""What holds for every test run: hypothesis' profiles, and which skips are allowed where."""
+"""What holds for every test run: hypothesis' profiles, which skips are allowed where, what tests report."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ ALLOWED_SKIP = "shared/vectors"
 RECURSION = sys.getrecursionlimit()
 """Python's own. The EVM that contract tests import raises it so far that hostile nesting, which has to end in
 an error, would overflow this process's stack instead."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--examples", type=int, help="of each property test, in place of the profile's number")
+
+
+@pytest.hookimpl(trylast=True)  # after hypothesis has loaded the profile that was asked for
+def pytest_configure(config: pytest.Config) -> None:
+    if examples := config.getoption("--examples"):
+        hypothesis.settings.register_profile("asked", hypothesis.settings(), max_examples=examples)
+        hypothesis.settings.load_profile("asked")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -47,6 +58,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    for report in reports:
+        if getattr(report, "when", "") == "teardown":
+            for name, line in report.user_properties:
+                if name == "says":
+                    terminalreporter.line(f"{report.nodeid}: {line}")
     if skipped := _unexpected_skips(config):
         terminalreporter.section("skipped, which CI allows for ../shared/vectors only", red=True)
         for line in skipped:

@@ -16,12 +16,17 @@ import os
 import sys
 import time
 
+TYPE_CHECKING = False  # typing itself takes longer to import than all the rest
+if TYPE_CHECKING:
+    from typing import Any
+
 ROOT = os.path.dirname(os.path.abspath(__file__))
 DEV = os.path.join(ROOT, ".dev")
 STAMPS = os.path.join(DEV, "stamps")
 BIN = os.path.join(DEV, "bin")
 PYTHON = os.path.join(DEV, "venv", "bin", "python")
 UV = os.path.join(DEV, "uv", "bin", "uv")
+POCO = os.path.join(DEV, "npm", "@iexec", "poco")
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 TYPED = ["src", "tests", "bench", "contracts/build.py", "dev.py", "conftest.py"]
 
@@ -32,7 +37,7 @@ HELP = """\
 ./dev check             formatting, lint, types, import rules
 ./dev fmt               put the code into the house format
 ./dev bench [NAME…]     ratios, each measured in one run
-./dev soak              the property tests again, with many more examples
+./dev soak [ARGS…]      the property tests again, with many more examples (--examples N: just so many of each)
 ./dev build             compile the contracts into contracts/build
 ./dev lock [ARGS…]      write requirements/*.txt anew from pyproject.toml (--upgrade: with newer versions)
 ./dev setup             install everything the above need, and nothing else
@@ -132,8 +137,12 @@ def call(command: list[str]) -> int:
 
 
 def prepare(level: str, bubblewrap: str = "") -> None:
-    """Install what is missing: packages of `level` ("run", or "dev": all of them), anvil, bubblewrap."""
-    if packages_fresh(level) and anvil_fresh() and (not bubblewrap or on_path("bwrap")):
+    """Install what is missing: packages of `level` ("run", or "dev": all of them), anvil, bubblewrap.
+
+    The official contracts are for tests and benchmarks: only "dev" has them.
+    """
+    packed = [anvil_fresh, poco_fresh] if level == "dev" else [anvil_fresh]
+    if packages_fresh(level) and all(fresh() for fresh in packed) and (not bubblewrap or on_path("bwrap")):
         return
     import fcntl
 
@@ -149,6 +158,8 @@ def prepare(level: str, bubblewrap: str = "") -> None:
             install_packages("dev" if level == "dev" or stamp("packages").startswith("dev") else "run")
         if not anvil_fresh():
             install_anvil()
+        if level == "dev" and not poco_fresh():
+            install_poco()
         if bubblewrap and not on_path("bwrap"):
             install_bubblewrap(needed=bubblewrap == "needed")
 
@@ -168,6 +179,14 @@ def package_inputs(level: str) -> str:
 
 def anvil_inputs() -> str:
     return digest_of("requirements/anvil.json")
+
+
+def poco_fresh() -> bool:
+    return os.path.isdir(POCO) and stamp("poco") == poco_inputs()
+
+
+def poco_inputs() -> str:
+    return digest_of("requirements/poco.json")
 
 
 def digest_of(*names: str) -> str:
@@ -279,39 +298,67 @@ def uv(*arguments: str) -> None:
 
 def install_anvil() -> None:
     """Anvil's native binary out of its npm package, checked by us against requirements/anvil.json."""
-    import base64
-    import json
     import platform
 
-    with open(os.path.join(ROOT, "requirements", "anvil.json"), encoding="utf-8") as file:
-        pinned = json.load(file)
+    pinned = pins("anvil.json")
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     here = f"{sys.platform}-{machine}"
     if here not in pinned["sha512"]:
         return link_anvil_of_the_machine(pinned["version"], here)
     package = f"@foundry-rs/anvil-{here}"
     with step(f"installed anvil {pinned['version']}", "anvil", anvil_inputs()):
-        target = os.path.join(DEV, "npm", "node_modules", *package.split("/"))
-        incoming = os.path.join(DEV, "npm", f"incoming-{os.getpid()}")
+        inside = os.path.join("npm", "node_modules", *package.split("/"))
+        unpack_from_npm(
+            f"{package}@{pinned['version']}", pinned["sha512"][here], "anvil.json", os.path.join(DEV, inside)
+        )
+        link_anvil(os.path.join("..", inside, "bin", "anvil"))
+
+
+def install_poco() -> None:
+    """The official contracts' artefacts out of their npm package, checked against requirements/poco.json.
+
+    Unpacked, never installed: their dependencies include a git repository, and only their files are read.
+    """
+    pinned = pins("poco.json")
+    with step(f"unpacked PoCo {pinned['version']}, which tests compare with", "poco", poco_inputs()):
+        unpack_from_npm(f"@iexec/poco@{pinned['version']}", pinned["sha512"], "poco.json", POCO)
+
+
+def pins(name: str) -> dict[str, Any]:
+    """A file of requirements/ that pins an npm package: its version and the sha512 of its tarball."""
+    import json
+
+    with open(os.path.join(ROOT, "requirements", name), encoding="utf-8") as file:
+        found: dict[str, Any] = json.load(file)
+    return found
+
+
+def unpack_from_npm(package: str, sha512: str, pinned_in: str, target: str) -> None:
+    """Fetch `package` (name@version), compare its tarball with the base64 `sha512`, unpack it to `target`.
+
+    Raises Stop when the hash is another one; what was at `target` before stays then.
+    """
+    import base64
+
+    incoming = os.path.join(DEV, "npm", f"incoming-{os.getpid()}")
+    remove(incoming)
+    os.makedirs(incoming)
+    try:
+        tarball = npm_pack(package, incoming)
+        with open(tarball, "rb") as file:
+            came = base64.b64encode(hashlib.sha512(file.read()).digest()).decode()
+        if came != sha512:
+            raise Stop(
+                f"npm's {package} has sha512 {came}, but requirements/{pinned_in} "
+                f"says {sha512}. Not installed: ask where the registry has it from."
+            )
+        unpack(tarball, os.path.join(incoming, "package"))
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if os.path.exists(target):
+            os.replace(target, os.path.join(incoming, "before"))
+        os.replace(os.path.join(incoming, "package"), target)
+    finally:
         remove(incoming)
-        os.makedirs(incoming)
-        try:
-            tarball = npm_pack(f"{package}@{pinned['version']}", incoming)
-            with open(tarball, "rb") as file:
-                came = base64.b64encode(hashlib.sha512(file.read()).digest()).decode()
-            if came != pinned["sha512"][here]:
-                raise Stop(
-                    f"npm's {package}@{pinned['version']} has sha512 {came}, but requirements/anvil.json "
-                    f"says {pinned['sha512'][here]}. Not installed: ask where the registry has it from."
-                )
-            unpack(tarball, os.path.join(incoming, "package"))
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            if os.path.exists(target):
-                os.replace(target, os.path.join(incoming, "before"))
-            os.replace(os.path.join(incoming, "package"), target)
-        finally:
-            remove(incoming)
-        link_anvil(os.path.join("..", "npm", "node_modules", *package.split("/"), "bin", "anvil"))
 
 
 def link_anvil(target: str) -> None:

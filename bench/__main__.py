@@ -1,4 +1,7 @@
-"""Run benchmarks and print their ratios: `python -m bench [--json] [NAME…]`."""
+"""Run benchmarks and print their ratios: `python -m bench [--json] [NAME… [OPTION…]]`.
+
+A benchmark that has a `report(options)` prints in its own way; options go to it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from bench import Ratio
 
 def names() -> list[str]:
     """The benchmarks there are."""
-    return sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name != "__main__")
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return sorted(module.name for module in modules if not module.name.startswith("_"))
 
 
 async def run(name: str) -> list[Ratio]:
@@ -29,12 +33,22 @@ async def run(name: str) -> list[Ratio]:
 
 def main(arguments: list[str]) -> int:
     as_json = "--json" in arguments
-    wanted = [a for a in arguments if a != "--json"] or names()
+    options = [a for a in arguments if a.startswith("--") and a != "--json"]
+    wanted = [a for a in arguments if not a.startswith("--")] or names()
     if unknown := [name for name in wanted if name not in names()]:
         print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(names())}", file=sys.stderr)
         return 2
+    reports = {name: getattr(importlib.import_module(f"bench.{name}"), "report", None) for name in wanted}
+    if options and (as_json or len(wanted) > 1 or not reports[wanted[0]]):
+        print(f"{' '.join(options)}: no such option here", file=sys.stderr)
+        return 2
     document = []
     for name in wanted:
+        report = reports[name]
+        if report and not as_json:
+            if failed := report(options):
+                return int(failed)
+            continue
         for ratio in asyncio.run(run(name)):
             document.append({"bench": name, **dataclasses.asdict(ratio), "ratio": ratio.ratio})
             if not as_json:
@@ -48,4 +62,5 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,19 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from sealdeal.chain import Addresses, Anvil, Hub, Quorum, QuorumTerms, Rpc, Sender, Wallet, deploy
+from sealdeal.chain import (
+    CATEGORIES,
+    Addresses,
+    Anvil,
+    DeployOptions,
+    Hub,
+    Quorum,
+    QuorumTerms,
+    Rpc,
+    Sender,
+    Wallet,
+    deploy,
+)
 from sealdeal.chain.local import ETHER
 from sealdeal.model.deals import (
     Deal,
@@ -189,7 +201,8 @@ async def build(anvil: Anvil) -> Addresses:
     for role in (*ROLES, *NODES):
         await anvil.fund(key(role).address, 1_000 * ETHER)
     terms = QuorumTerms([key(node).address for node in NODES], THRESHOLD, "simulated")
-    addresses = await deploy(owner, terms, extra_categories=[("quick", "for tests", 2)])
+    categories = (*CATEGORIES, ("quick", "for tests", 2))
+    addresses = await deploy(owner, DeployOptions(categories=categories, broker=terms))
     token = Hub(anvil.rpc, addresses).token
     calls = [token.abi.encode("transfer", key(role).address, PURSE + STAKE) for role in ROLES[1:]]
     sent = [await owner.submit(addresses.token, call) for call in calls]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -121,19 +124,75 @@ def test_a_package_with_links_or_pipes_is_refused(tmp_path: Path, kind: bytes) -
         dev.unpack(tarball(tmp_path / "p.tgz", ("package/x", b""), kind=kind), str(tmp_path / "out"))
 
 
-def test_an_anvil_with_another_hash_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pack(package: str, folder: str) -> str:
-        return tarball(Path(folder) / "p.tgz", ("package/bin/anvil", package.encode()))
+@pytest.mark.parametrize("pinned_in", ["anvil.json", "poco.json"])
+def test_npm_packages_are_pinned_to_one_version_and_its_sha512(pinned_in: str) -> None:
+    pinned = dev.pins(pinned_in)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", pinned["version"])
+    hashes = pinned["sha512"].values() if isinstance(pinned["sha512"], dict) else [pinned["sha512"]]
+    assert [len(base64.b64decode(each, validate=True)) for each in hashes] == [64] * len(hashes) != []
 
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """dev.py installs here, on a platform that has pinned packages."""
     monkeypatch.setattr(dev, "DEV", str(tmp_path))
     monkeypatch.setattr(dev, "BIN", str(tmp_path / "bin"))
-    monkeypatch.setattr(dev, "npm_pack", pack)
+    monkeypatch.setattr(dev, "STAMPS", str(tmp_path / "stamps"))
+    monkeypatch.setattr(dev, "POCO", str(tmp_path / "npm/@iexec/poco"))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(sys, "platform", "linux")
+    (tmp_path / "stamps").mkdir()
+    return tmp_path
+
+
+def packing(monkeypatch: pytest.MonkeyPatch, content: bytes) -> str:
+    """npm's answer is this package from now on; its sha512 as requirements/ write it."""
+
+    def pack(package: str, folder: str) -> str:
+        return tarball(Path(folder) / "p.tgz", ("package/artifacts/x.json", content))
+
+    monkeypatch.setattr(dev, "npm_pack", pack)
+    with tempfile.TemporaryDirectory() as folder:
+        return base64.b64encode(hashlib.sha512(Path(pack("", folder)).read_bytes()).digest()).decode()
+
+
+def test_an_anvil_with_another_hash_is_not_installed(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packing(monkeypatch, b"another")
     with pytest.raises(dev.Stop, match=r"requirements/anvil\.json says"):
         dev.install_anvil()
-    assert not (tmp_path / "bin").exists()
-    assert list((tmp_path / "npm").iterdir()) == []
+    assert not (elsewhere / "bin").exists()
+    assert list((elsewhere / "npm").iterdir()) == [] and dev.stamp("anvil") == ""
+
+
+def test_official_contracts_with_another_hash_do_not_replace_the_pinned_ones(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = packing(monkeypatch, b"{}")
+    monkeypatch.setattr(dev, "pins", lambda name: {"version": "6.1.0", "sha512": right})
+    dev.install_poco()
+    assert dev.poco_fresh()
+    packing(monkeypatch, b"another")
+    with pytest.raises(dev.Stop, match=r"(?s)@iexec/poco@6\.1\.0 has sha512 .*requirements/poco\.json says"):
+        dev.install_poco()
+    assert (elsewhere / "npm/@iexec/poco/artifacts/x.json").read_bytes() == b"{}"
+    assert [path.name for path in (elsewhere / "npm").iterdir()] == ["@iexec"]
+
+
+def test_only_the_development_level_fetches_the_official_contracts(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dev, "packages_fresh", lambda level: True)
+    monkeypatch.setattr(dev, "anvil_fresh", lambda: True)
+    right = packing(monkeypatch, b"{}")
+    monkeypatch.setattr(dev, "pins", lambda name: {"version": "6.1.0", "sha512": right})
+    dev.prepare("run")
+    assert not (elsewhere / "npm").exists()
+    dev.prepare("dev")
+    assert (elsewhere / "npm/@iexec/poco/artifacts/x.json").is_file()
+    monkeypatch.setattr(dev, "npm_pack", lambda package, folder: pytest.fail(f"{package} fetched again"))
+    dev.prepare("dev")
 
 
 def test_without_pip_and_without_root_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,19 @@ from typing import Any, Self
 import uvicorn
 from starlette.types import ASGIApp
 
-from sealdeal.chain import Addresses, Anvil, Heartbeat, Hub, QuorumTerms, Rpc, Sender, Wallet, deploy
+from sealdeal.chain import (
+    CATEGORIES,
+    Addresses,
+    Anvil,
+    DeployOptions,
+    Heartbeat,
+    Hub,
+    QuorumTerms,
+    Rpc,
+    Sender,
+    Wallet,
+    deploy,
+)
 from sealdeal.market.app import create_app as market_app
 from sealdeal.market.market import Market
 from sealdeal.model.errors import Conflict, InvalidInput, SealdealError
@@ -226,12 +238,12 @@ class LocalNetwork:
         """Deploy the contracts, fund the accounts, and make the workerpool."""
         await asyncio.gather(*(self.anvil.fund(self._key(n).address, GAS_MONEY) for n in self._kept.keys))
         owner, funder, pool = (self._key(n) for n in ("hub_owner", "funder", "workerpool_owner"))
-        addresses = await deploy(
-            Sender(self.rpc, Wallet(owner)),
-            QuorumTerms([self._key(name).address for name in _SMS], THRESHOLD, "simulated"),
-            extra_categories=self._categories,
+        options = DeployOptions(
+            categories=(*CATEGORIES, *self._categories),
             holder=funder.address,
+            broker=QuorumTerms([self._key(name).address for name in _SMS], THRESHOLD, "simulated"),
         )
+        addresses = await deploy(Sender(self.rpc, Wallet(owner)), options)
         hub = Hub(self.rpc, addresses)
         await hub.using(Sender(self.rpc, Wallet(funder))).transfer_token(pool.address, POOL_STAKE)
         pool_hub = hub.using(Sender(self.rpc, Wallet(pool)))

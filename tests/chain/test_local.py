@@ -15,10 +15,11 @@ from sealdeal.chain import sender as sender_module
 from sealdeal.chain.abi import Abi
 from sealdeal.chain.errors import AnvilFailed, AnvilMissing, RpcError
 from sealdeal.chain.follow import Batch, Follower, RolledBack
-from sealdeal.chain.local import ETHER, anvil_binary
+from sealdeal.chain.local import ETHER, anvil_binary, give_gas_money, is_development_chain
 from sealdeal.chain.reads import Reader
 from sealdeal.model.types import ZERO, hexstr
 from tests.chain.counter import wallet
+from tests.chain.test_rpc import Node, error, result
 from tests.network import CHAIN_ID, Network, build
 
 
@@ -41,6 +42,16 @@ async def test_it_starts_on_a_free_port_and_stops_completely() -> None:
     await chain.stop()
     assert chain.pid is None and not running(pid)
     await chain.rpc.aclose()
+
+
+async def test_money_is_made_on_development_chains_only(anvil: Anvil, chain: Rpc) -> None:
+    assert await is_development_chain(chain)
+    poor = wallet("poor").address
+    await give_gas_money(chain, poor, 123)
+    assert int(await chain.call("eth_getBalance", poor, "latest"), 16) == 123
+    for answer in (error(code=-32601, message="the method is not there"), (404, b"no"), result(None)):
+        async with Node(answer) as other:
+            assert not await is_development_chain(other)
 
 
 def test_a_missing_binary_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

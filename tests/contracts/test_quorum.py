@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import boa
@@ -12,8 +11,8 @@ from eth_account.messages import encode_typed_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealdeal.model.deals import Grant, authorisation_blob, quorum_domain
-from sealdeal.model.eip712 import AddressList, Bool, Typed, Uint256, digest
+from sealdeal.model.deals import Change, Grant, authorisation_blob, quorum_domain
+from sealdeal.model.eip712 import digest
 from sealdeal.model.keys import Key
 from sealdeal.model.types import Address, address, keccak
 from tests.contracts.evm import ZERO, compiled, inline, refused
@@ -24,16 +23,6 @@ HASH = keccak(b"a worker, a task and an enclave")
 GRACE = 600
 NODES = sorted((Key(keccak(f"node {n}".encode())) for n in range(16)), key=lambda key: int(key.address, 16))
 STRANGER = Key(keccak(b"stranger"))
-
-
-@dataclass(frozen=True)
-class Change(Typed):
-    add: AddressList
-    remove: AddressList
-    threshold: Uint256
-    compromised: Bool
-    nonce: Uint256
-    validUntil: Uint256
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,16 @@
+import json
+import re
+from pathlib import Path
+
 import pytest
 from eth_abi.packed import encode_packed
+from eth_account.messages import encode_typed_data
 from eth_utils import keccak
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sealdeal.model import deals
+from sealdeal.model.eip712 import Typed, digest
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.types import address, address_bytes
 
@@ -49,3 +55,38 @@ def test_a_blob_that_the_quorum_would_refuse_is_not_made(signatures: dict[str, b
 
 def test_the_kitty_is_the_hash_of_its_name_less_one() -> None:
     assert int(deals.KITTY, 16) == int.from_bytes(keccak(b"iExecKitty")[:20], "big") - 1
+
+
+SOURCE = Path(__file__).parents[2] / "contracts" / "Quorum.vy"
+
+
+@pytest.mark.parametrize("typed", [deals.Grant, deals.Change])
+def test_what_a_quorum_reads_is_typed_as_it_reads_it(typed: type[Typed]) -> None:
+    assert re.search(rf'keccak256\(\s*"{re.escape(typed.type_string())}"\s*\)', SOURCE.read_text())
+
+
+changes = st.builds(
+    deals.Change,
+    add=st.lists(addresses, max_size=3).map(tuple),
+    remove=st.lists(addresses, max_size=3).map(tuple),
+    threshold=st.integers(0, 15),
+    compromised=st.booleans(),
+    nonce=st.integers(0, 2**256 - 1),
+    validUntil=st.integers(0, 2**64),
+)
+
+
+@given(changes)
+def test_a_change_survives_its_file(change: deals.Change) -> None:
+    assert deals.Change.from_json(json.loads(json.dumps(change.to_json()))) == change
+
+
+@given(changes, st.integers(1, 2**64), addresses)
+def test_wallets_sign_the_same_change(change: deals.Change, chain_id: int, quorum: str) -> None:
+    domain = deals.quorum_domain(chain_id, address(quorum))
+    shown = encode_typed_data(
+        domain_data={name: value for name, _, value in domain.fields()},
+        message_types={"Change": [{"name": name, "type": kind} for name, kind in change.fields()]},
+        message_data=change.to_json(),
+    )
+    assert digest(domain, change) == keccak(b"\x19\x01" + shown.header + shown.body)

@@ -18,6 +18,10 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
+from sealdeal.chain import Anvil, Hub, Sender, Wallet
+from sealdeal.model.keys import Key
+from sealdeal.model.types import RLC, address, hexstr, unhex
+
 from .conftest import ECHO
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -187,6 +191,152 @@ async def test_a_wrong_password_opens_nothing(shell: Shell, up: Up) -> None:
     other.environment = shell.environment | {"SEALDEAL_PASSWORD": "wrong"}
     _, err = await other.run("account", "show", code=1)
     assert "password" in err
+
+
+# ---- Contracts ---------------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def anvil() -> AsyncIterator[Anvil]:
+    """An empty development chain."""
+    async with Anvil(chain_id=1337) as running:
+        yield running
+
+
+CONTRACTS = {"hub", "token", "appregistry", "datasetregistry", "workerpoolregistry", "quorum"}
+
+
+async def test_contracts_by_default_are_an_official_network(shell: Shell, anvil: Anvil) -> None:
+    out, _ = await shell.run("contracts", "deploy", "--rpc-url", anvil.url, "--json")
+    assert out.count("\n") == 1
+    made = json.loads(out)
+    assert set(made) == CONTRACTS | {"admin_key", "holder_key"}
+    assert made["quorum"] is None
+    hub = await Hub.connect(anvil.rpc, address(made["hub"]))
+    assert hub.addresses.to_json() == {name: made[name] for name in CONTRACTS}
+    assert [category.name for category in await hub.categories()] == ["XS", "S", "M", "L", "XL"]
+    admin, holder = Key(unhex(made["admin_key"])), Key(unhex(made["holder_key"]))
+    assert await hub.read(hub.hub, "owner") == admin.address != holder.address
+    assert await hub.token_balance(holder.address) == 87_000_000 * RLC
+    # both have money for gas
+    await hub.using(Sender(anvil.rpc, Wallet(holder))).transfer_token(admin.address, RLC)
+    await Sender(anvil.rpc, Wallet(admin)).transact(hub.hub, "createCategory", "XXL", "", 100_000)
+
+
+async def test_contracts_as_the_options_say(shell: Shell, anvil: Anvil) -> None:
+    members, owner = [f"0x{n:040x}" for n in (1, 2, 3)], "0x" + "77" * 20
+    deploy = ("contracts", "deploy", "--rpc-url", anvil.url)
+    first = await shell.json(*deploy, "--owner", owner, "--holder", owner)
+    assert set(first) == CONTRACTS
+    made = await shell.json(
+        *(*deploy, "--token", first["token"], "--previous", first["hub"], "--base-uri", "https://here"),
+        *("--category", "tiny:a: b:7", "--category", "huge::700000"),
+        *("--quorum", *members, "--threshold", "2", "--trust", "hardware", "--grace", "60"),
+    )
+    assert set(made) == CONTRACTS | {"admin_key"}
+    assert made["token"] == first["token"]
+    told = await shell.json("contracts", "verify", made["hub"], "--rpc-url", anvil.url)
+    choices = {one["name"]: one["choices"] for one in told["contracts"]}
+    assert choices["Hub"]["categories"] == [["tiny", "a: b", 7], ["huge", "", 700_000]]
+    assert choices["Quorum"] == {"members": members, "threshold": 2, "trust": "hardware", "grace": 60}
+    assert choices["Rlc"] == {"holder": owner}
+    again = await shell.json(*deploy, "--tee-broker", made["quorum"])
+    assert again["quorum"] == made["quorum"]
+
+
+async def test_a_wallet_pays_for_contracts(shell: Shell, anvil: Anvil) -> None:
+    payer = await shell.json("wallet", "create", "payer")
+    deploy = ("contracts", "deploy", "--rpc-url", anvil.url, "--wallet", "payer", "--json")
+    _, err = await shell.run(*deploy, code=1)
+    assert "fund it" in err
+    await anvil.fund(address(payer["address"]))
+    out, err = await shell.run(*deploy)
+    assert set(json.loads(out)) == CONTRACTS
+    assert err == f"deploying from nonce 0 of {payer['address']}: if cut off, --resume 0\n"
+    assert await shell.json(*deploy[:-1], "--resume", "0") == json.loads(out)
+
+
+async def test_contracts_that_differ_are_told_exactly(shell: Shell, anvil: Anvil) -> None:
+    made = await shell.json("contracts", "deploy", "--rpc-url", anvil.url)
+    verify = ("contracts", "verify", made["hub"], "--rpc-url", anvil.url)
+    told = await shell.json(*verify)
+    assert (told["verified"], told["chain_id"]) == (True, 1337)
+    assert all(one["compared"] and len(one["source_hash"]) == 64 for one in told["contracts"])
+    out, _ = await shell.run(*verify)
+    assert {line.split()[0] for line in out.splitlines() if not line.startswith(" ")} == {"same"}
+    good = unhex(await anvil.rpc.call("eth_getCode", made["appregistry"], "latest"))
+    bad = good[:5000] + bytes([good[5000] ^ 1]) + good[5001:]
+    await anvil.rpc.call("anvil_setCode", made["appregistry"], hexstr(bad))
+    out, _ = await shell.run(*verify, "--json", code=1)
+    told = json.loads(out)
+    assert told["verified"] is False
+    (wrong,) = [one for one in told["contracts"] if one["differences"]]
+    assert (wrong["name"], wrong["address"]) == ("AppRegistry", made["appregistry"])
+    assert "bytes differ, from byte 5000 on: expected 0x" in wrong["differences"][0]
+    out, _ = await shell.run(*verify, "--code-only", code=1)
+    assert "differs  AppRegistry" in out
+
+
+async def test_the_local_network_is_as_compiled(shell: Shell, up: Up) -> None:
+    told = await shell.json("contracts", "verify")
+    assert told["verified"] is True
+    assert [one["address"] for one in told["contracts"] if one["name"] == "Quorum"] == [
+        up.document["contracts"]["quorum"]
+    ]
+    shown = await shell.json("contracts", "quorum", "show")
+    assert (len(shown["members"]), shown["threshold"], shown["trust"]) == (3, 2, "simulated")
+
+
+async def test_the_members_of_a_quorum_change_it(shell: Shell, anvil: Anvil) -> None:
+    members = [(await shell.json("wallet", "create", f"node-{n}"))["address"] for n in range(3)]
+    node = ("--rpc-url", anvil.url)
+    terms = ("--quorum", *members[:2], "--threshold", "2", "--trust", "simulated")
+    made = await shell.json("contracts", "deploy", *node, *terms)
+    change, at = ("contracts", "quorum"), ("--at", made["quorum"], *node)
+    await shell.json(*change, "propose", "change.json", "--add", members[2], "--remove", members[0], *at)
+    await shell.json(*change, "propose", "other.json", "--add", members[2], *at)
+    (shell.home / "copy.json").write_bytes((shell.home / "change.json").read_bytes())
+    await shell.json(*change, "sign", "change.json", *node, "--wallet", "node-0")
+    submit = (*change, "submit", *node, "--wallet", "node-2")
+    for arguments, says in {
+        (*change, "propose", "change.json", *at): "exists already",
+        (*change, "sign", "copy.json", *node, "--wallet", "node-2"): "is no member",
+        (*submit, "change.json"): "expected 2 members' signatures of this change, got 1",
+        (*submit, "change.json", "other.json"): "one and the same change",
+        (*submit, "nowhere.json"): "cannot read",
+    }.items():
+        _, err = await shell.run(*arguments, code=1)
+        assert says in err
+    await shell.json(*change, "sign", "copy.json", *node, "--wallet", "node-1")
+    await anvil.fund(address(members[2]))
+    done = await shell.json(*submit, "change.json", "copy.json")
+    assert (done["members"], done["threshold"], done["changes"]) == (members[1:], 2, 1)
+    _, err = await shell.run(*change, "sign", "other.json", *node, "--wallet", "node-1", code=1)
+    assert "propose it anew" in err
+    altered = json.loads((shell.home / "copy.json").read_text())
+    altered["change"]["threshold"] = 1
+    (shell.home / "copy.json").write_text(json.dumps(altered))
+    _, err = await shell.run(*submit, "copy.json", code=1)
+    assert "is not of this change" in err
+
+
+async def test_mistakes_about_contracts_are_told_in_one_line(shell: Shell, anvil: Anvil) -> None:
+    deploy, somebody = ("contracts", "deploy", "--rpc-url", anvil.url), "0x" + "12" * 20
+    for arguments, says in {
+        (*deploy, "--category", "tiny:300"): "NAME:DESCRIPTION:SECONDS",
+        (*deploy, "--category", f"long::{2**31}"): "time reference",
+        (*deploy, "--threshold", "2"): "--quorum MEMBER",
+        (*deploy, "--quorum", somebody): "--threshold and --trust",
+        (*deploy, "--quorum", "0x12", "--threshold", "1", "--trust", "hardware"): "20-byte address",
+        (*deploy, "--resume", "0"): "throw-away keys are not kept",
+        (*deploy, "--previous", somebody): "expected a hub",
+        ("contracts", "verify", somebody, "--rpc-url", anvil.url): "expected a hub",
+        ("contracts", "deploy", "--rpc-url", "http://127.0.0.1:1"): "does not answer",
+    }.items():
+        _, err = await shell.run(*arguments, code=1)
+        assert says in err, (arguments, err)
+        assert "Traceback" not in err
+    await shell.run("contracts", "deploy", code=2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

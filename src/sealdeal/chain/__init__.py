@@ -2,8 +2,16 @@
 
 from .abi import Event
 from .contract import Contract, artefact
-from .deploy import QuorumTerms, deploy
-from .errors import BlockGone, ChainUnreachable, KeystoreError, NotMined, Reverted, RpcError
+from .deploy import CATEGORIES, DeployOptions, QuorumTerms, deploy
+from .errors import (
+    BlockGone,
+    ChainUnreachable,
+    DeploymentStopped,
+    KeystoreError,
+    NotMined,
+    Reverted,
+    RpcError,
+)
 from .follow import Batch, Follower, RolledBack
 from .hub import Hub
 from .local import Anvil, Heartbeat
@@ -11,15 +19,20 @@ from .quorum import Quorum
 from .reads import Addresses
 from .rpc import Rpc
 from .sender import Receipt, Sender
+from .verify import Compared, verify
 from .wallet import Wallet
 
 __all__ = [
+    "CATEGORIES",
     "Addresses",
     "Anvil",
     "Batch",
     "BlockGone",
     "ChainUnreachable",
+    "Compared",
     "Contract",
+    "DeployOptions",
+    "DeploymentStopped",
     "Event",
     "Follower",
     "Heartbeat",
@@ -37,4 +50,5 @@ __all__ = [
     "Wallet",
     "artefact",
     "deploy",
+    "verify",
 ]

@@ -10,6 +10,7 @@ ChainError (model.errors)
 ├── Reverted             a contract refused, with its reason in words
 ├── OutOfGasMoney        the account can't pay for gas
 ├── BlockGone            the block that a read was pinned to was reorganised away
+├── DeploymentStopped    some of a network's contracts are there, and not all
 ├── WrongChain           the node serves another chain than the one expected
 └── BadAnswer            what came is not what the protocol promises
 InvalidInput (model.errors)
@@ -83,6 +84,15 @@ class BlockGone(ChainError):
     """The block that a decision was reading is no longer on the chain: take a new block and decide again."""
 
     status = 409
+
+
+class DeploymentStopped(ChainError):
+    """A deployment ended half way: go on with it from its first nonce, if the message names one, or anew."""
+
+    def __init__(self, message: str, first: int | None) -> None:
+        super().__init__(message)
+        self.first = first
+        """The nonce to go on with; None when this deployment cannot be completed."""
 
 
 class WrongChain(ChainError):

@@ -28,7 +28,7 @@ from typing import IO, Self
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.types import Address, unhex
 
-from .errors import AnvilFailed, AnvilMissing, ChainUnreachable
+from .errors import AnvilFailed, AnvilMissing, BadAnswer, ChainUnreachable, RpcError
 from .rpc import Rpc
 
 log = logging.getLogger("sealdeal.chain")
@@ -63,6 +63,19 @@ def anvil_binary(explicit: Path | None = None) -> Path:
         f"anvil is not installed: expected {beside} or `anvil` on the PATH; "
         "run ./dev setup, or npm install @foundry-rs/anvil"
     )
+
+
+async def is_development_chain(rpc: Rpc) -> bool:
+    """Does the node make money out of nothing? Anvil and Hardhat know this method, other nodes do not."""
+    try:
+        return isinstance(await rpc.call("hardhat_metadata"), dict)
+    except (RpcError, BadAnswer):
+        return False
+
+
+async def give_gas_money(rpc: Rpc, account: Address, wei: int = 1000 * ETHER) -> None:
+    """Set an account's native balance on a development chain."""
+    await rpc.call("hardhat_setBalance", account, hex(wei))
 
 
 def free_port() -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from sealdeal.model.deals import Change, authorisation_blob
 from sealdeal.model.types import Address, Block, Bytes32, address
 
 from .contract import Contract, artefact
 from .reads import Reader
 from .rpc import Rpc
+from .sender import Receipt, Sender
 
 _ACCEPTED = bytes.fromhex("1626ba7e")  # EIP-1271
 
@@ -35,3 +39,19 @@ class Quorum(Reader):
         """Does the contract take the blob as an authorisation of the digest, at that block's time?"""
         answer = await self.read(self.contract, "isValidSignature", digest, blob, at=at)
         return bytes(answer) == _ACCEPTED
+
+    async def changes(self, at: Block | None = None) -> int:
+        """How many changes of members there were: the nonce of the next one."""
+        return int(await self.read(self.contract, "nonce", at=at))
+
+    async def grace(self, at: Block | None = None) -> int:
+        """Seconds for which a removed member's grants still count. It never changes."""
+        return int(await self.read(self.contract, "grace", at=at))
+
+    async def change_members(
+        self, sender: Sender, change: Change, signatures: Mapping[Address, bytes]
+    ) -> Receipt:
+        """Carry out a change that enough members signed, from any account. Raises Reverted."""
+        *fields, until = change.as_tuple()
+        blob = authorisation_blob(until, signatures)
+        return await sender.transact(self.contract, "changeMembers", *fields, blob)

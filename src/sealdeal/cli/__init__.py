@@ -31,6 +31,7 @@ for noun, what in {
     "result": "Fetch results.",
     "account": "Money in the hub's escrow.",
     "wallet": "Keys on this machine.",
+    "contracts": "Deploy a network's contracts, compare them, change a quorum.",
 }.items():
     command.command(f"sealdeal.cli.{noun}:{noun}", name=noun, help=what)
 

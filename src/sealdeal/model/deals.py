@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .eip712 import Address, Bytes32_, Domain, Typed, Uint256
+from .eip712 import Address, AddressList, Bool, Bytes32_, Domain, Typed, Uint256
 from .errors import InvalidInput
 from .orders import TEE, Params, tag_bits
 from .types import ZERO, Bytes32, address_bytes, keccak
@@ -255,6 +255,21 @@ class Grant(Typed):
 
 
 @dataclass(frozen=True)
+class Change(Typed):
+    """The members of a quorum decide who is one, and how many of them must agree."""
+
+    add: AddressList
+    remove: AddressList
+    threshold: Uint256
+    compromised: Bool
+    """Whether the removed lose their voice at once, rather than after the quorum's grace."""
+    nonce: Uint256
+    """Number of changes so far: none counts twice."""
+    validUntil: Uint256
+    """Chain time in seconds."""
+
+
+@dataclass(frozen=True)
 class ResultStatement(Typed):
     """The enclave says where the result lies and for whom it is; the protocol's own signature does not."""
 
@@ -273,7 +288,7 @@ def pool_domain(chain_id: int, hub: AddressType) -> Domain:
 
 
 def quorum_domain(chain_id: int, quorum: AddressType) -> Domain:
-    """Where grants count: the quorum contract checks this one."""
+    """Where grants and changes of members count: the quorum contract checks this one."""
     return Domain("Sealdeal Quorum", "1", chain_id, quorum)
 
 
@@ -287,7 +302,7 @@ MAX_GRANTS = 15
 
 
 def authorisation_blob(valid_until: int, signatures: Mapping[AddressType, bytes]) -> bytes:
-    """The quorum's EIP-1271 signature: validUntil (32 bytes) ‖ 65-byte grants, ascending by signer.
+    """What makes a quorum grant or change: validUntil (32 bytes) ‖ 65-byte signatures, ascending by signer.
 
     Raises InvalidInput for no signature, too many, or one that is not 65 bytes long.
     """
