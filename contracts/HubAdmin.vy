@@ -24,7 +24,7 @@ initializes: ledger[settings := settings]
 initializes: blobs
 initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
-initializes: tasks[settings := settings, blobs := blobs]
+initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
 initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
 initializes: life[
