@@ -23,8 +23,8 @@ interface Owned:
     def owner() -> address: view
 
 
-# The digits of codes.
-HEX: constant(String[16]) = "0123456789abcdef"
+# "iExecV5-matchOrders-0x", 22 bytes from the highest; two hexadecimal digits follow.
+MISMATCH: constant(bytes32) = 0x694578656356352d6d617463684f72646572732d307800000000000000000000
 
 # Selector of matchOrders(AppOrder,DatasetOrder,WorkerpoolOrder,RequestOrder).
 MATCH_ORDERS: constant(bytes4) = 0x156194d4
@@ -387,7 +387,12 @@ def _admit(restriction: address, account: address, code: bytes1):
 @pure
 def _mismatch(code: bytes1):
     number: uint256 = convert(code, uint256)
-    raise concat("iExecV5-matchOrders-0x", slice(HEX, number >> 4, 1), slice(HEX, number & 15, 1))
+    low: uint256 = (number & 15) + 48
+    if low > 57:
+        # From "9" to "a".
+        low += 39
+    text: uint256 = convert(MISMATCH, uint256) | (((number >> 4) + 48) << 72) | (low << 64)
+    raw_revert(abi_encode(convert(32, uint256), convert(24, uint256), text, method_id=method_id("Error(string)")))
 
 
 @internal
