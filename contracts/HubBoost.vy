@@ -14,6 +14,7 @@ import orders
 import deals
 import tasks
 import settlement
+import escrow
 
 initializes: settings
 initializes: ledger[settings := settings]
@@ -22,6 +23,7 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: escrow[settings := settings, ledger := ledger]
 
 
 @deploy

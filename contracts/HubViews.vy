@@ -25,6 +25,7 @@ import orders
 import deals
 import tasks
 import settlement
+import escrow
 import matching
 
 initializes: settings
@@ -34,6 +35,7 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: escrow[settings := settings, ledger := ledger]
 initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
 
 exports: (matching.computeDealVolume, matching.assertDatasetDealCompatibility)
