@@ -15,6 +15,7 @@ import deals
 import tasks
 import settlement
 import life
+import escrow
 import boost
 
 initializes: settings
@@ -27,6 +28,7 @@ initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
 initializes: life[
     settings := settings, ledger := ledger, blobs := blobs, orders := orders, tasks := tasks, settlement := settlement
 ]
+initializes: escrow[settings := settings, ledger := ledger]
 initializes: boost[
     settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals, tasks := tasks,
     settlement := settlement, life := life

@@ -26,6 +26,7 @@ import orders
 import deals
 import tasks
 import settlement
+import escrow
 import matching
 import life
 import boost
@@ -37,6 +38,7 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: escrow[settings := settings, ledger := ledger]
 initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
 initializes: life[
     settings := settings, ledger := ledger, blobs := blobs, orders := orders, tasks := tasks, settlement := settlement
