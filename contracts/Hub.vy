@@ -24,7 +24,7 @@
 
        n    Rlc(...), or any ERC-20 as base token
        n+1  HubViews(hub, token)
-       n+2  HubBoost(hub, token)
+       n+2  HubBoost(hub, token, categories)
        n+3  HubAdmin(hub, token)
        n+4  AppRegistry(hub, creation code of App)      registries push their entries into the hub: each is told
        n+5  DatasetRegistry(hub, creation code of Dataset)                       its address, nobody asks them
@@ -95,10 +95,7 @@ def __init__(
     workerpoolregistry: address,
     categories: DynArray[types.Category, settings.EARLY_CATEGORIES],
 ):
-    clocks: uint256 = 0
-    for i: uint256 in range(len(categories), bound=settings.EARLY_CATEGORIES):
-        clocks |= (categories[i].workClockTimeRef + 1) << (32 * i)
-    settings.__init__(token, clocks)
+    settings.__init__(token, categories)
     orders.__init__(self)
     ADMIN = admin
     BOOST = boost

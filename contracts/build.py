@@ -41,6 +41,7 @@ HUB_PIECES = ("Hub", "HubAdmin", "HubBoost", "HubViews")
 # Errors with names of their own, which Vyper 0.4 cannot declare.
 HUB_ERRORS = {
     "IncompatibleDatasetOrder": [("string", "reason")],
+    "SafeCastOverflowedUintDowncast": [("uint8", "bits"), ("uint256", "value")],
     "NotContractOwner": [("address", "_user"), ("address", "_contractOwner")],
 }
 

@@ -142,13 +142,17 @@ def _feed_kitty(amount: uint256, ref: bytes32):
 
 
 @internal
-def _tap_kitty(scheduler: address, ref: bytes32):
+def _draw_kitty(ref: bytes32) -> uint256:
+    """
+    @return What the scheduler of a success is to be rewarded with: nothing from an empty kitty.
+    """
     kitty: uint256 = settings._kitty()
-    if kitty > 0:
-        share: uint256 = min(max(kitty * types.KITTY_RATIO // 100, types.KITTY_MIN), kitty)
-        settings._set_kitty(kitty - share)
-        log events.Seize(owner=types.KITTY_ADDRESS, amount=share, ref=ref)
-        self._reward(scheduler, share, ref)
+    if kitty == 0:
+        return 0
+    share: uint256 = min(max(kitty * types.KITTY_RATIO // 100, types.KITTY_MIN), kitty)
+    settings._set_kitty(kitty - share)
+    log events.Seize(owner=types.KITTY_ADDRESS, amount=share, ref=ref)
+    return share
 
 
 # ---- Scores --------------------------------------------------------------------------------------------------------

@@ -99,9 +99,15 @@ workerpoolregistry: address
 
 
 @deploy
-def __init__(token: address, early_clocks: uint256):
+def __init__(token: address, early: DynArray[types.Category, EARLY_CATEGORIES]):
+    """
+    @param early The categories that exist from the beginning, for a piece to know their time references.
+    """
     TOKEN = token
-    EARLY_CLOCKS = early_clocks
+    clocks: uint256 = 0
+    for i: uint256 in range(len(early), bound=EARLY_CATEGORIES):
+        clocks |= (early[i].workClockTimeRef + 1) << (32 * i)
+    EARLY_CLOCKS = clocks
 
 
 @internal
