@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from sealdeal.model.orders import FRAMEWORKS, Kind, tag_bits
-from tests.contracts.chain import text
+from tests.contracts.chain import panic, text
 from tests.contracts.differential import (
     Call,
     Difference,
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 HUB, ZERO, OWNER = Name("hub"), Name("zero"), Name("owner")
 MATCHES = ("matchOrders", "sponsorMatchOrders")
+BOOSTS = ("matchOrdersBoost", "sponsorMatchOrdersBoost")
+TOO_POOR, OVERFLOW = text("IexecEscrow: Transfer amount exceeds balance"), panic(0x11)
 LONGEST = {
     "createCategory": 512,
     "createWorkerpool": 2048,
@@ -103,6 +105,28 @@ def hub_holds_the_locked(official: Outcome, ours: Outcome, pair: Pair) -> bool:
     return official.data[32:] == ours.data[32:] and official_balance == our_balance + frozen
 
 
+def prices_nothing(call: Call) -> bool:
+    """Whether a boost deal has no dataset, but an order that names a price for one."""
+    return call.what in BOOSTS and any(
+        order.asset == ZERO and order["datasetprice"] for order in orders(call, Kind.DATASET)
+    )
+
+
+def locks_less(official: Outcome, ours: Outcome, _: Pair) -> bool:
+    """Ours makes the deal, or refuses a poor payer; the official one locks more, or cannot add it up."""
+    if official.ok and ours.ok:
+        return official.logs[2:] == ours.logs[2:]
+    return (ours.ok or ours.data == TOO_POOR) and official.data in (TOO_POOR, OVERFLOW)
+
+
+def seizes_the_sponsor(official: Outcome, ours: Outcome, _: Pair) -> bool:
+    """The official one seizes the requester instead, if it can, and before it looks at the callback."""
+    if official.ok and ours.ok:
+        (seizure, *others), (our_seizure, *our_others) = official.logs, ours.logs
+        return others == our_others and seizure[2][32:] == our_seizure[2][32:]
+    return official.data == OVERFLOW and (ours.ok or b"callback" in ours.data.lower())
+
+
 DIFFERENCES = (
     Difference(
         row="`balanceOf(hub)` is what anyone sent to that account",
@@ -143,6 +167,20 @@ DIFFERENCES = (
         ),
         example=lambda life: life.matching(("dataset.tag", 8), dataset=0),
         leaves_a_trace=True,
+    ),
+    Difference(
+        row="A boost deal without a dataset locks no price for one",
+        concerns=prices_nothing,
+        allowed=locks_less,
+        example=lambda life: life.matching(
+            ("dataset.datasetprice", 1), ("request.datasetmaxprice", 1), function="matchOrdersBoost"
+        ),
+    ),
+    Difference(
+        row="A sponsored boost task seizes its sponsor's lock",
+        concerns=lambda call: call.what == "pushResultBoost",
+        allowed=seizes_the_sponsor,
+        example=lambda life: life.pushing_sponsored(),
     ),
     Difference(
         row="The tasks of one request order, all its deals together, stay below 2^24, trust below 2^32",

@@ -836,7 +836,18 @@ class Life(Lived):
     def push_result(
         self, i: int, index: int, worker: str, results: bytes, told: bytes, flaw: str | None
     ) -> None:
-        deal = pick(self.boosts(), i)
+        call = self.pushing(pick(self.boosts(), i), index, worker, results, told, flaw)
+        self.act(HUB, call.function, *call.args, sender=call.sender)
+
+    def pushing(
+        self,
+        deal: Deal,
+        index: int = 0,
+        worker: str = "worker",
+        results: bytes = b"",
+        told: bytes = b"",
+        flaw: str | None = None,
+    ) -> Call:
         task = self.task_of(deal, index)
         if task.name not in self.about:
             self.about_task(task.name)
@@ -853,7 +864,12 @@ class Life(Lived):
             sign = replace(sign, message=attested)
         sender = Name("stranger" if flaw == "sender" else worker)
         args = (deal.name, index, results, told, authorisation, enclave, sign)
-        self.act(HUB, "pushResultBoost", *args, sender=sender)
+        return Call(HUB, "pushResultBoost", args, sender)
+
+    def pushing_sponsored(self) -> Call:
+        """Of a deal whose requester has nothing locked."""
+        self.settle("sponsorMatchOrdersBoost", self.make(Draft(Terms())), Name("sponsor"))
+        return self.pushing(self.deals[-1])
 
     @rule(
         3,

@@ -8,7 +8,7 @@ from typing import Any
 
 from eth_abi.abi import encode
 
-from sealdeal.model.deals import KITTY, authorisation_message, result_hash, result_seal
+from sealdeal.model.deals import KITTY, authorisation_message, result_hash, result_seal, task_id
 from sealdeal.model.orders import NO_DATASET, OrderOperation, Signed, tag
 from sealdeal.model.types import RLC, ZERO, Address, Bytes32, keccak
 from tests.contracts.actors import compiled
@@ -110,6 +110,7 @@ class Scene:
         late = self.deal(category=0, volume=5)
         self.claimable = [self.world.first_task(late, index) for index in range(3)]
         self.unbegun = (late, 3)
+        self.overdue = self.deal("matchOrdersBoost", category=0)
         self.silent = self.world.first_task(self.deal(category=1))
         self.contribute(self.silent, self.worker)
         self.chain.at(start + 3100)
@@ -117,6 +118,8 @@ class Scene:
         fresh = self.deal(volume=9)
         self.fresh = [self.world.first_task(fresh, index) for index in range(6)]
         self.later = fresh
+        self.boosted = self.deal("matchOrdersBoost", volume=4)
+        self.told_boosted = self.deal("matchOrdersBoost", callback=self.imp)
         told = self.deal(volume=4, callback=self.imp)
         self.told = [self.world.first_task(told, index) for index in range(3)]
         for taskid, worker in (
@@ -165,8 +168,8 @@ class Scene:
         sign = ANY if r.requester == self.imp else world.signed(r).sign
         return tuple(order.as_tuple() for order in (Signed(a, ANY), d, Signed(p, ANY), Signed(r, sign)))
 
-    def deal(self, **options: Any) -> Bytes32:
-        done = self.hub.matchOrders(*self.orders(**options))
+    def deal(self, function: str = "matchOrders", **options: Any) -> Bytes32:
+        done = self.hub.send(function, *self.orders(**options))
         dealid: Bytes32 = next(event[1] for event in done.events if event[0] == "OrdersMatched")
         return dealid
 
@@ -208,6 +211,12 @@ class Scene:
             "broadcastRequestOrder": (orders[3],),
             "matchOrders": orders,
             "sponsorMatchOrders": self.orders(volume=2),
+            "matchOrdersBoost": self.orders(data={}),
+            "sponsorMatchOrdersBoost": self.orders(volume=2),
+            "pushResultBoost": (self.boosted, 0, b"", b"", ANY, ZERO, b""),
+            "pushResultBoost the same": (self.told_boosted, 0, b"", b"told", ANY, ZERO, b""),
+            "claimBoost": (self.overdue, 0),
+            "claimBoost the same": (self.told_boosted, 0),
             "initialize": (self.later, 6),
             "initializeArray": ([self.later] * 2, [7, 8]),
             "contribute": self.effort(self.fresh[0], self.imp),
@@ -262,6 +271,7 @@ class Scene:
             "withdrawTo": (5 * RLC, self.imp),
         }
         direct = (self.told[1], DIGEST, b"", b"told", ZERO, b"", ANY)
+        pushed = (self.told_boosted, 0, b"", b"told", ANY, ZERO, b"")
         app = int(self.world.app, 16)
         safe = Call(
             self.world.apps,
@@ -283,6 +293,7 @@ class Scene:
             "contributeAndFinalize, callback": Outer(
                 self.of_hub("contributeAndFinalize", *direct, sender=self.worker)
             ),
+            "pushResultBoost, callback": Outer(self.of_hub("pushResultBoost", *pushed, sender=self.worker)),
             "approveAndCall, spender": Outer(self.of_hub("approveAndCall", self.imp, 5, b"x")),
             "an entry's safe transfer, receiver": Outer(safe),
         }
@@ -293,6 +304,10 @@ class Scene:
         outers = {
             "matchOrders, wallets": Outer(self.of_hub("matchOrders", *self.orders(data={}))),
             "sponsorMatchOrders, wallets": Outer(self.of_hub("sponsorMatchOrders", *self.orders(data={}))),
+            "matchOrdersBoost, wallets": Outer(self.of_hub("matchOrdersBoost", *self.orders(data={}))),
+            "sponsorMatchOrdersBoost, wallets": Outer(
+                self.of_hub("sponsorMatchOrdersBoost", *self.orders(data={}))
+            ),
             "recover, token": Outer(
                 self.through_imp(self.of_hub("recover")),
                 (Call(self.token, "tell", (imp, False, True), self.requester),),
@@ -310,7 +325,8 @@ class Scene:
         }
         for name, options in {**given, "request's workerpool": {"workerpool": imp}}.items():
             orders = self.orders(requester=self.requester, **options)
-            outers[f"matchOrders, group as {name}"] = Outer(self.of_hub("matchOrders", *orders))
+            for function in ("matchOrders", "matchOrdersBoost"):
+                outers[f"{function}, group as {name}"] = Outer(self.of_hub(function, *orders))
         # An entry that no registry knows is asked for its owner before it is refused.
         unknown: dict[str, dict[str, Any]] = {
             "20": {"app": {"app": imp}},
@@ -343,6 +359,10 @@ class Scene:
         for function, taskid in tasks.items():
             for role in ("scheduler", "broker", "enclave"):
                 outers[f"{function}, {role}"] = self._effort_by(function, taskid, role)
+        for role in ("scheduler", "broker", "enclave"):
+            outers[f"pushResultBoost, {role}"] = self._effort_by(
+                "pushResultBoost", task_id(self.boosted, 1), role
+            )
         return outers
 
     def _effort_by(self, function: str, taskid: Bytes32, role: str) -> Outer:
@@ -351,21 +371,24 @@ class Scene:
         broker = world.who("broker")
         challenge = {"scheduler": ZERO, "broker": world.who("enclave"), "enclave": self.imp}[role]
         hashed, seal = result_hash(taskid, DIGEST), result_seal(worker, taskid, DIGEST)
-        signed = world.keys["enclave"].sign_message(keccak(hashed + seal)) if role == "broker" else ANY
+        attested = keccak(hashed + seal)
+        if function == "pushResultBoost":
+            attested = result_seal(worker, taskid, keccak(b""))
+        signed = world.keys["enclave"].sign_message(attested) if role == "broker" else ANY
         authorised = (
             world.keys["broker"].sign_message(authorisation_message(worker, taskid, challenge))
             if role == "enclave"
             else ANY
         )
         attestation = (challenge, signed, authorised)
-        arguments = (
-            (taskid, hashed, seal, *attestation)
-            if function == "contribute"
-            else (taskid, DIGEST, b"", b"", *attestation)
-        )
+        arguments: dict[str, tuple[Any, ...]] = {
+            "contribute": (taskid, hashed, seal, *attestation),
+            "contributeAndFinalize": (taskid, DIGEST, b"", b"", *attestation),
+            "pushResultBoost": (self.boosted, 1, b"", b"", authorised, challenge, signed),
+        }
         named = {"scheduler": ZERO, "broker": self.imp, "enclave": broker}[role]
         setting = self.through_imp(Call(self.hub, "setTeeBroker", (named,), self.imp))
-        return Outer(self.of_hub(function, *arguments, sender=worker), (setting,))
+        return Outer(self.of_hub(function, *arguments[function], sender=worker), (setting,))
 
     # ---- Runs
 
@@ -389,7 +412,8 @@ class Scene:
     def views(self) -> list[bytes]:
         """Everything that one can read of whom and what the calls are about."""
         accounts = (self.imp, self.requester, self.worker, self.hub.address, KITTY, self.world.owner.address)
-        tasks = (*self.told, *self.fresh, *self.claimable, self.silent)
+        boosted = (task_id(dealid, 0) for dealid in (self.overdue, self.boosted, self.told_boosted))
+        tasks = (*self.told, *self.fresh, *self.claimable, self.silent, *boosted)
         return [
             self.hub.encode("totalSupply"),
             *(self.hub.encode("viewAccount", account) for account in accounts),

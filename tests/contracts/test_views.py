@@ -18,7 +18,6 @@ NOT_OWNER = text("Ownable: caller is not the owner")
 # ---- ABI ---------------------------------------------------------------------------------------------------
 
 # What the next part of the protocol brings, or what a hub that is no diamond has not.
-BOOST = {"matchOrdersBoost", "sponsorMatchOrdersBoost", "pushResultBoost", "claimBoost", "viewDealBoost"}
 LATER = {"configure", "updateDomainSeparator", "importScore", "changeRegistries"}
 DIAMOND = {
     "diamondCut",
@@ -49,7 +48,7 @@ def test_every_official_function_is_there() -> None:
         if kind == "event":
             continue
         name = official_signature.split("(")[0]
-        if name in BOOST | LATER | DIAMOND:
+        if name in LATER | DIAMOND:
             continue
         assert selector in ours, official_signature
         mutability = ours[selector]["stateMutability"]
@@ -67,7 +66,7 @@ def test_every_event_is_official() -> None:
     known = {selector: s.split("(")[0] for selector, kind, s in official() if kind == "event"}
     assert set(events.items()) <= set(known.items())
     missing = set(known.values()) - set(events.values())
-    assert missing == {"DealSponsoredBoost", "ResultPushedBoost", "SchedulerNoticeBoost", "DiamondCut"}
+    assert missing == {"DiamondCut"}
 
 
 def test_event_arguments_have_their_official_names() -> None:
