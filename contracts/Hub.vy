@@ -5,8 +5,8 @@
 @license Apache-2.0
 @notice This piece answers what every deal runs through. Every other call is delegated: to HubAdmin (rare changes), or
         HubBoost (boost deals and batches), or HubViews (reads). Which piece answers what is told by the `exports`
-        below and in theirs; what the answer is, by the module that is named. All pieces initialise the same modules
-        in the same order, so they share one storage layout (the build checks it).
+        below and in theirs; what the answer is, by the module that is named. All pieces initialise all modules that
+        have state, in the same order, so they share one storage layout (the build checks it).
 
         modules:
           settings    the owner's decisions, categories, mirror of the registries
@@ -20,6 +20,7 @@
           life        what happens to a task
           escrow      RLC become staked RLC and back
           management  orders signed and closed on chain
+          boost       deals whose results are pushed in one transaction, and not kept
 @dev Deployment, from one account, nonces n, n+1, ... (any order will do as long as the hub's address is known):
 
        n    Rlc(...), or any ERC-20 as base token

@@ -76,13 +76,13 @@ labels: HashMap[uint256, Label]
 entries: HashMap[address, uint256]
 
 # A title is an entry while one account owns it; numbered from 1. Deals keep the number: three bytes in place of two
-# addresses.
+# addresses, or of one, for a deal of several tasks keeps the owners too.
 titles: uint256
 
 # Title -> its entry.
 assets: HashMap[uint256, address]
 
-# Title -> its owner: who is paid, also after a sale, for deals that were made before.
+# Title -> its owner: who is paid, also after a sale, for deals that were made before and do not keep their owners.
 owners: HashMap[uint256, address]
 
 # Registry -> the kind of entry it may push; zero for everyone else.
