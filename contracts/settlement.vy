@@ -59,8 +59,9 @@ def _pay_resources(deal: deals.Terms, scheduler: address, taskid: bytes32):
         ledger._reward(self._owner(deal.app_owner, deal.app), deal.app_price, taskid)
     if deal.dataset_price > 0:
         ledger._reward(self._owner(deal.dataset_owner, deal.dataset), deal.dataset_price, taskid)
-    ledger._unlock(scheduler, self._scheduler_stake(deal.workerpool_price))
-    ledger._tap_kitty(scheduler, taskid)
+    stake: uint256 = self._scheduler_stake(deal.workerpool_price)
+    ledger._unlock(scheduler, stake)
+    ledger._tap_kitty(scheduler, stake, taskid)
 
 
 @internal
