@@ -239,9 +239,10 @@ def _chosen(salt: bytes32, requester: address, token: address) -> bool:
             for whom the base token speaks too (escrow.vy, `receiveApproval`).
     """
     word: uint256 = convert(salt, uint256)
+    if word >> 160 != CHOSEN:
+        return True
     return (
-        word >> 160 != CHOSEN or msg.sender == requester or msg.sender == convert(word & types.ADDRESS_MASK, address)
-        or msg.sender == token
+        msg.sender == requester or msg.sender == convert(word & types.ADDRESS_MASK, address) or msg.sender == token
     )
 
 

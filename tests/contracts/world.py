@@ -185,7 +185,7 @@ class World:
     ) -> Self:
         """On this chain, which is the world's from now on; on an anvil of its own, if none is given.
 
-        Unfurnished, it is freshly deployed: `furnish()` brings roles, stakes and entries. Only ours has options.
+        Unfurnished, it is freshly deployed: `furnish()` brings roles, stakes and entries. Options are ours.
         """
         chain = chain or Chain()
         try:

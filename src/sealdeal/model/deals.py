@@ -315,7 +315,7 @@ MAX_GRANTS = 15
 
 
 def authorisation_blob(valid_until: int, signatures: Mapping[AddressType, bytes]) -> bytes:
-    """What makes a quorum grant, change or execute: validUntil (32 bytes) ‖ 65-byte signatures, ascending by signer.
+    """What makes a quorum act: validUntil (32 bytes) ‖ 65-byte signatures, ascending by signer.
 
     Raises InvalidInput for no signature, too many, or one that is not 65 bytes long.
     """
