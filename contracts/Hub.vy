@@ -5,8 +5,8 @@
 @license Apache-2.0
 @notice This piece answers what every deal runs through. Every other call is delegated: to HubAdmin (rare changes), or
         HubBoost (boost deals and batches), or HubViews (reads). Which piece answers what is told by the `exports`
-        below and in theirs; what the answer is, by the module that is named. All pieces initialise the same modules
-        in the same order, so they share one storage layout (the build checks it).
+        below and in theirs; what the answer is, by the module that is named. All pieces initialise all modules that
+        have state, in the same order, so they share one storage layout (the build checks it).
 
         modules:
           settings    the owner's decisions, categories, mirror of the registries
@@ -21,11 +21,12 @@
           escrow      RLC become staked RLC and back
           management  orders signed and closed on chain
           configuration  what the owner decides, and what the registries tell
+          boost       deals whose results are pushed in one transaction, and not kept
 @dev Deployment, from one account, nonces n, n+1, ... (any order will do as long as the hub's address is known):
 
        n    Rlc(...), or any ERC-20 as base token
        n+1  HubViews(hub, token)
-       n+2  HubBoost(hub, token)
+       n+2  HubBoost(hub, token, categories)
        n+3  HubAdmin(hub, token)
        n+4  AppRegistry(hub, creation code of App)      registries push their entries into the hub: each is told
        n+5  DatasetRegistry(hub, creation code of Dataset)                       its address, nobody asks them
@@ -108,10 +109,7 @@ def __init__(
            officially, a deal for nothing with oneself takes a tenth of the kitty.
     @param changes_delayed Whether a change of broker, callback gas or registries waits (configuration.vy).
     """
-    clocks: uint256 = 0
-    for i: uint256 in range(len(categories), bound=settings.EARLY_CATEGORIES):
-        clocks |= (categories[i].workClockTimeRef + 1) << (32 * i)
-    settings.__init__(token, clocks)
+    settings.__init__(token, categories)
     orders.__init__(self)
     ADMIN = admin
     BOOST = boost

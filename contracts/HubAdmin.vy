@@ -79,7 +79,7 @@ exports: (
 
 @deploy
 def __init__(hub: address, token: address):
-    settings.__init__(token, 0)
+    settings.__init__(token, [])
     orders.__init__(hub)
 
 

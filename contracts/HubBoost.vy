@@ -14,7 +14,9 @@ import orders
 import deals
 import tasks
 import settlement
+import life
 import escrow
+import boost
 
 initializes: settings
 initializes: ledger[settings := settings]
@@ -23,12 +25,26 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: life[
+    settings := settings, ledger := ledger, blobs := blobs, orders := orders, tasks := tasks, settlement := settlement
+]
 initializes: escrow[settings := settings, ledger := ledger]
+initializes: boost[
+    settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals, tasks := tasks,
+    settlement := settlement, life := life
+]
+
+exports: (
+    boost.matchOrdersBoost,
+    boost.sponsorMatchOrdersBoost,
+    boost.pushResultBoost,
+    boost.claimBoost,
+)
 
 
 @deploy
-def __init__(hub: address, token: address):
-    settings.__init__(token, 0)
+def __init__(hub: address, token: address, categories: DynArray[types.Category, settings.EARLY_CATEGORIES]):
+    settings.__init__(token, categories)
     orders.__init__(hub)
 
 

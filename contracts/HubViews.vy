@@ -7,6 +7,7 @@
 
         functions:
           deals     viewDeal, and from matching: computeDealVolume assertDatasetDealCompatibility
+          boost     viewDealBoost
           tasks     viewTask viewContribution viewScore resultFor
           orders    viewConsumed viewPresigned verifySignature verifyPresignature verifyPresignatureOrSignature
           accounts  viewAccount balanceOf frozenOf allowance totalSupply name symbol decimals token
@@ -28,6 +29,8 @@ import tasks
 import settlement
 import escrow
 import matching
+import life
+import boost
 
 initializes: settings
 initializes: ledger[settings := settings]
@@ -38,8 +41,15 @@ initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
 initializes: escrow[settings := settings, ledger := ledger]
 initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
+initializes: life[
+    settings := settings, ledger := ledger, blobs := blobs, orders := orders, tasks := tasks, settlement := settlement
+]
+initializes: boost[
+    settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals, tasks := tasks,
+    settlement := settlement, life := life
+]
 
-exports: (matching.computeDealVolume, matching.assertDatasetDealCompatibility)
+exports: (matching.computeDealVolume, matching.assertDatasetDealCompatibility, boost.viewDealBoost)
 
 
 # All that the three kinds of entry answer.
@@ -60,7 +70,7 @@ interface Asset:
 
 @deploy
 def __init__(hub: address, token: address):
-    settings.__init__(token, 0)
+    settings.__init__(token, [])
     orders.__init__(hub)
 
 
@@ -146,9 +156,12 @@ def _task(taskid: bytes32) -> types.Task:
     word: uint256 = tasks.words[taskid]
     if word == 0:
         return empty(types.Task)
-    deal: deals.Terms = deals._read(tasks._deal(word))
     task: types.Task = empty(types.Task)
     task.status = convert(tasks._status(word), uint8)
+    if tasks._deal(word) == 0:
+        # Of a boost task (boost.vy).
+        return task
+    deal: deals.Terms = deals._read(tasks._deal(word))
     task.dealid = deal.dealid
     task.idx = (word >> tasks.INDEX) & tasks.INDEX_MASK
     task.timeref = settings._timeref(deal.category)

@@ -6,8 +6,8 @@
 
 An artefact holds, with sorted keys:
 
-- `abi`: what clients load. The Hub's is that of its one address: Hub, HubAdmin and HubViews together.
-- `own_abi` (Hub, HubAdmin, HubViews): what the piece itself answers
+- `abi`: what clients load. The Hub's is that of its one address: of all pieces together.
+- `own_abi` (of the pieces): what the piece itself answers
 - `bytecode`: creation code, without constructor arguments
 - `runtime`: deployed code, without the immutables that deployment appends
 - `layout`: where storage, transient storage and immutables lie
@@ -42,6 +42,7 @@ HUB_PIECES = ("Hub", "HubAdmin", "HubBoost", "HubViews")
 HUB_ERRORS = {
     "CallerIsNotTheRequester": [],
     "IncompatibleDatasetOrder": [("string", "reason")],
+    "SafeCastOverflowedUintDowncast": [("uint8", "bits"), ("uint256", "value")],
     "NotContractOwner": [("address", "_user"), ("address", "_contractOwner")],
     "OperationFailed": [],
     "UnsupportedOperation": [("bytes4", "selector")],

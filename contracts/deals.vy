@@ -23,7 +23,8 @@
         then params, to the end
 
         Shorter than that is what is no deal: a closed request order, kept where its first deal would be. From byte 0:
-        zero 1, then the order's volume, 4 bytes, or 32 if these are too narrow. Flag 128 is not used (see blobs.vy).
+        zero 1, then the order's volume, 4 bytes, or 32 if these are too narrow. Flag 128 begins a boost deal (boost.vy);
+        if it is a request order's first, the 4 bytes that follow are its size.
 @dev Prices are below 2**64 because their payer could lock them; volume and trust are bounded by the limits below, the
      rest where it enters. Titles have 40 bits: so many would cost more than 10**16 gas.
 """
@@ -42,6 +43,7 @@ TAG: constant(uint256) = 8
 PRICES: constant(uint256) = 16
 WIDE: constant(uint256) = 32
 OWNERS: constant(uint256) = 64
+BOOST: constant(uint256) = 128
 
 # Lengths of the parts.
 FIXED: constant(uint256) = 59
@@ -129,7 +131,9 @@ def _place(key: uint256) -> address:
 @view
 def _exists(dealid: bytes32) -> bool:
     place: address = self._place(self._key(dealid))
-    return place.codesize >= FIXED and self._word(place, 39) & MASK_80 == convert(dealid, uint256) >> KEY_BITS
+    if place.codesize < FIXED or convert(slice(place.code, 0, 1), uint256) >= BOOST:
+        return False
+    return self._word(place, 39) & MASK_80 == convert(dealid, uint256) >> KEY_BITS
 
 
 # ---- How much of a request order is used ---------------------------------------------------------------------------
@@ -140,8 +144,8 @@ def _next(request: bytes32) -> (uint256, bytes32):
     """
     @return Used volume of a request order, and the dealid that its next deal will have.
     @dev A request order that its first deal uses up has no slot, nor has one that is closed before: a blob tells. No
-         blob where its first deal would be means unused, a closed mark there all of its volume, a deal there its
-         slot, or, if that is zero, the deal's size.
+         blob where its first deal would be means unused, a closed mark there all of its volume, a deal there, of
+         either kind, its slot, or, if that is zero, the deal's size.
     """
     dealid: bytes32 = self._id(request, 0)
     place: address = blobs._at(convert(convert(dealid, uint256) & KEY_MASK, bytes32))
@@ -149,10 +153,11 @@ def _next(request: bytes32) -> (uint256, bytes32):
         return 0, dealid
     used: uint256 = orders._consumed(request)
     if used == 0:
-        if place.codesize == CLOSED_PART:
-            used = convert(slice(place.code, 1, 4), uint256)
-        elif place.codesize == CLOSED_WIDE_PART:
+        begin: uint256 = convert(slice(place.code, 0, CLOSED_PART), uint256)
+        if place.codesize == CLOSED_WIDE_PART:
             used = self._word(place, CLOSED_WIDE_PART)
+        elif place.codesize == CLOSED_PART or begin >> 32 >= BOOST:
+            used = begin & MASK_32
         else:
             used = self._range(dealid)[1]
     return used, self._id(request, used)
@@ -348,6 +353,7 @@ def _range(dealid: bytes32) -> (uint256, uint256, uint256):
     code: Bytes[39] = slice(place.code, 0, 39)
     assert convert(dealid, uint256) >> KEY_BITS == convert(extract32(code, 7), uint256) & MASK_80
     head: uint256 = convert(extract32(code, 0), uint256) >> 24
+    assert head < BOOST << 224
     first: uint256 = (head >> 168) & MASK_8
     size: uint256 = (head >> 160) & MASK_8
     workerpool: uint256 = (head >> 72) & MASK_24

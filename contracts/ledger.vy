@@ -146,19 +146,24 @@ def _feed_kitty(amount: uint256, ref: bytes32):
 
 
 @internal
-def _tap_kitty(scheduler: address, stake: uint256, ref: bytes32):
+def _draw_kitty(stake: uint256, ref: bytes32) -> uint256:
     """
     @param stake What the scheduler had at stake in this task: the most that a capped kitty pays.
+    @return What the scheduler of a success is to be rewarded with: nothing from an empty kitty, nor from a capped one
+            when nothing was at stake.
     """
     common: uint256 = settings.common
     kitty: uint256 = common >> settings.KITTY
-    if kitty > 0:
-        share: uint256 = min(max(unsafe_div(unsafe_mul(kitty, types.KITTY_RATIO), 100), types.KITTY_MIN), kitty)
-        if (common >> settings.KITTY_CAPPED) & 1 != 0:
-            share = min(share, stake)
-        settings.common = unsafe_sub(common, share << settings.KITTY)
-        log events.Seize(owner=types.KITTY_ADDRESS, amount=share, ref=ref)
-        self._reward(scheduler, share, ref)
+    if kitty == 0:
+        return 0
+    share: uint256 = min(max(unsafe_div(unsafe_mul(kitty, types.KITTY_RATIO), 100), types.KITTY_MIN), kitty)
+    if (common >> settings.KITTY_CAPPED) & 1 != 0:
+        if stake == 0:
+            return 0
+        share = min(share, stake)
+    settings.common = unsafe_sub(common, share << settings.KITTY)
+    log events.Seize(owner=types.KITTY_ADDRESS, amount=share, ref=ref)
+    return share
 
 
 # ---- Scores --------------------------------------------------------------------------------------------------------

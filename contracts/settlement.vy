@@ -36,6 +36,15 @@ def _worker_stake(deal: deals.Terms) -> uint256:
 
 
 @internal
+@pure
+def _worker_reward(workerpool_price: uint256, scheduler_ratio: uint256) -> uint256:
+    """
+    @return What an only worker gets of W; the rest is the scheduler's.
+    """
+    return unsafe_div(unsafe_mul(workerpool_price, unsafe_sub(100, scheduler_ratio)), 100)
+
+
+@internal
 @view
 def _owner(kept: address, title: uint256) -> address:
     """
@@ -61,7 +70,9 @@ def _pay_resources(deal: deals.Terms, scheduler: address, taskid: bytes32):
         ledger._reward(self._owner(deal.dataset_owner, deal.dataset), deal.dataset_price, taskid)
     stake: uint256 = self._scheduler_stake(deal.workerpool_price)
     ledger._unlock(scheduler, stake)
-    ledger._tap_kitty(scheduler, stake, taskid)
+    share: uint256 = ledger._draw_kitty(stake, taskid)
+    if share > 0:
+        ledger._reward(scheduler, share, taskid)
 
 
 @internal
@@ -69,7 +80,7 @@ def _pay_worker(price: uint256, ratio: uint256, scheduler: address, worker: addr
     """
     @notice W, between one worker and its scheduler, who keeps `ratio` percent.
     """
-    reward: uint256 = unsafe_div(unsafe_mul(price, unsafe_sub(100, ratio)), 100)
+    reward: uint256 = self._worker_reward(price, ratio)
     ledger._reward(worker, reward, taskid)
     ledger._reward(scheduler, unsafe_sub(price, reward), taskid)
 
@@ -114,13 +125,26 @@ def _share(contributor: uint256) -> uint256:
 
 
 @internal
+def _give_back(sponsor: address, price: uint256, scheduler: address, stake: uint256, taskid: bytes32):
+    """
+    @notice What every failure begins with: P back to the sponsor, S to the kitty.
+    """
+    ledger._unlock(sponsor, price)
+    ledger._seize(scheduler, stake, taskid)
+    ledger._feed_kitty(stake, taskid)
+
+
+@internal
 def _refund(deal: deals.Terms, taskid: bytes32, count: uint256):
     """
     @notice Failure: P back to the sponsor, S to the kitty, every worker's stake back.
     """
-    ledger._unlock(deal.sponsor, self._price(deal))
-    stake: uint256 = self._scheduler_stake(deal.workerpool_price)
-    ledger._seize(self._owner(deal.workerpool_owner, deal.workerpool), stake, taskid)
-    ledger._feed_kitty(stake, taskid)
+    self._give_back(
+        deal.sponsor,
+        self._price(deal),
+        self._owner(deal.workerpool_owner, deal.workerpool),
+        self._scheduler_stake(deal.workerpool_price),
+        taskid,
+    )
     for place: uint256 in range(count, bound=types.CONTRIBUTORS):
         ledger._unlock(tasks._worker(tasks.contributors[tasks._key(taskid, place)]), self._worker_stake(deal))

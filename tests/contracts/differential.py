@@ -166,8 +166,6 @@ class Side:
 
     def learn_signature(self, signature: bytes, stand_in: bytes) -> None:
         """A signature as it lies in ABI data: padded to whole words."""
-        if len(signature) < 32:
-            return  # no more than other words
         found, instead = _words(signature), _words(stand_in[: len(signature)])
         if found:
             known = self._signatures.setdefault(found[0], [])
@@ -226,7 +224,7 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
     "r zero": lambda s: bytes(32) + s[32:],
     "junk": lambda s: b"\xab" * 65,
     "empty": lambda s: b"",
-    "1 byte": lambda s: s[:1],
+    "1 byte": lambda s: b"\xab",
     "63 bytes": lambda s: s[:63],
     "66 bytes": lambda s: s + b"\0",
     "130 bytes": lambda s: s + s,

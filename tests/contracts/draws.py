@@ -38,7 +38,7 @@ PRICES = (
     *((RLC, 1, POOL_PRICE + 1), (123_456_789, 10**15, 33)),
 )
 AMOUNTS = (0, 1, RLC, 40 * RLC, 10**12, *HUGE)
-TAGS = (0, 1, 2, 3, 8, 9, 1 << 4, 1 << 8, 1 << 200, 2**256 - 1)
+TAGS = (0, 1, 2, 3, 8, 9, 1 << 4, 1 << 8, 1 << 128, 1 << 200, 2**256 - 1)
 TRUSTS = (0, 1, 2, 3, 4, 5, 8, 9, 2**32 - 1, 2**32, 2**256 - 1)
 VOLUMES = (0, 1, 2, 3, 10, 255, 256, 2**16, 2**24 - 1, 2**24, 2**256 - 1)
 RESULTS = (
@@ -161,7 +161,7 @@ terms = made(
     generous=coin,
     tee=coin,
     category=any_of((0, 0, 1, 2)),
-    trust=any_of((0, 1, 1, 2, 3, 5)),
+    trust=any_of((0, 1, 1, 1, 2, 3, 5)),
     callback=any_of(CALLBACKS),
 )
 

@@ -17,6 +17,7 @@ from tests.contracts.differences import is_too_long
 from tests.contracts.differential import (
     PARTS,
     SPOILS,
+    STRANGER,
     Call,
     Name,
     Order,
@@ -236,7 +237,7 @@ class Life(Lived):
         for name in {*names(call.args), call.sender, call.to}:
             for question in self.about.get(name, ()):
                 self.pair.ask(question)
-        for account in ACCOUNTS:
+        for account in (*PEOPLE, "kitty", "delegated", "meddler"):
             self.pair.ask(Call(HUB, "viewAccount", (Name(account),)))
         for _ in range(20):
             self.asked = (self.asked + 1) % len(self.questions)
@@ -476,8 +477,8 @@ class Life(Lived):
             )
         )
 
-    @rule(4, terms=draws.terms, boost=coin, sender=people)
-    def deal(self, terms: Terms, boost: bool, sender: Name) -> None:
+    @rule(4, terms=draws.terms, boost=coin, sender=people, begun=any_of((True, True, True, False)))
+    def deal(self, terms: Terms, boost: bool, sender: Name, begun: bool) -> None:
         """A deal of orders that fit, its tasks begun."""
         made = len(self.deals)
         function = (
@@ -485,7 +486,7 @@ class Life(Lived):
         )
         self.settle(function, self.make(Draft(terms)), sender)
         for deal in self.deals[made:]:
-            for index in deal.indices if not deal.boost else ():
+            for index in deal.indices if begun and not deal.boost else ():
                 self.initialize(deal, index, sender)
 
     @rule(
@@ -496,12 +497,24 @@ class Life(Lived):
         sender=maybe(people, 0.4),
         signer=maybe(draws.people_or_delegated, 0.4),
         form=draws.mostly_plain,
+        unsigned=coin,
     )
     def manage(
-        self, part: str, operation: int, draft: Draft, sender: Name | None, signer: Name | None, form: str
+        self,
+        part: str,
+        operation: int,
+        draft: Draft,
+        sender: Name | None,
+        signer: Name | None,
+        form: str,
+        unsigned: bool,
     ) -> None:
-        """Sign or close an order on chain: as its owner (no sender told), or with a signature."""
-        signed = self.make(draft)[part]
+        """Sign or close an order on chain: as its owner (no sender told), or with a signature.
+
+        Then match it, perhaps without a signature.
+        """
+        four = self.make(draft)
+        signed = four[part]
         order, owner = signed.order, self.owner_of_order(signed.order)
         operation_type = bytes.fromhex(OPERATIONS[order.kind])
         name = self.pair.define(
@@ -515,6 +528,9 @@ class Life(Lived):
         sign = Sign(signer or signer_of(owner), name, form)
         function = next(f for f in hub_functions() if f.lower() == f"manage{order.kind}order")
         self.act(HUB, function, (signed, operation, sign), sender=sender or sendable(owner))
+        if unsigned:
+            four = {**four, part: SignedOrder(order, b"")}
+        self.settle("matchOrders", four, sender or STRANGER)
 
     @rule(1, part=parts, draft=draws.drafts, sender=people)
     def broadcast(self, part: str, draft: Draft, sender: Name) -> None:
@@ -583,22 +599,24 @@ class Life(Lived):
             self.begun(deal, index)
 
     @rule(
-        1,
+        2,
         when=lambda life: life.deals,
-        given=several(each(indices, any_of(range(4))), 0, 4),
-        odd=coin,
+        given=several(each(indices, any_of(range(3))), 0, 3),
+        odd=any_of((False, False, False, True)),
         sender=people,
-        function=any_of(("initializeArray", "initializeArray", "initializeAndClaimArray")),
+        claimed=coin,
     )
-    def initialize_tasks(
-        self, given: tuple[tuple[int, int], ...], odd: bool, sender: Name, function: str
-    ) -> None:
+    def initialize_tasks(self, given: Any, odd: bool, sender: Name, claimed: bool) -> None:
+        """Several at once, of any deals; or initialise and claim them, when all are late."""
         chosen = [(pick(self.deals, i), index) for i, index in given]
         chosen = [(deal, deal.first + index) for deal, index in chosen]
         for deal, idx in chosen:
             self.task_of(deal, idx)
-        indices_ = [idx for _, idx in chosen] + ([0] if odd else [])
-        if self.act(HUB, function, [deal.name for deal, _ in chosen], indices_, sender=sender).ok:
+        if claimed and given:
+            self.pair.wait(10 * 3600)
+        function = "initializeAndClaimArray" if claimed else "initializeArray"
+        places = [idx for _, idx in chosen] + [0] * odd
+        if self.act(HUB, function, [deal.name for deal, _ in chosen], places, sender=sender).ok:
             for deal, idx in chosen:
                 self.begun(deal, idx)
 
@@ -744,6 +762,23 @@ class Life(Lived):
             self.pair.until(self.deadline(task, 1))
             self.act(HUB, "reopen", task.name, sender=sendable(task.deal.scheduler))
 
+    @rule(0.3, worker=any_of(WORKERS[:2]), tasks=any_of((5, 13, 20)), wrong=coin)
+    def career(self, worker: str, tasks: int, wrong: bool) -> None:
+        """Many replicated tasks, done well, so that scores rise; the last, perhaps, falsely by one."""
+        made = len(self.deals)
+        terms = Terms(trust=3, volumes=(tasks,) * 4, prices=(0, 0, 0))
+        self.settle("matchOrders", self.make(Draft(terms)), STRANGER)
+        for deal in self.deals[made:]:
+            for index in deal.indices:
+                self.initialize(deal, index, STRANGER)
+                task = self.task_of(deal, index)
+                last = wrong and index == deal.indices[-1]
+                for who, data in ((worker, DATA[last]), ("worker3", DATA[0]), ("worker4", DATA[0])):
+                    self.contribute_to(task, who, data)
+                for who in ("worker3", "worker4", worker):
+                    self.act(HUB, "reveal", task.name, keccak(DATA[0]), sender=Name(who))
+                self.finish(task, b"")
+
     def next_step(self, task: Task, worker: int, data: bytes, alone: bool) -> None:
         standing = {
             w: self.pair.number("hub", "viewContributionABILegacy", task.name, Name(w)) for w in WORKERS
@@ -764,9 +799,20 @@ class Life(Lived):
                     return
             self.finish(task, RESULTS[1])
 
-    @rule(1, when=lambda life: life.tasks, given=several(indices, 0, 3), sender=people, alone=coin)
-    def claim(self, given: tuple[int, ...], sender: Name, alone: bool) -> None:
-        chosen = [pick(self.in_status(ACTIVE, REVEALING), i).name for i in given]
+    @rule(
+        2,
+        when=lambda life: life.tasks,
+        given=several(indices, 0, 3),
+        sender=people,
+        alone=coin,
+        late=any_of((-1, 0, 0, None)),
+    )
+    def claim(self, given: tuple[int, ...], sender: Name, alone: bool, late: int | None) -> None:
+        """Claim some tasks, perhaps around the last one's final deadline."""
+        tasks = [pick(self.in_status(ACTIVE, REVEALING), i) for i in given]
+        if late is not None and tasks:
+            self.pair.until(max([self.pair.time + 1, *(self.deadline(task, 2) + late for task in tasks)]))
+        chosen = [task.name for task in tasks]
         if alone and chosen:
             self.act(HUB, "claim", chosen[0], sender=sender)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import boa
@@ -445,14 +446,9 @@ def target() -> Any:
     return inline(TARGET)
 
 
-def execution(quorum: Any, target: Any, data: bytes, **changes: Any) -> Execute:
-    given = {
-        "target": address(target.address),
-        "data": data,
-        "nonce": quorum.nonce(),
-        "validUntil": now() + 60,
-    }
-    return Execute(**(given | changes))
+def execution(quorum: Any, target: Any, data: bytes) -> Execute:
+    """The next one, good for a minute."""
+    return Execute(address(target.address), data, quorum.nonce(), now() + 60)
 
 
 def execute(quorum: Any, signers: Sequence[Key], wanted: Execute, signed: Execute | None = None) -> None:
@@ -483,20 +479,21 @@ def test_executions_refused(quorum: Any, target: Any) -> None:
     with refused("Quorum: not authorised"):
         execute(quorum, [NODES[0], STRANGER], good)
     other = inline(TARGET)
-    for changes in (
+    others: list[dict[str, Any]] = [
         {"target": address(other.address)},
         {"data": DATA[:-1]},
         {"nonce": 1},
         {"validUntil": now() + 61},
-    ):
+    ]
+    for changes in others:
         with refused("Quorum: not authorised"):
-            execute(quorum, NODES[:2], good, execution(quorum, target, DATA, **changes))
+            execute(quorum, NODES[:2], good, replace(good, **changes))
     with refused("Quorum: not authorised"):
-        execute(quorum, NODES[:2], execution(quorum, target, DATA, validUntil=now() - 1))
+        execute(quorum, NODES[:2], replace(good, validUntil=now() - 1))
     with refused("Quorum: nonce is not the current one"):
-        execute(quorum, NODES[:2], execution(quorum, target, DATA, nonce=1))
+        execute(quorum, NODES[:2], replace(good, nonce=1))
     with refused("Quorum: the target has no code"):
-        execute(quorum, NODES[:2], execution(quorum, target, DATA, target=STRANGER.address))
+        execute(quorum, NODES[:2], replace(good, target=STRANGER.address))
     with refused("Quorum: not authorised"):
         quorum.execute(target.address, DATA, 0, b"")
     with refused():
@@ -517,7 +514,7 @@ def test_nothing_is_executed_twice(quorum: Any, target: Any) -> None:
     with refused("Quorum: nonce is not the current one"):
         execute(quorum, NODES[:2], stale)
     twin = deploy(NODES[:3])
-    mine = execution(twin, target, DATA, nonce=0)
+    mine = execution(twin, target, DATA)
     hash = digest(domain_of(quorum), mine)
     signatures = {node.address: node.sign_digest(hash) for node in NODES[:2]}
     *fields, until = mine.as_tuple()

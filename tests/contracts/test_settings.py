@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 from eth_abi.abi import encode
 
-from sealdeal.model.deals import FINAL_RATIO, KITTY, Execute, authorisation_blob, deal_id, quorum_domain
+from sealdeal.model.deals import (
+    FINAL_RATIO,
+    KITTY,
+    Execute,
+    authorisation_blob,
+    authorisation_message,
+    deal_id,
+    quorum_domain,
+    task_id,
+)
 from sealdeal.model.eip712 import digest
 from sealdeal.model.types import RLC, ZERO, Address, address, keccak
 from tests.contracts.revm import Revm
@@ -92,14 +101,22 @@ def filled_kitty(world: World, amount: int) -> None:
     assert world.hub.frozenOf(KITTY) == amount
 
 
-def settled(world: World, price: int, *, direct: bool) -> Done:
+def settled(world: World, price: int, how: str) -> Done:
     """The transaction that ends a task whose pool costs this."""
-    taskid = world.task(pool={"workerpoolprice": price}, request={"workerpoolmaxprice": price})
-    if direct:
+    orders = world.four(pool={"workerpoolprice": price}, request={"workerpoolmaxprice": price})
+    if how == "boost":
+        world.hub.matchOrdersBoost(*(order.as_tuple() for order in orders))
+        dealid = deal_id(orders[3].hash(world.domain), 0)
+        worker = world.who("worker")
+        message = authorisation_message(worker, task_id(dealid, 0), ZERO)
+        sign = world.keys["scheduler"].sign_message(message)
+        pushed: Done = world.hub.pushResultBoost(dealid, 0, b"results", b"", sign, ZERO, b"", sender=worker)
+        return pushed
+    taskid = world.first_task(world.match(orders)[0])
+    if how == "direct":
         return world.direct(taskid, b"results")
-    digest = keccak(b"result")
     world.contribute(taskid)
-    world.hub.reveal(taskid, digest, sender=world.who("worker"))
+    world.hub.reveal(taskid, keccak(b"result"), sender=world.who("worker"))
     done: Done = world.hub.finalize(taskid, b"results", b"", sender=world.who("scheduler"))
     return done
 
@@ -112,7 +129,7 @@ def paid(done: Done) -> list[int]:
 KITTY_HOLDS = 90 * RLC
 
 
-@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("how", ["direct", "finalize", "boost"])
 @pytest.mark.parametrize(
     ("price", "official", "capped"),
     [
@@ -123,13 +140,13 @@ KITTY_HOLDS = 90 * RLC
     ],
 )
 def test_a_capped_kitty_pays_no_more_than_the_scheduler_risked(
-    world: World, strict: World, price: int, official: int, capped: int, direct: bool
+    world: World, strict: World, price: int, official: int, capped: int, how: str
 ) -> None:
     for one, share in ((world, official), (strict, capped)):
         filled_kitty(one, KITTY_HOLDS)
         before = one.account("scheduler")[0]
-        done = settled(one, price, direct=direct)
-        assert paid(done) == [share]
+        done = settled(one, price, how)
+        assert paid(done) == ([share] if share else [])
         assert one.hub.frozenOf(KITTY) == KITTY_HOLDS - share
         reward = price - price * 95 // 100
         assert one.account("scheduler")[0] - before == reward + share
@@ -157,7 +174,7 @@ def test_nothing_changes_the_options(strict: World) -> None:
     strict.chain.at(strict.chain.now() + FINAL)
     strict.hub.applyChange(BROKER)
     strict.hub.applyChange(GAS)
-    settled(strict, 10 * RLC, direct=True)
+    settled(strict, 10 * RLC, "direct")
     assert (strict.hub.teebroker(), strict.hub.callbackgas()) == (address("0x" + "ff" * 20), 2**30 - 1)
     assert (strict.hub.kitty_capped(), strict.hub.changes_delayed()) == (True, True)
     assert strict.hub.frozenOf(KITTY) == KITTY_HOLDS - 3 * RLC
@@ -503,10 +520,14 @@ def matched(world: World, orders: tuple[Any, ...], function: str, sender: str) -
     return b""
 
 
-@pytest.mark.parametrize("function", ["matchOrders", "sponsorMatchOrders"])
+@pytest.mark.parametrize(
+    "function", ["matchOrders", "sponsorMatchOrders", "matchOrdersBoost", "sponsorMatchOrdersBoost"]
+)
 def test_a_request_may_choose_its_matcher(world: World, function: str) -> None:
     orders = chosen_four(world, world.who("sponsor"))
     others = text("iExecV5-matchOrders-0x51")
+    if function.endswith("Boost"):
+        others = text("PocoBoost: Request order chooses another matcher")
     assert matched(world, orders, function, "sponsor") == b""
     assert matched(world, orders, function, "requester") == b""
     for role in ("scheduler", "app", "worker"):

@@ -119,10 +119,12 @@ def deploy_ours(
     """Our contracts around this base token: hub, and registries of apps, datasets, workerpools."""
     # The order of Hub.vy: the hub comes seventh after the token.
     hub = created(sender, chain.nonce(sender) + 6)
-    views, boost, admin = (
-        chain.deploy(code(piece) + encode(["address", "address"], [hub, token]), sender)
-        for piece in ("HubViews", "HubBoost", "HubAdmin")
+    early = "(string,string,uint256)[]"
+    views = chain.deploy(code("HubViews") + encode(["address", "address"], [hub, token]), sender)
+    boost = chain.deploy(
+        code("HubBoost") + encode(["address", "address", early], [hub, token, categories]), sender
     )
+    admin = chain.deploy(code("HubAdmin") + encode(["address", "address"], [hub, token]), sender)
     apps, datasets, workerpools = (
         chain.deploy(code(f"{entry}Registry") + encode(["address", "bytes"], [hub, code(entry)]), sender)
         for entry in ("App", "Dataset", "Workerpool")
@@ -130,7 +132,7 @@ def deploy_ours(
     found = chain.deploy(
         code("Hub")
         + encode(
-            ["address"] * 7 + ["(string,string,uint256)[]", "address", "address", "bool", "bool"],
+            ["address"] * 7 + [early, "address", "address", "bool", "bool"],
             [token, admin, boost, views, apps, datasets, workerpools, categories, *astuple(options)],
         ),
         sender,
