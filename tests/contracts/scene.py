@@ -25,7 +25,7 @@ REFUSED = {"sync", "configure", "importScore", "applyChange"}
 IDLE = {"updateDomainSeparator"}
 """Functions that write nothing, whoever calls them."""
 GAS = 200_000_000
-SLOT = re.compile(r"[{ ](\d+): StorageSlot \{ previous_or_original_value: \d+, present_value: (\d+) \}")
+SLOT = re.compile(r"\b(\d+): StorageSlot \{ previous_or_original_value: \d+, present_value: (\d+) \}")
 ACCOUNT = re.compile(r"(0x[0-9a-fA-F]{40}): Account \{")
 
 
