@@ -108,7 +108,9 @@ FLAWS = {
         "ledger._reward(scheduler, price * ratio // 100, taskid)",
     ),
     "the kitty keeps what it pays": Flaw(
-        "ledger.vy", "settings._set_kitty(kitty - share)", "settings._set_kitty(kitty)"
+        "ledger.vy",
+        "settings.common = unsafe_sub(common, share << settings.KITTY)",
+        "settings.common = common",
     ),
     "who was wrong counts as right": Flaw(
         "settlement.vy",
@@ -117,8 +119,8 @@ FLAWS = {
     ),
     "a failed task costs the scheduler nothing": Flaw(
         "settlement.vy",
-        "ledger._seize(self._owner(deal.workerpool_owner, deal.workerpool), stake, taskid)",
-        "ledger._unlock(self._owner(deal.workerpool_owner, deal.workerpool), stake)",
+        "ledger._seize(scheduler, stake, taskid)",
+        "ledger._unlock(scheduler, stake)",
         "HubAdmin",
     ),
     "a score falls to a half": Flaw("ledger.vy", "* 2 // 3", "// 2"),
