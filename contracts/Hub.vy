@@ -43,6 +43,7 @@ import orders
 import deals
 import tasks
 import settlement
+import batches
 import matching
 import life
 import escrow
@@ -54,6 +55,9 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks[settings := settings, blobs := blobs]
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: batches[
+    settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement
+]
 initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
 initializes: life[
     settings := settings, ledger := ledger, blobs := blobs, orders := orders, tasks := tasks, settlement := settlement
@@ -119,7 +123,7 @@ def __default__() -> Bytes[ANSWER]:
     if len(msg.data) == 0:
         assert len(blobs.held) != 0 and msg.value == 0, "fallback-disabled"
         return blobs.held
-    for piece: address in [ADMIN, BOOST]:
+    for piece: address in [BOOST, ADMIN]:
         answer: Bytes[WORD + 1] = raw_call(piece, msg.data, max_outsize=WORD + 1, is_delegate_call=True)
         if len(answer) <= WORD:
             return answer

@@ -14,6 +14,7 @@ import orders
 import deals
 import tasks
 import settlement
+import batches
 
 initializes: settings
 initializes: ledger[settings := settings]
@@ -22,6 +23,11 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks[settings := settings, blobs := blobs]
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: batches[
+    settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement
+]
+
+exports: (batches.settleBatch,)
 
 
 @deploy

@@ -25,6 +25,7 @@ import orders
 import deals
 import tasks
 import settlement
+import batches
 import matching
 
 initializes: settings
@@ -34,6 +35,9 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks[settings := settings, blobs := blobs]
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: batches[
+    settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement
+]
 initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
 
 exports: (matching.computeDealVolume, matching.assertDatasetDealCompatibility)

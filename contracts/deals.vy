@@ -23,7 +23,10 @@
         then params, to the end
 
         Shorter than that is what is no deal: a closed request order, kept where its first deal would be. From byte 0:
-        zero 1, then the order's volume, 4 bytes, or 32 if these are too narrow. Flag 128 is not used (see blobs.vy).
+        zero 1, then the order's volume, 4 bytes, or 32 if these are too narrow.
+
+        Flag 128 tells that bit 128 of the tag asks for batches and there is no callback, so that its tasks may end in one
+        (batches.vy). As it never goes with flag 2, the first byte is never 0xEF (see blobs.vy).
 @dev Prices are below 2**64 because their payer could lock them; volume and trust are bounded by the limits below, the
      rest where it enters. Titles have 40 bits: so many would cost more than 10**16 gas.
 """
@@ -42,6 +45,7 @@ TAG: constant(uint256) = 8
 PRICES: constant(uint256) = 16
 WIDE: constant(uint256) = 32
 OWNERS: constant(uint256) = 64
+BATCHES: constant(uint256) = 128
 
 # Lengths of the parts.
 FIXED: constant(uint256) = 59
@@ -51,6 +55,11 @@ PRICES_PART: constant(uint256) = 24
 OWNERS_PART: constant(uint256) = 60
 WIDE_PART: constant(uint256) = 17
 RARE: constant(uint256) = 3 * ADDRESS_PART + TAG_PART + PRICES_PART + OWNERS_PART + WIDE_PART
+# Length of the part of each flag, a byte each, from the lowest.
+PARTS: constant(uint256) = (
+    ADDRESS_PART | (ADDRESS_PART << 8) | (ADDRESS_PART << 16) | (TAG_PART << 24) | (PRICES_PART << 32)
+    | (WIDE_PART << 40) | (OWNERS_PART << 48)
+)
 CLOSED_PART: constant(uint256) = 5
 CLOSED_WIDE_PART: constant(uint256) = 33
 
@@ -127,6 +136,15 @@ def _place(key: uint256) -> address:
 
 @internal
 @view
+def _dealid(key: uint256) -> bytes32:
+    """
+    @return The whole id of the deal that has this key.
+    """
+    return convert(((self._word(self._place(key), 39) & MASK_80) << KEY_BITS) | key, bytes32)
+
+
+@internal
+@view
 def _exists(dealid: bytes32) -> bool:
     place: address = self._place(self._key(dealid))
     return place.codesize >= FIXED and self._word(place, 39) & MASK_80 == convert(dealid, uint256) >> KEY_BITS
@@ -188,6 +206,8 @@ def _head(deal: Terms) -> Bytes[FIXED + RARE]:
         flags |= BENEFICIARY
     if deal.tag > MASK_4:
         flags |= TAG
+        if deal.tag & types.TAG_BATCH != 0 and deal.callback == empty(address):
+            flags |= BATCHES
     app_price: uint256 = unsafe_div(deal.app_price, PRICE_UNIT)
     dataset_price: uint256 = unsafe_div(deal.dataset_price, PRICE_UNIT)
     workerpool_price: uint256 = unsafe_div(deal.workerpool_price, PRICE_UNIT)
@@ -300,27 +320,27 @@ def _read(key: uint256) -> Terms:
     # Each part is read with the 32 bytes that end with it: the fixed part precedes them all.
     end: uint256 = FIXED
     if flags & SPONSOR != 0:
-        end += ADDRESS_PART
+        end = unsafe_add(end, ADDRESS_PART)
         deal.sponsor = convert(self._word(place, end) & types.ADDRESS_MASK, address)
     if flags & CALLBACK != 0:
-        end += ADDRESS_PART
+        end = unsafe_add(end, ADDRESS_PART)
         deal.callback = convert(self._word(place, end) & types.ADDRESS_MASK, address)
     if flags & BENEFICIARY != 0:
-        end += ADDRESS_PART
+        end = unsafe_add(end, ADDRESS_PART)
         deal.beneficiary = convert(self._word(place, end) & types.ADDRESS_MASK, address)
     if flags & OWNERS != 0:
-        end += OWNERS_PART
+        end = unsafe_add(end, OWNERS_PART)
         owners: uint256 = self._word(place, end)
         deal.workerpool_owner = convert(owners & types.ADDRESS_MASK, address)
         deal.dataset_owner = convert(
-            (owners >> 160) | ((self._word(place, end - 32) << 96) & types.ADDRESS_MASK), address
+            (owners >> 160) | ((self._word(place, unsafe_sub(end, 32)) << 96) & types.ADDRESS_MASK), address
         )
-        deal.app_owner = convert(self._word(place, end - 40) & types.ADDRESS_MASK, address)
+        deal.app_owner = convert(self._word(place, unsafe_sub(end, 40)) & types.ADDRESS_MASK, address)
     if flags & TAG != 0:
-        end += TAG_PART
+        end = unsafe_add(end, TAG_PART)
         deal.tag = self._word(place, end)
     if flags & PRICES != 0:
-        end += PRICES_PART
+        end = unsafe_add(end, PRICES_PART)
         prices: uint256 = self._word(place, end)
         deal.app_price = (prices >> 128) & MASK_64
         deal.dataset_price = (prices >> 64) & MASK_64
@@ -341,10 +361,10 @@ def _read(key: uint256) -> Terms:
 
 @internal
 @view
-def _range(dealid: bytes32) -> (uint256, uint256, uint256):
+def _range(dealid: bytes32) -> (uint256, uint256, uint256, bool):
     """
     @notice What the beginning of a task needs. Reverts without data if there is no deal of exactly this id.
-    @return first, size, and the workerpool's title.
+    @return first, size, the workerpool's title, and whether tasks may end in batches.
     """
     place: address = blobs._at(convert(convert(dealid, uint256) & KEY_MASK, bytes32))
     code: Bytes[39] = slice(place.code, 0, 39)
@@ -358,7 +378,7 @@ def _range(dealid: bytes32) -> (uint256, uint256, uint256):
         first |= ((high >> 72) & MASK_16) << 8
         size |= ((high >> 56) & MASK_16) << 8
         workerpool |= (high & MASK_16) << 24
-    return first, size, workerpool
+    return first, size, workerpool, head >> 231 != 0
 
 
 @internal
@@ -375,14 +395,11 @@ def _end(flags: uint256) -> uint256:
     """
     @return Where the params begin.
     """
-    return (
-        FIXED
-        + ADDRESS_PART * ((flags & 1) + ((flags >> 1) & 1) + ((flags >> 2) & 1))
-        + TAG_PART * ((flags >> 3) & 1)
-        + PRICES_PART * ((flags >> 4) & 1)
-        + OWNERS_PART * ((flags >> 6) & 1)
-        + WIDE_PART * ((flags >> 5) & 1)
-    )
+    end: uint256 = FIXED
+    for i: uint256 in range(8):
+        if (flags >> i) & 1 != 0:
+            end = unsafe_add(end, (PARTS >> (8 * i)) & MASK_8)
+    return end
 
 
 @internal
@@ -397,4 +414,4 @@ def _high(place: address, flags: uint256) -> uint256:
 @internal
 @view
 def _word(place: address, end: uint256) -> uint256:
-    return convert(convert(slice(place.code, end - 32, 32), bytes32), uint256)
+    return convert(convert(slice(place.code, unsafe_sub(end, 32), 32), bytes32), uint256)

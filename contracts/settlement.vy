@@ -60,7 +60,27 @@ def _pay_resources(deal: deals.Terms, scheduler: address, taskid: bytes32):
     if deal.dataset_price > 0:
         ledger._reward(self._owner(deal.dataset_owner, deal.dataset), deal.dataset_price, taskid)
     ledger._unlock(scheduler, self._scheduler_stake(deal.workerpool_price))
-    ledger._tap_kitty(scheduler, taskid)
+    ledger._tap_kitty(scheduler, taskid, 1)
+
+
+@internal
+def _pay_resources_of(deal: deals.Terms, scheduler: address, dealid: bytes32, count: uint256):
+    """
+    @notice The same for many tasks of a deal, at once: each sum is what they would have had one by one.
+    """
+    ledger._seize(deal.sponsor, unsafe_mul(self._price(deal), count), dealid)
+    if deal.app_price > 0:
+        ledger._reward(self._owner(deal.app_owner, deal.app), unsafe_mul(deal.app_price, count), dealid)
+    if deal.dataset_price > 0:
+        ledger._reward(self._owner(deal.dataset_owner, deal.dataset), unsafe_mul(deal.dataset_price, count), dealid)
+    ledger._unlock(scheduler, unsafe_mul(self._scheduler_stake(deal.workerpool_price), count))
+    ledger._tap_kitty(scheduler, dealid, count)
+
+
+@internal
+@pure
+def _worker_reward(price: uint256, ratio: uint256) -> uint256:
+    return unsafe_div(unsafe_mul(price, unsafe_sub(100, ratio)), 100)
 
 
 @internal
@@ -68,7 +88,7 @@ def _pay_worker(price: uint256, ratio: uint256, scheduler: address, worker: addr
     """
     @notice W, between one worker and its scheduler, who keeps `ratio` percent.
     """
-    reward: uint256 = unsafe_div(unsafe_mul(price, unsafe_sub(100, ratio)), 100)
+    reward: uint256 = self._worker_reward(price, ratio)
     ledger._reward(worker, reward, taskid)
     ledger._reward(scheduler, unsafe_sub(price, reward), taskid)
 

@@ -138,6 +138,10 @@ callbacks: HashMap[bytes32, bytes32]
 # Taskid XOR group -> its result hash; for the consensus, once somebody revealed, the digest.
 hashes: HashMap[bytes32, bytes32]
 
+# Page of a deal (`_page`) -> which of its 256 tasks have begun, the first in the lowest bit; only of deals whose tasks may
+# be settled in batches: a task that ends in one has no word.
+begun: HashMap[bytes32, uint256]
+
 
 # ---- The word ------------------------------------------------------------------------------------------------------
 
@@ -184,14 +188,30 @@ def _result_seal(worker: address, taskid: bytes32, digest: bytes32) -> bytes32:
 
 
 @internal
+@pure
+def _page(dealid: bytes32, number: uint256) -> bytes32:
+    """
+    @return Where the bits of a deal's tasks from 256 `number` on are, counted from its first.
+    """
+    return convert(convert(dealid, uint256) ^ number, bytes32)
+
+
+@internal
 def _begin(dealid: bytes32, idx: uint256) -> bytes32:
     first: uint256 = 0
     size: uint256 = 0
     workerpool: uint256 = 0
-    first, size, workerpool = deals._range(dealid)
+    batches: bool = False
+    first, size, workerpool, batches = deals._range(dealid)
     assert idx >= first and idx < unsafe_add(first, size)
     taskid: bytes32 = self._id(dealid, idx)
     assert self.words[taskid] == 0
+    if batches:
+        page: bytes32 = self._page(dealid, unsafe_sub(idx, first) >> 8)
+        begun: uint256 = self.begun[page]
+        bit: uint256 = 1 << (unsafe_sub(idx, first) & 255)
+        assert begun & bit == 0
+        self.begun[page] = begun | bit
     self.words[taskid] = deals._key(dealid) | (idx << INDEX) | (types.ACTIVE << STATUS)
     log events.TaskInitialize(taskid=taskid, workerpool=settings.assets[workerpool])
     return taskid
