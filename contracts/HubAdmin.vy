@@ -25,7 +25,7 @@ initializes: ledger[settings := settings]
 initializes: blobs
 initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
-initializes: tasks[settings := settings, blobs := blobs]
+initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
 initializes: batches[
     settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement

@@ -26,6 +26,7 @@ import deals
 import tasks
 import settlement
 import batches
+import escrow
 import matching
 
 initializes: settings
@@ -33,11 +34,12 @@ initializes: ledger[settings := settings]
 initializes: blobs
 initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
-initializes: tasks[settings := settings, blobs := blobs]
+initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
 initializes: batches[
     settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement
 ]
+initializes: escrow[settings := settings, ledger := ledger]
 initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
 
 exports: (matching.computeDealVolume, matching.assertDatasetDealCompatibility)

@@ -193,9 +193,9 @@ def _close(request: bytes32, volume: uint256):
 
 @internal
 @pure
-def _head(deal: Terms) -> Bytes[FIXED + RARE]:
+def _parts(deal: Terms) -> (bytes29, bytes30, Bytes[RARE]):
     """
-    @return The blob without its params, which the caller appends.
+    @return The blob in parts: the head, what else is fixed, and what is rare. The caller appends the params.
     """
     flags: uint256 = 0
     if deal.sponsor != deal.requester:
@@ -240,7 +240,7 @@ def _head(deal: Terms) -> Bytes[FIXED + RARE]:
         | ((deal.app & MASK_24) << 120) | ((deal.dataset & MASK_24) << 96) | ((deal.workerpool & MASK_24) << 72)
         | (app_price << 48) | (dataset_price << 24) | workerpool_price
     )
-    return concat(
+    return (
         convert(convert(head, uint232), bytes29),
         convert(
             convert(((convert(deal.dealid, uint256) >> KEY_BITS) << 160) | convert(deal.requester, uint256), uint240),
@@ -330,12 +330,10 @@ def _read(key: uint256) -> Terms:
         deal.beneficiary = convert(self._word(place, end) & types.ADDRESS_MASK, address)
     if flags & OWNERS != 0:
         end = unsafe_add(end, OWNERS_PART)
-        owners: uint256 = self._word(place, end)
-        deal.workerpool_owner = convert(owners & types.ADDRESS_MASK, address)
-        deal.dataset_owner = convert(
-            (owners >> 160) | ((self._word(place, unsafe_sub(end, 32)) << 96) & types.ADDRESS_MASK), address
-        )
-        deal.app_owner = convert(self._word(place, unsafe_sub(end, 40)) & types.ADDRESS_MASK, address)
+        owners: Bytes[OWNERS_PART] = slice(place.code, unsafe_sub(end, OWNERS_PART), OWNERS_PART)
+        deal.app_owner = convert(convert(extract32(owners, 0), uint256) >> 96, address)
+        deal.dataset_owner = convert(convert(extract32(owners, 20), uint256) >> 96, address)
+        deal.workerpool_owner = convert(convert(extract32(owners, 28), uint256) & types.ADDRESS_MASK, address)
     if flags & TAG != 0:
         end = unsafe_add(end, TAG_PART)
         deal.tag = self._word(place, end)

@@ -22,20 +22,21 @@ interface Spender:
         sender: address, amount: uint256, token: address, data: Bytes[types.PAYLOAD]
     ) -> bool: nonpayable
 
+# Whether base tokens are on their way: then what the hub holds and what it owes do not agree yet.
+moving: transient(bool)
+
 
 # ---- Escrow ----------------------------------------------------------------------------------------------------------
 
 @external
 def deposit(amount: uint256) -> bool:
-    assert extcall Token(settings.TOKEN).transferFrom(msg.sender, self, amount), "failled-transferFrom"
-    ledger._mint(msg.sender, amount)
+    self._deposit(msg.sender, amount, msg.sender)
     return True
 
 
 @external
 def withdraw(amount: uint256) -> bool:
-    ledger._burn(msg.sender, amount)
-    extcall Token(settings.TOKEN).transfer(msg.sender, amount)
+    self._withdraw(amount, msg.sender)
     return True
 
 
@@ -55,8 +56,7 @@ def depositForArray(amounts: DynArray[uint256, types.BATCH], targets: DynArray[a
 
 @external
 def withdrawTo(amount: uint256, target: address) -> bool:
-    ledger._burn(msg.sender, amount)
-    extcall Token(settings.TOKEN).transfer(target, amount)
+    self._withdraw(amount, target)
     return True
 
 
@@ -77,6 +77,7 @@ def recover() -> uint256:
     @notice Credit the owner with base tokens that were sent to the hub without a deposit.
     """
     settings._only_owner()
+    assert not self.moving, "escrow: tokens are moving"
     excess: uint256 = staticcall Token(settings.TOKEN).balanceOf(self) - ledger.supply
     ledger._mint(settings.owner, excess)
     return excess
@@ -84,8 +85,20 @@ def recover() -> uint256:
 
 @internal
 def _deposit(source: address, amount: uint256, target: address):
+    before: bool = self.moving
+    self.moving = True
     assert extcall Token(settings.TOKEN).transferFrom(source, self, amount), "failled-transferFrom"
+    self.moving = before
     ledger._mint(target, amount)
+
+
+@internal
+def _withdraw(amount: uint256, target: address):
+    ledger._burn(msg.sender, amount)
+    before: bool = self.moving
+    self.moving = True
+    extcall Token(settings.TOKEN).transfer(target, amount)
+    self.moving = before
 
 
 # ---- ERC-20 ----------------------------------------------------------------------------------------------------------

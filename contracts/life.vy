@@ -26,14 +26,27 @@ RECEIVE_RESULT: constant(bytes4) = method_id("receiveResult(bytes32,bytes)", out
 
 @external
 def initialize(_dealid: bytes32, idx: uint256) -> bytes32:
-    return tasks._begin(_dealid, idx)
+    first: uint256 = 0
+    size: uint256 = 0
+    workerpool: uint256 = 0
+    batches: bool = False
+    first, size, workerpool, batches = deals._range(_dealid)
+    return tasks._begin(_dealid, idx, first, size, settings.assets[workerpool], batches)
 
 
 @external
 def initializeArray(_dealid: DynArray[bytes32, types.BATCH], _idx: DynArray[uint256, types.BATCH]) -> bool:
     assert len(_dealid) == len(_idx)
+    first: uint256 = 0
+    size: uint256 = 0
+    title: uint256 = 0
+    batches: bool = False
+    workerpool: address = empty(address)
     for i: uint256 in range(len(_dealid), bound=types.BATCH):
-        tasks._begin(_dealid[i], _idx[i])
+        if i == 0 or _dealid[i] != _dealid[unsafe_sub(i, 1)]:
+            first, size, title, batches = deals._range(_dealid[i])
+            workerpool = settings.assets[title]
+        tasks._begin(_dealid[i], _idx[i], first, size, workerpool, batches)
     return True
 
 
@@ -96,7 +109,7 @@ def reveal(_taskid: bytes32, _resultDigest: bytes32):
     contributor: uint256 = tasks.contributors[key]
     assert contributor >> tasks.MARK == tasks.CONTRIBUTED
     group: uint256 = tasks._group(contributor)
-    assert group == tasks._consensus(_taskid, word)
+    assert count == 1 or group == tasks._consensus(_taskid, word)
     common: bytes32 = tasks._key(_taskid, group)
     if (word >> tasks.REVEALS) & tasks.COUNT_MASK == 0:
         assert tasks.hashes[common] == hash
@@ -123,9 +136,24 @@ def finalize(_taskid: bytes32, _results: Bytes[types.RESULT], _resultsCallback: 
         reveals > 0 and word >> tasks.DEADLINE <= block.timestamp
     )
     if deal.callback != empty(address) or len(_resultsCallback) != 0:
-        assert keccak256(_resultsCallback) == tasks._digest(_taskid, word)
+        assert keccak256(_resultsCallback) == tasks._revealed(_taskid, word)
 
-    tasks._keep_result(_taskid, word, _results, _resultsCallback)
+    short: bool = False
+    kept: bytes32 = empty(bytes32)
+    told: uint256 = 0
+    short, kept, told = tasks._short(_results)
+    if short and (len(_resultsCallback) == 0 or len(_resultsCallback) == 32 or len(_resultsCallback) == 64):
+        if len(_resultsCallback) != 0:
+            tasks._keep_callback(_taskid, word, extract32(_resultsCallback, 0))
+            if len(_resultsCallback) == 64:
+                tasks.seconds[_taskid] = extract32(_resultsCallback, 32)
+        tasks._keep_short(_taskid, word, kept, told | (len(_resultsCallback) << (tasks.CALLBACK - 5)))
+    else:
+        blobs.held = concat(
+            convert(convert(tasks.SPLIT, uint8), bytes1), convert(convert(len(_results), uint16), bytes2),
+            _results, _resultsCallback,
+        )
+        blobs._put(_taskid)
     tasks.words[_taskid] = tasks._with_status(word, types.COMPLETED)
     settlement._pay_resources(deal, scheduler, _taskid)
     count: uint256 = tasks._count(word)
@@ -235,7 +263,12 @@ def claimArray(_taskid: DynArray[bytes32, types.BATCH]) -> bool:
 def initializeAndClaimArray(_dealid: DynArray[bytes32, types.BATCH], _idx: DynArray[uint256, types.BATCH]) -> bool:
     assert len(_dealid) == len(_idx)
     for i: uint256 in range(len(_dealid), bound=types.BATCH):
-        self._claim(tasks._begin(_dealid[i], _idx[i]))
+        first: uint256 = 0
+        size: uint256 = 0
+        workerpool: uint256 = 0
+        batches: bool = False
+        first, size, workerpool, batches = deals._range(_dealid[i])
+        self._claim(tasks._begin(_dealid[i], _idx[i], first, size, settings.assets[workerpool], batches))
     return True
 
 

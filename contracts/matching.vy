@@ -23,8 +23,8 @@ interface Owned:
     def owner() -> address: view
 
 
-# The digits of codes.
-HEX: constant(String[16]) = "0123456789abcdef"
+# "iExecV5-matchOrders-0x", 22 bytes from the highest; two hexadecimal digits follow.
+MISMATCH: constant(bytes32) = 0x694578656356352d6d617463684f72646572732d307800000000000000000000
 
 # Selector of matchOrders(AppOrder,DatasetOrder,WorkerpoolOrder,RequestOrder).
 MATCH_ORDERS: constant(bytes4) = 0x156194d4
@@ -68,9 +68,10 @@ def matchOrders(
         self._mismatch(0x10)
     if _requestorder.dataset != _datasetorder.dataset:
         self._mismatch(0x11)
+    if _requestorder.workerpool != _workerpoolorder.workerpool:
+        self._admit(_requestorder.workerpool, _workerpoolorder.workerpool, 0x12)
     if (
-        convert(_requestorder.workerpool, uint256)
-        | convert(_apporder.datasetrestrict, uint256)
+        convert(_apporder.datasetrestrict, uint256)
         | convert(_apporder.workerpoolrestrict, uint256)
         | convert(_apporder.requesterrestrict, uint256)
         | convert(_datasetorder.apprestrict, uint256)
@@ -80,7 +81,6 @@ def matchOrders(
         | convert(_workerpoolorder.datasetrestrict, uint256)
         | convert(_workerpoolorder.requesterrestrict, uint256)
     ) != 0:
-        self._admit(_requestorder.workerpool, _workerpoolorder.workerpool, 0x12)
         self._admit(_apporder.datasetrestrict, _datasetorder.dataset, 0x13)
         self._admit(_apporder.workerpoolrestrict, _workerpoolorder.workerpool, 0x14)
         self._admit(_apporder.requesterrestrict, _requestorder.requester, 0x15)
@@ -191,9 +191,9 @@ def matchOrders(
         app=app >> settings.TITLE,
         dataset=dataset >> settings.TITLE,
         workerpool=workerpool >> settings.TITLE,
-        app_owner=app_owner,
-        dataset_owner=dataset_owner,
-        workerpool_owner=workerpool_owner,
+        app_owner=empty(address),
+        dataset_owner=empty(address),
+        workerpool_owner=empty(address),
         app_price=_apporder.appprice,
         dataset_price=dataset_price,
         workerpool_price=_workerpoolorder.workerpoolprice,
@@ -206,10 +206,16 @@ def matchOrders(
         scheduler_ratio=(workerpool >> settings.SCHEDULER_RATIO) & settings.SCHEDULER_RATIO_MASK,
         stake_ratio=(workerpool >> settings.STAKE_RATIO) & settings.STAKE_RATIO_MASK,
     )
-    if volume == 1:
-        # Its only task can look up the owners.
-        deal.workerpool_owner = empty(address)
-    blobs.held = concat(deals._head(deal), convert(_requestorder.params, Bytes[types.PARAMS]))
+    if volume > 1:
+        # An only task can look them up.
+        deal.app_owner = app_owner
+        deal.dataset_owner = dataset_owner
+        deal.workerpool_owner = workerpool_owner
+    head: bytes29 = empty(bytes29)
+    rest: bytes30 = empty(bytes30)
+    rare: Bytes[deals.RARE] = b""
+    head, rest, rare = deals._parts(deal)
+    blobs.held = concat(head, rest, rare, convert(_requestorder.params, Bytes[types.PARAMS]))
     blobs._put(convert(convert(dealid, uint256) & deals.KEY_MASK, bytes32))
     use: uint256 = volume << orders.USED
     orders.words[app_hash] = unsafe_add(app_word, use)
@@ -381,7 +387,12 @@ def _admit(restriction: address, account: address, code: bytes1):
 @pure
 def _mismatch(code: bytes1):
     number: uint256 = convert(code, uint256)
-    raise concat("iExecV5-matchOrders-0x", slice(HEX, number >> 4, 1), slice(HEX, number & 15, 1))
+    low: uint256 = (number & 15) + 48
+    if low > 57:
+        # From "9" to "a".
+        low += 39
+    text: uint256 = convert(MISMATCH, uint256) | (((number >> 4) + 48) << 72) | (low << 64)
+    raw_revert(abi_encode(convert(32, uint256), convert(24, uint256), text, method_id=method_id("Error(string)")))
 
 
 @internal

@@ -149,24 +149,23 @@ def _signed(identity: address, digest: bytes32, sign: Bytes[types.SIGNATURE], or
             digest is an `order`'s; or as EIP-1271 says.
     """
     # A failed recovery gives the zero address: nobody's.
-    if len(sign) == 65 and identity != empty(address):
+    length: uint256 = len(sign)
+    if (length == 65 or length == 64) and identity != empty(address):
         s: uint256 = convert(extract32(sign, 32), uint256)
-        v: uint256 = convert(extract32(sign, 33), uint256) & 255
+        v: uint256 = 0
+        if length == 65:
+            v = convert(extract32(sign, 33), uint256) & 255
+        else:
+            v = (s >> 255) + 27
+            s &= 2**255 - 1
         if s <= HALF_ORDER and identity == ecrecover(digest, v, convert(extract32(sign, 0), uint256), s):
-            return True
-    elif len(sign) == 64 and identity != empty(address):
-        vs: uint256 = convert(extract32(sign, 32), uint256)
-        s: uint256 = vs & (2**255 - 1)
-        if s <= HALF_ORDER and identity == ecrecover(
-            digest, (vs >> 255) + 27, convert(extract32(sign, 0), uint256), s
-        ):
             return True
     if order and identity != empty(address) and self._presigner(digest) == identity:
         return True
     # EIP-1271. A refusal by revert is a no; an answer that is not a bytes4 reverts. What has no code should have signed
     # with its key, in one of the two forms.
     if not identity.is_contract:
-        assert len(sign) == 65 or len(sign) == 64, "invalid-signature-format"
+        assert length == 65 or length == 64, "invalid-signature-format"
         return False
     success: bool = False
     answer: Bytes[32] = b""

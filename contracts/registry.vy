@@ -354,7 +354,7 @@ def safeTransferFrom(source: address, to: address, id: uint256, data: Bytes[DATA
     )
     if not success and len(answer) != 0:
         raw_revert(answer)
-    if not success or abi_decode(answer, bytes4) != ON_RECEIVED:
+    if not success or extract32(answer, 0) != convert(ON_RECEIVED, bytes32):
         raise "ERC721: transfer to non ERC721Receiver implementer"
 
 

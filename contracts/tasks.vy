@@ -14,35 +14,37 @@
 
         Contributors have places, from 0. Each has a word under taskid XOR place, bits from the lowest:
 
-          0  worker  160
-        160  weight   80
-        240  group     6   those with the same result hash; numbered as they appear
-        246  mark      2   0 contributed, 1 proved, 2 rejected; that of a single one stays 0: the reveal counter tells
+          0  worker   160
+        160  result    64   see below
+        224  weight    24
+        248  group      6   those with the same result hash; numbered as they appear
+        254  mark       2   0 contributed, 1 proved, 2 rejected; that of a single one stays 0: the reveal counter tells
 
         and beside it its seal, and its enclave if it has one. The hash of a group is kept under taskid XOR group. The
-        consensus is the group of the last contributor, for only a contribution can bring it about. What can be computed
-        once the digest is known, leaves its slot to something else: the group's hash to the digest, and the seal of the
-        first who proved, at the end, to the result.
+        consensus is the group of the last contributor, for only a contribution can bring it about. A hash or a seal that
+        can be computed, since the digest is known, leaves its slot: the consensus' hash to the digest at the first
+        reveal; then, at the end, to the callback's data, one word or two, of which the digest is the hash; and the seal of the first
+        who proved to the results. Its worker's word tells more of them, bits of its part from the lowest:
 
-        A contribution that ends its task at once is kept with its result (contributeAndFinalize). Results are mostly a
-        link to IPFS in its usual words, with a CID of version 0, of which the multihash suffices. Where the contribution
-        is not here, it lies in a slot, as told above, and callback data of 32 bytes, not all zero, in another. All else
-        is a blob under the taskid, from byte 0:
+          0  more      56   the last 7 bytes of results of 39
+         56  length     6   of the results plus one, if they are 39 bytes at most; zero: they are a link to IPFS in its
+                            usual words with a CID of version 0, whose multihash is in the slot
+         62  callback   2   words of callback data: the first is in the digest's slot
+
+        What does not fit, and every result that came with its contribution (contributeAndFinalize), is a blob under the
+        taskid. From byte 0:
 
           0  kind        1
              if kind has bit 1 (the contribution is here): worker 20, enclave 20, digest 32
              if kind has bit 2 (such a link): the multihash 32
-             else, if kind has bit 0: the length of the results 2; and the results
-             then the callback's data, to the end
+             else: if kind has bit 0, their length 2; the results
+             then, if there are any, the callback's data
 """
 import types
 import events
-import settings
 import blobs
 import deals
 
-uses: settings
-uses: blobs
 
 # Parts of a task's word, as drawn above.
 INDEX: constant(uint256) = 176
@@ -57,10 +59,17 @@ COUNT_MASK: constant(uint256) = 63
 INDEX_MASK: constant(uint256) = 2**24 - 1
 
 # Parts of a contributor's word, as drawn above.
-WEIGHT: constant(uint256) = 160
-GROUP: constant(uint256) = 240
-MARK: constant(uint256) = 246
-WEIGHT_MASK: constant(uint256) = 2**80 - 1
+RESULT: constant(uint256) = 160
+WEIGHT: constant(uint256) = 224
+GROUP: constant(uint256) = 248
+MARK: constant(uint256) = 254
+WEIGHT_MASK: constant(uint256) = 2**24 - 1
+
+# Parts of what it tells of the results.
+SHORT: constant(uint256) = 39
+LENGTH: constant(uint256) = 56
+LENGTH_MASK: constant(uint256) = 63
+CALLBACK: constant(uint256) = 62
 
 # Marks.
 CONTRIBUTED: constant(uint256) = 0
@@ -69,6 +78,9 @@ REJECTED: constant(uint256) = 2
 
 # Length of what a direct result begins with.
 DIRECT_HEAD: constant(uint256) = 73
+
+# Zeros after short results.
+PADDING: constant(Bytes[39]) = x"000000000000000000000000000000000000000000000000000000000000000000000000000000"
 
 # Kinds of result.
 SPLIT: constant(uint256) = 1
@@ -93,11 +105,9 @@ LINK: constant(uint256) = 42 + CID_PART + 3
 # In base 58, a CID of version 0 is 34 bytes: 0x1220, which says SHA-256, and the 32 of the hash.
 CID_PREFIX: constant(uint256) = 4640
 BASE: constant(uint256) = 58
-BASE_32: constant(uint256) = 58**32
 
-# What "Qm" stands for before 44 more digits, 1378 * 58**44: above 2**256, and below.
-QM_HIGH: constant(uint256) = 4638
-QM_LOW: constant(bytes32) = 0xc2f1e6db88391cc4302b8e5b7ed6c3e25dc77509012d391889b4200000000000
+# What "Qm" stands for before 44 more digits, 1378 * 58**44, without its last 32 bits, which are zero.
+QM: constant(uint256) = 1378 * 2**12 * 29**44
 
 ALPHABET: constant(Bytes[58]) = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
@@ -126,16 +136,16 @@ words: HashMap[bytes32, uint256]
 # Taskid XOR place -> the contributor, as drawn above.
 contributors: HashMap[bytes32, uint256]
 
-# Taskid XOR place -> the contribution's seal; for the first who proved, once the task is completed, the result.
+# Taskid XOR place -> the contribution's seal; for the first who proved, once the task is completed, the results.
 seals: HashMap[bytes32, bytes32]
 
 # Taskid XOR place -> the contribution's enclave, if it has one.
 enclaves: HashMap[bytes32, address]
 
-# Taskid -> the callback's data, if they are one word and the result needs no blob.
-callbacks: HashMap[bytes32, bytes32]
+# Taskid -> the second word of callback data.
+seconds: HashMap[bytes32, bytes32]
 
-# Taskid XOR group -> its result hash; for the consensus, once somebody revealed, the digest.
+# Taskid XOR group -> its result hash; for the consensus, once somebody revealed, the digest, or callback data.
 hashes: HashMap[bytes32, bytes32]
 
 # Page of a deal (`_page`) -> which of its 256 tasks have begun, the first in the lowest bit; only of deals whose tasks may
@@ -197,12 +207,12 @@ def _page(dealid: bytes32, number: uint256) -> bytes32:
 
 
 @internal
-def _begin(dealid: bytes32, idx: uint256) -> bytes32:
-    first: uint256 = 0
-    size: uint256 = 0
-    workerpool: uint256 = 0
-    batches: bool = False
-    first, size, workerpool, batches = deals._range(dealid)
+def _begin(
+    dealid: bytes32, idx: uint256, first: uint256, size: uint256, workerpool: address, batches: bool
+) -> bytes32:
+    """
+    @param batches Whether the deal's tasks may end in batches.
+    """
     assert idx >= first and idx < unsafe_add(first, size)
     taskid: bytes32 = self._id(dealid, idx)
     assert self.words[taskid] == 0
@@ -213,7 +223,7 @@ def _begin(dealid: bytes32, idx: uint256) -> bytes32:
         assert begun & bit == 0
         self.begun[page] = begun | bit
     self.words[taskid] = deals._key(dealid) | (idx << INDEX) | (types.ACTIVE << STATUS)
-    log events.TaskInitialize(taskid=taskid, workerpool=settings.assets[workerpool])
+    log events.TaskInitialize(taskid=taskid, workerpool=workerpool)
     return taskid
 
 
@@ -272,10 +282,18 @@ def _consensus(taskid: bytes32, word: uint256) -> uint256:
 @internal
 @view
 def _hash(taskid: bytes32, word: uint256, group: uint256) -> bytes32:
-    kept: bytes32 = self.hashes[self._key(taskid, group)]
     if (word >> REVEALS) & COUNT_MASK != 0 and group == self._consensus(taskid, word):
-        return self._result_hash(taskid, kept)
-    return kept
+        return self._result_hash(taskid, self._digest(taskid, word))
+    return self.hashes[self._key(taskid, group)]
+
+
+@internal
+@view
+def _revealed(taskid: bytes32, word: uint256) -> bytes32:
+    """
+    @return The digest that was revealed, of a task that is not completed yet.
+    """
+    return self.hashes[self._key(taskid, self._consensus(taskid, word))]
 
 
 @internal
@@ -286,7 +304,25 @@ def _digest(taskid: bytes32, word: uint256) -> bytes32:
     """
     if (word >> REVEALS) & COUNT_MASK == 0:
         return empty(bytes32)
-    return self.hashes[self._key(taskid, self._consensus(taskid, word))]
+    kept: bytes32 = self._revealed(taskid, word)
+    words: uint256 = 0
+    if self._status(word) == types.COMPLETED:
+        words = self._told(taskid, word) >> CALLBACK
+    if words == 1:
+        return keccak256(kept)
+    if words == 2:
+        return keccak256(concat(kept, self.seconds[taskid]))
+    return kept
+
+
+@internal
+@view
+def _told(taskid: bytes32, word: uint256) -> uint256:
+    """
+    @return What is told of the results of a completed task, if they are in no blob.
+    """
+    place: uint256 = self._first_proved(taskid, self._count(word))
+    return (self.contributors[self._key(taskid, place)] >> RESULT) & (2**64 - 1)
 
 
 @internal
@@ -321,7 +357,7 @@ def _join(
     if group == groups:
         self.hashes[self._key(taskid, group)] = hash
     key: bytes32 = self._key(taskid, count)
-    self.contributors[key] = convert(worker, uint256) | (weight << WEIGHT) | (group << GROUP)
+    self.contributors[key] = convert(worker, uint256) | (min(weight, WEIGHT_MASK) << WEIGHT) | (group << GROUP)
     self.seals[key] = seal
     if enclave != empty(address):
         self.enclaves[key] = enclave
@@ -435,19 +471,9 @@ def _multihash(results: Bytes[types.RESULT]) -> (bool, bytes32):
     )
     if low == max_value(uint256) or high == max_value(uint256):
         return False, empty(bytes32)
-    # high * BASE_32 + low + "Qm", in 512 bits.
-    product: uint256 = unsafe_mul(high, BASE_32)
-    modulus: uint256 = uint256_mulmod(high, BASE_32, max_value(uint256))
-    top: uint256 = unsafe_sub(modulus, product)
-    if modulus < product:
-        top = unsafe_sub(top, 1)
-    hash: uint256 = unsafe_add(product, low)
-    if hash < low:
-        top = unsafe_add(top, 1)
-    hash = unsafe_add(hash, convert(QM_LOW, uint256))
-    if hash < convert(QM_LOW, uint256):
-        top = unsafe_add(top, 1)
-    return unsafe_add(top, QM_HIGH) == CID_PREFIX, convert(hash, bytes32)
+    # high * 58**32 + low + "Qm", without the last 32 bits, to which only `low` has something to add: 240 bits.
+    upper: uint256 = unsafe_add(unsafe_add(unsafe_mul(high, 29**32), low >> 32), QM)
+    return upper >> 224 == CID_PREFIX, convert((upper << 32) | (low & (2**32 - 1)), bytes32)
 
 
 @internal
@@ -560,12 +586,14 @@ def _read_result(taskid: bytes32, word: uint256) -> (Bytes[types.RESULT], Bytes[
         return b"", b""
     place: address = blobs._at(taskid)
     if not place.is_contract:
-        hash: bytes32 = self.seals[self._key(taskid, self._first_proved(taskid, self._count(word)))]
-        data: bytes32 = self.callbacks[taskid]
-        callback: Bytes[32] = b""
-        if data != empty(bytes32):
-            callback = concat(data, b"")
-        return self._link(hash), callback
+        told: uint256 = self._told(taskid, word)
+        kept: bytes32 = self.seals[self._key(taskid, self._first_proved(taskid, self._count(word)))]
+        both: Bytes[64] = concat(self.hashes[self._key(taskid, self._consensus(taskid, word))], self.seconds[taskid])
+        data: Bytes[64] = slice(both, 0, 32 * (told >> CALLBACK))
+        length: uint256 = (told >> LENGTH) & LENGTH_MASK
+        if length == 0:
+            return self._link(kept), data
+        return slice(concat(kept, convert(convert(told & (2**LENGTH - 1), uint56), bytes7)), 0, length - 1), data
     kind: uint256 = convert(slice(place.code, 0, 1), uint256)
     offset: uint256 = 1
     if kind & DIRECT != 0:
@@ -585,27 +613,35 @@ def _read_result(taskid: bytes32, word: uint256) -> (Bytes[types.RESULT], Bytes[
 
 
 @internal
-def _keep_result(taskid: bytes32, word: uint256, results: Bytes[types.RESULT], callback: Bytes[types.RESULT]):
+@pure
+def _short(results: Bytes[types.RESULT]) -> (bool, bytes32, uint256):
     """
-    @notice Keep a result that came by `finalize`.
+    @return Whether the results fit into slots, what goes into the seal's, and what is told in the worker's word.
     """
-    compact: bool = False
-    hash: bytes32 = empty(bytes32)
-    compact, hash = self._multihash(results)
-    data: bytes32 = empty(bytes32)
-    if len(callback) == 32:
-        data = extract32(callback, 0)
-    if compact and (len(callback) == 0 or data != empty(bytes32)):
-        self.seals[self._key(taskid, self._first_proved(taskid, self._count(word)))] = hash
-        if data != empty(bytes32):
-            self.callbacks[taskid] = data
-        return
-    if compact:
-        blobs.held = concat(convert(convert(CID, uint8), bytes1), hash, callback)
-    elif len(callback) == 0:
-        blobs.held = concat(empty(bytes1), results)
-    else:
-        blobs.held = concat(
-            convert(convert(SPLIT, uint8), bytes1), convert(convert(len(results), uint16), bytes2), results, callback
-        )
-    blobs._put(taskid)
+    if len(results) > SHORT:
+        compact: bool = False
+        hash: bytes32 = empty(bytes32)
+        compact, hash = self._multihash(results)
+        return compact, hash, 0
+    padded: Bytes[2 * SHORT] = concat(convert(results, Bytes[SHORT]), PADDING)
+    more: uint256 = convert(extract32(padded, 7), uint256) & (2**LENGTH - 1)
+    return True, extract32(padded, 0), more | (unsafe_add(len(results), 1) << LENGTH)
+
+
+@internal
+def _keep_short(taskid: bytes32, word: uint256, kept: bytes32, told: uint256):
+    """
+    @notice Keep a result that came by `finalize`, and fits.
+    """
+    key: bytes32 = self._key(taskid, self._first_proved(taskid, self._count(word)))
+    self.seals[key] = kept
+    if told != 0:
+        self.contributors[key] |= told << RESULT
+
+
+@internal
+def _keep_callback(taskid: bytes32, word: uint256, data: bytes32):
+    """
+    @notice Keep the first word of a callback's data, of which the digest is the hash.
+    """
+    self.hashes[self._key(taskid, self._consensus(taskid, word))] = data

@@ -328,6 +328,7 @@ async def test_mistakes_about_contracts_are_told_in_one_line(shell: Shell, anvil
         (*deploy, "--threshold", "2"): "--quorum MEMBER",
         (*deploy, "--quorum", somebody): "--threshold and --trust",
         (*deploy, "--quorum", "0x12", "--threshold", "1", "--trust", "hardware"): "20-byte address",
+        (*deploy, "--token", somebody, "--holder", somebody): "--token or --holder",
         (*deploy, "--resume", "0"): "throw-away keys are not kept",
         (*deploy, "--previous", somebody): "expected a hub",
         ("contracts", "verify", somebody, "--rpc-url", anvil.url): "expected a hub",

@@ -19,7 +19,7 @@ from sealdeal.model.keys import Key
 from sealdeal.model.types import ZERO, address, hexstr
 
 from . import session
-from .session import AsJson, WalletName
+from .session import AsJson, WalletName, Words
 
 contracts = App(name="contracts", help="Deploy a network's contracts, compare them, change a quorum.")
 contracts.command(
@@ -28,8 +28,6 @@ contracts.command(
 
 PATIENCE = 600.0
 """Seconds to wait for a transaction's block, on chains of any kind."""
-
-Words = Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=True)]
 
 
 @contracts.command
@@ -86,6 +84,8 @@ async def deploy(
     resume
         Go on with the deployment that began with this nonce of the account; all other options as they were.
     """
+    if token and holder:
+        raise InvalidInput("expected --token or --holder: nobody is given a token that exists already")
     async with Rpc(rpc_url, timeout=60.0, patience=60.0) as rpc:
         earlier = (await Hub.connect(rpc, address(previous))).addresses if previous else None
         options = DeployOptions(

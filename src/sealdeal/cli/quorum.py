@@ -22,11 +22,10 @@ from sealdeal.model.keys import recover_digest
 from sealdeal.model.types import Address, Bytes32, address, hexstr, unhex
 
 from . import session
-from .session import AsJson, WalletName
+from .session import AsJson, WalletName, Words
 
 quorum = App(name="quorum", help="Look at a quorum, and change its members.")
 
-Words = Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=True)]
 LIFE = 7 * 24 * 3600
 """Seconds for which a change may be submitted, unless its proposer says otherwise."""
 

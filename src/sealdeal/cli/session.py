@@ -28,6 +28,8 @@ WalletName = Annotated[str | None, Parameter(name="--wallet", help="Wallet that 
 AsJson = Annotated[
     bool, Parameter(name="--json", negative=(), help="Print one JSON document and nothing else.")
 ]
+Words = Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=True)]
+"""An option that may have many values, after one another or each with the option's name."""
 
 
 @cache
