@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from sealdeal.model.batches import Batch, compact_signature
+from sealdeal.model.deals import BATCH_DIGEST
 from sealdeal.model.errors import Conflict, InvalidInput, NotFound
 from sealdeal.model.orders import (
     NO_DATASET,
@@ -295,6 +297,36 @@ class Hub(HubReads):
         args = (taskid, digest, results, callback, enclave, enclave_signature, authorisation)
         return await self._act(self.hub, "contributeAndFinalize", *args, intent=intent)
 
+    async def settle_batch(
+        self,
+        batch: Batch,
+        digests: Sequence[Bytes32],
+        signatures: Sequence[bytes],
+        directory: str,
+        authorisation: bytes,
+        *,
+        intent: bytes | None = None,
+    ) -> Receipt:
+        """End all tasks of a batch that have not ended, as the pool's owner.
+
+        `digests`, `signatures`: of each task's enclave, in order; `directory`: CID of the folder that has the
+        results by index; `authorisation`: the TEE broker's, of the batch.
+        """
+        args = (
+            batch.dealid,
+            batch.page,
+            batch.tasks,
+            batch.tasks,
+            [batch.workers[i : i + 20] for i in range(0, len(batch.workers), 20)],
+            batch.assigned,
+            BATCH_DIGEST,
+            b"".join(digest[:BATCH_DIGEST] for digest in digests),
+            [compact_signature(signature) for signature in signatures],
+            directory.encode(),
+            authorisation,
+        )
+        return await self._act(self.hub, "settleBatch", *args, intent=intent)
+
     async def claim(self, taskid: Bytes32, *, intent: bytes | None = None) -> Receipt:
         """Fail a task whose final deadline has passed; the payer gets everything back."""
         return await self._act(self.hub, "claim", taskid, intent=intent)
@@ -302,6 +334,13 @@ class Hub(HubReads):
     async def claim_array(self, taskids: Sequence[Bytes32], *, intent: bytes | None = None) -> Receipt:
         """Claim many tasks, all or none."""
         return await self._act(self.hub, "claimArray", list(taskids), intent=intent)
+
+    async def initialize_and_claim_array(
+        self, tasks: Sequence[tuple[Bytes32, int]], *, intent: bytes | None = None
+    ) -> Receipt:
+        """Claim many tasks (dealid, index) that have not begun, all or none."""
+        dealids, indices = [dealid for dealid, _ in tasks], [index for _, index in tasks]
+        return await self._act(self.hub, "initializeAndClaimArray", dealids, indices, intent=intent)
 
     # --- the hub's owner
 
