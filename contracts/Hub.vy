@@ -123,7 +123,7 @@ def __default__() -> Bytes[ANSWER]:
     if len(msg.data) == 0:
         assert len(blobs.held) != 0 and msg.value == 0, "fallback-disabled"
         return blobs.held
-    for piece: address in [BOOST, ADMIN]:
+    for piece: address in [ADMIN, BOOST]:
         answer: Bytes[WORD + 1] = raw_call(piece, msg.data, max_outsize=WORD + 1, is_delegate_call=True)
         if len(answer) <= WORD:
             return answer

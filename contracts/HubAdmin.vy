@@ -47,6 +47,8 @@ exports: (
     management.broadcastWorkerpoolOrder,
     management.broadcastRequestOrder,
     matching.sponsorMatchOrders,
+    matching.computeDealVolume,
+    matching.assertDatasetDealCompatibility,
     life.initializeArray,
     life.reopen,
     life.claim,

@@ -6,7 +6,7 @@
 @notice Runs in the hub, by delegation. Last in the line: what it does not know is refused.
 
         functions:
-          deals     viewDeal, and from matching: computeDealVolume assertDatasetDealCompatibility
+          deals     viewDeal
           tasks     viewTask viewContribution viewScore resultFor
           orders    viewConsumed viewPresigned verifySignature verifyPresignature verifyPresignatureOrSignature
           accounts  viewAccount balanceOf frozenOf allowance totalSupply name symbol decimals token
@@ -27,7 +27,6 @@ import tasks
 import settlement
 import batches
 import escrow
-import matching
 
 initializes: settings
 initializes: ledger[settings := settings]
@@ -40,9 +39,6 @@ initializes: batches[
     settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement
 ]
 initializes: escrow[settings := settings, ledger := ledger]
-initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
-
-exports: (matching.computeDealVolume, matching.assertDatasetDealCompatibility)
 
 
 # All that the three kinds of entry answer.
@@ -139,14 +135,30 @@ def resultFor(_taskid: bytes32) -> Bytes[types.RESULT]:
     """
     @notice What the task's callback was told.
     """
-    assert tasks._status(tasks.words[_taskid]) == types.COMPLETED, "task-pending"
-    return tasks._read_result(_taskid, tasks.words[_taskid])[1]
+    word: uint256 = tasks.words[_taskid]
+    if self._settled(_taskid, word).word != 0:
+        return b""
+    assert tasks._status(word) == types.COMPLETED, "task-pending"
+    return tasks._read_result(_taskid, word)[1]
+
+
+@internal
+@view
+def _settled(taskid: bytes32, word: uint256) -> batches.Settled:
+    """
+    @return What a batch tells of a task. Only what has no word, or is completed without a contributor, may be in one.
+    """
+    if word == 0 or word >> tasks.STATUS == types.COMPLETED:
+        return batches._find(taskid)
+    return empty(batches.Settled)
 
 
 @internal
 @view
 def _task(taskid: bytes32) -> types.Task:
     word: uint256 = tasks.words[taskid]
+    batch: batches.Settled = self._settled(taskid, word)
+    word |= batch.word
     if word == 0:
         return empty(types.Task)
     deal: deals.Terms = deals._read(tasks._deal(word))
@@ -160,6 +172,13 @@ def _task(taskid: bytes32) -> types.Task:
     task.finalDeadline = deal.start + task.timeref * types.FINAL_DEADLINE_RATIO
     task.revealCounter = (word >> tasks.REVEALS) & tasks.COUNT_MASK
     task.winnerCounter = (word >> tasks.WINNERS) & tasks.COUNT_MASK
+    if batch.word != 0:
+        task.revealDeadline = batch.time + task.timeref * types.REVEAL_DEADLINE_RATIO
+        task.results = batch.results
+        task.consensusValue = tasks._result_hash(taskid, batch.digest)
+        task.resultDigest = batch.digest
+        task.contributors.append(batch.worker)
+        return task
     task.results, task.resultsCallback = tasks._read_result(taskid, word)
     if tasks._is_direct(taskid):
         entry: tasks.Entry = tasks._read_direct(taskid)
@@ -179,6 +198,20 @@ def _task(taskid: bytes32) -> types.Task:
 @view
 def _contribution(taskid: bytes32, worker: address) -> types.Contribution:
     word: uint256 = tasks.words[taskid]
+    batch: batches.Settled = self._settled(taskid, word)
+    if batch.word != 0:
+        if batch.worker == worker:
+            return self._shown(
+                tasks.Entry(
+                    worker=worker,
+                    hash=tasks._result_hash(taskid, batch.digest),
+                    seal=tasks._result_seal(worker, taskid, batch.digest),
+                    enclave=batch.enclave,
+                    weight=0,
+                    mark=tasks.PROVED,
+                )
+            )
+        return empty(types.Contribution)
     count: uint256 = tasks._count(word)
     if tasks._is_direct(taskid):
         entry: tasks.Entry = tasks._read_direct(taskid)

@@ -3,30 +3,33 @@
 @title Batches: many tasks of one deal settled in one transaction
 @license Apache-2.0
 @notice For deals of trust 1, in a TEE, without callback, whose tag has bit 128. The TEE broker authorises once, for a
-        list of (worker, task, enclave); the deal's scheduler settles all of them, or some now and others later. Each is
-        as if its worker had called `contributeAndFinalize`, but that
+        list of (worker, task, enclave); the deal's scheduler settles all of them, or some now and others later. Each
+        is as if its worker had called `contributeAndFinalize`, but that
 
-          - money moves once for all of a batch, with the dealid as reference;
-          - of its events only TaskInitialize and TaskFinalize are emitted;
-          - results lie in one directory on IPFS, each under the task's index;
-          - the scheduler sends it, as it sends `finalize`: no enclave vouches for where the results lie.
+          - money moves once for all, with the dealid as reference;
+          - of a task's events only TaskInitialize and TaskFinalize are emitted;
+          - results lie in one directory on IPFS, each under its task's index, and that the scheduler tells, as it does
+            in `finalize`: no enclave vouches for where they lie;
+          - there has to be a TEE broker, and an enclave has to sign with its key.
 
-        A task that has ended, or that somebody has contributed to, is skipped and not paid. A task that ends in a batch
-        gets no word, if it had none: a bit tells that it has begun (tasks.vy). What views show of it is in its batch.
+        A task that has ended, or that somebody has contributed to, is skipped and not paid. One that ends in a batch
+        gets no word; if it had one, its status changes, but not its counters. A bit tells that it has begun (tasks.vy).
 
-        A batch is code, at an address of no meaning: each tells the one before, `newest` the last one, and a view looks
-        through all of them. From byte 0, bits from the highest:
+        A batch is the code of a contract, at an address of no meaning: each names the one before, `newest` is the last.
+        To find a task of which only the id is known, views look through them all; nothing else has to. From byte 0,
+        bits from the highest:
 
-          0  head       32   masks 2 | width 6 | the batch before 160 | time 40 | index of bit 0 24 | workers 8 |
-                             tasks 8 | length of directory 8
+          0  head       32   masks 2 | width 6 | batch before 160 | time 40 | index of bit 0 24 | workers 8 | tasks 8 |
+                             length of directory 8
          32  deal       22   its key
-         54  masks      32 each, bit 0 for the first task of the deal's page: which were authorised, which settled or
-                             skipped, which settled. Those left out are equal to the one before; the first, to ones
-             directory       as in the link
+         54  masks      32 each, a bit for each task of a page of the deal, the first lowest: those authorised; those to
+                        be settled; those settled. One that is left out is equal to that before it; the first, to as
+                        many ones as there are tasks
+             directory       its CID
              workers    20 each
-             assigned    1 each, if there are more workers than one: whose the authorised task is
+             assigned    1 each, if there is more than one worker: the place of an authorised task's worker
              enclaves   20 each, of the authorised tasks
-             digests  width each, of those settled or skipped: without their last 32 - width bytes, which are zero
+             digests width each, of the tasks to be settled: what is missing of 32 bytes is zero
 """
 import types
 import events
@@ -45,45 +48,41 @@ uses: tasks
 uses: settlement
 
 # Most tasks and workers of a batch, and the longest name of its directory.
-TASKS: constant(uint256) = 128
+TASKS: constant(uint256) = types.BATCH
 WORKERS: constant(uint256) = 32
 DIRECTORY: constant(uint256) = 64
 
-# Parts of a batch's first word, as drawn above.
+# Parts of a batch's first word, as drawn above, and where its masks begin.
 MASKS: constant(uint256) = 254
 WIDTH: constant(uint256) = 248
 BEFORE: constant(uint256) = 88
 TIME: constant(uint256) = 48
 FIRST: constant(uint256) = 24
-COUNT_WORKERS: constant(uint256) = 16
-COUNT_TASKS: constant(uint256) = 8
-
-# Where masks begin.
+WORKER_COUNT: constant(uint256) = 16
+TASK_COUNT: constant(uint256) = 8
 FIXED: constant(uint256) = 54
 
-# What the TEE broker signs, under the hub's domain (EIP-712). `tasks` are bits, from the first task of the page; the others
-# are as in the drawing.
+# What the TEE broker signs, under the hub's domain (EIP-712): as drawn above, `tasks` is the mask of the authorised.
 BATCH_TYPE: constant(bytes32) = keccak256(
     "Batch(bytes32 dealid,uint256 page,uint256 tasks,bytes workers,bytes assigned,bytes enclaves)"
 )
 
-# A result: the link's beginning, its end as a number, and the bound of what is before the index.
+# What surrounds the directory, "/" and the index in a result; its end as a number, too.
 LINK_HEAD: constant(Bytes[40]) = b'{ "storage": "ipfs", "location": "/ipfs/'
 LINK_TAIL: constant(Bytes[3]) = b'" }'
 LINK_END: constant(uint256) = 34 * 2**16 + 32 * 2**8 + 125
 LINK: constant(uint256) = 41 + DIRECTORY
 
-# ASCII.
-EIGHT: constant(uint256) = 56
+# The digit.
 NINE: constant(uint256) = 57
 
+# Topic of TaskFinalize(bytes32,bytes).
 FINALIZE: constant(bytes32) = keccak256("TaskFinalize(bytes32,bytes)")
 
 
 # A task as its batch tells; all zero if none does.
 struct Settled:
-    dealid: bytes32
-    idx: uint256
+    word: uint256  # as contributeAndFinalize would leave it, but for the reveal deadline
     time: uint256
     worker: address
     enclave: address
@@ -91,7 +90,7 @@ struct Settled:
     results: Bytes[types.RESULT]
 
 
-# The last batch.
+# The last batch; zero before the first.
 newest: address
 
 
@@ -110,18 +109,18 @@ def settleBatch(
     _authorisation: Bytes[types.SIGNATURE],
 ) -> uint256:
     """
-    @notice Settle tasks of a deal's page: 256 tasks, page 0 from the deal's first.
-    @param _tasks Those that are authorised, a bit each.
-    @param _settle Those to be settled now.
-    @param _workers Without repetition.
-    @param _assigned For each authorised task the place of its worker, a byte; empty if there is one worker.
-    @param _width Length of the digests below; their other bytes are zero.
+    @notice Settle tasks of one page of a deal: page n are the 256 from the 256 n-th on, counted from its first.
+    @param _tasks Mask of the tasks that are authorised.
+    @param _settle Mask of those to be settled now.
+    @param _assigned The place of each authorised task's worker, a byte; empty if there is only one worker.
+    @param _width Bytes of a digest that are given; the others are zero.
     @param _digests Of the tasks to be settled.
-    @param _signatures For each authorised task the enclave's signature (EIP-2098), or, if it is not to be settled now,
-           the enclave's address and zero.
-    @param _directory CID of the directory that holds the results.
+    @param _signatures For each authorised task: its enclave's signature (EIP-2098); or, if it is not to be settled now,
+           the enclave's address, and zero.
+    @param _directory CID of the directory of results. With "/" and an index it must not need more 32-byte words than
+           without (a CID of version 0: indices have six digits at most).
     @param _authorisation The TEE broker's signature.
-    @return How many tasks were settled.
+    @return How many tasks were settled: the others had ended.
     """
     # What each of the tasks would be asked.
     deal: deals.Terms = deals._read(deals._key(_dealid))
@@ -142,6 +141,7 @@ def settleBatch(
     ), "batches: a task is not the deal's"
     assert _settle & ~_tasks == 0, "batches: a task is not authorised"
     assert _width <= 32, "batches: a digest has 32 bytes at most"
+    assert len(_directory) >= 32, "batches: a directory is named by its CID"
     first: uint256 = unsafe_add(deal.first, offset)
 
     # Which have not ended: those that have not begun, or to which nobody has contributed.
@@ -149,20 +149,16 @@ def settleBatch(
     begun: uint256 = tasks.begun[page]
     settled: uint256 = _settle & ~begun
     if settled != _settle:
-        for i: uint256 in range(256):
-            if ((_settle & begun) >> i) & 1 != 0:
-                if tasks.words[tasks._id(_dealid, unsafe_add(first, i))] >> tasks.STATUS == types.ACTIVE:
-                    settled |= 1 << i
+        for bit: uint256 in range(256):
+            if ((_settle & begun) >> bit) & 1 != 0:
+                if tasks.words[tasks._id(_dealid, unsafe_add(first, bit))] >> tasks.STATUS == types.ACTIVE:
+                    settled |= 1 << bit
     assert settled != 0, "batches: every task has ended"
     tasks.begun[page] = begun | settled
 
-    # Task by task: its enclave signed. Results are emitted as they are encoded: their last word varies, the others are
-    # made when the index gets another digit. The usual batch is a row of tasks that nobody has begun, all settled now.
-    count: uint256 = len(_signatures)
-    usual: bool = settled == _tasks and begun & settled == 0 and _tasks == max_value(uint256) >> unsafe_sub(256, count)
-    limit: uint256 = 256
-    if usual:
-        limit = count
+    # Task by task: its enclave signed. A usual batch is all of a page up to some task, none begun before. Results are
+    # emitted as the ABI encodes them: only their last word changes from one to the next, mostly by one.
+    usual: bool = settled == _tasks and begun & settled == 0 and _tasks & unsafe_add(_tasks, 1) == 0
     link: Bytes[LINK] = concat(LINK_HEAD, _directory, b"/")
     words: uint256 = len(link) & ~convert(31, uint256)
     before: Bytes[LINK + 64] = b""
@@ -182,23 +178,23 @@ def settleBatch(
     fresh: bool = True
     eight: uint256[8] = empty(uint256[8])
     rows: DynArray[uint256[5], TASKS // 8] = []
-    count = 0
-    for i: uint256 in range(limit, bound=256):
+    count: uint256 = 0
+    i: uint256 = 0
+    for signature: bytes32[2] in _signatures:
         if not usual:
-            if (_tasks >> i) & 1 == 0:
-                if _tasks >> i == 0:
+            for gap: uint256 in range(256):
+                if (_tasks >> i) & 1 != 0:
                     break
+                i = unsafe_add(i, 1)
                 number = NINE
-                continue
             ends = (settled >> i) & 1 != 0
             fresh = (begun >> i) & 1 == 0
             given = 0
             if (_settle >> i) & 1 == 0:
-                given = convert(_signatures[count][0], uint256) & types.ADDRESS_MASK
+                given = convert(signature[0], uint256) & types.ADDRESS_MASK
                 assert given != 0, "batches: an enclave is missing"
             if not ends:
                 number = NINE
-        signature: bytes32[2] = _signatures[count]
         if many:
             of: uint256 = convert(extract32(assigned, count), uint256) >> 248
             worker = _workers[of]
@@ -207,7 +203,7 @@ def settleBatch(
         if given == 0:
             taskid: bytes32 = keccak256(abi_encode(_dealid, unsafe_add(first, i)))
             digest: bytes32 = convert(convert(extract32(digests, at), uint256) & mask, bytes32)
-            # _attested(_result_hash(...), _result_seal(...)) of tasks.vy, in one expression: three calls would cost 200 gas.
+            # `_attested(_result_hash(...), _result_seal(...))` of tasks.vy: the calls would cost 200 gas.
             enclave = convert(
                 ecrecover(
                     keccak256(
@@ -239,6 +235,7 @@ def settleBatch(
                     number = convert(convert(text, Bytes[8]), uint256)
                     size: uint256 = len(link) + len(text) + 3
                     before = concat(convert(32, bytes32), convert(size, bytes32), slice(link, 0, words))
+                    assert size <= words + 32, "batches: the index needs another word"
                     place = 256 - 8 * (len(link) - words) - 8 * len(text)
                     last = convert(extract32(concat(link, empty(bytes32)), words), uint256) | (LINK_END << (place - 24))
                 if fresh:
@@ -248,11 +245,13 @@ def settleBatch(
                 raw_log([FINALIZE, taskid], concat(before, convert(last | (number << place), bytes32)))
         eight[count & 7] = enclave
         count = unsafe_add(count, 1)
+        i = unsafe_add(i, 1)
         if count & 7 == 0:
             rows.append(self._row(eight))
     if count & 7 != 0:
         rows.append(self._row(eight))
-    assert len(_signatures) == count and len(_digests) == at, "batches: digests or signatures too many"
+    assert count != 0 and _tasks >> unsafe_sub(i, 1) == 1, "batches: not a signature for each task"
+    assert len(_digests) == at, "batches: not a digest for each task"
     assert len(_assigned) == count or not many and len(_assigned) == 0, "batches: not a worker for each task"
 
     # All of them were authorised.
@@ -285,8 +284,8 @@ def settleBatch(
             blobs.COPY,
             convert(
                 ((len(masks) >> 5) << MASKS) | (_width << WIDTH) | (convert(self.newest, uint256) << BEFORE)
-                | (block.timestamp << TIME) | (first << FIRST) | (len(_workers) << COUNT_WORKERS)
-                | (count << COUNT_TASKS) | len(_directory),
+                | (block.timestamp << TIME) | (first << FIRST) | (len(_workers) << WORKER_COUNT)
+                | (count << TASK_COUNT) | len(_directory),
                 bytes32,
             ),
             convert(convert(deals._key(_dealid), uint176), bytes22),
@@ -305,9 +304,9 @@ def settleBatch(
     if len(_workers) == 1:
         counts[0] = paid
     reward: uint256 = settlement._worker_reward(deal.workerpool_price, deal.scheduler_ratio)
-    for i: uint256 in range(len(_workers), bound=WORKERS):
-        if counts[i] != 0:
-            ledger._reward(_workers[i], unsafe_mul(reward, counts[i]), _dealid)
+    for w: uint256 in range(len(_workers), bound=WORKERS):
+        if counts[w] != 0:
+            ledger._reward(_workers[w], unsafe_mul(reward, counts[w]), _dealid)
     ledger._reward(scheduler, unsafe_mul(unsafe_sub(deal.workerpool_price, reward), paid), _dealid)
     return paid
 
@@ -348,24 +347,23 @@ def _find(taskid: bytes32) -> Settled:
     @return A task that ended in a batch.
     """
     place: address = self.newest
-    for step: uint256 in range(2**64):
+    for age: uint256 in range(2**64):
         if place == empty(address):
             break
-        code: Bytes[FIXED] = slice(place.code, 0, FIXED)
-        head: uint256 = convert(extract32(code, 0), uint256)
-        dealid: bytes32 = deals._dealid(convert(extract32(code, 22), uint256) & deals.KEY_MASK)
-        authorised: uint256 = 0
-        given: uint256 = 0
-        settled: uint256 = 0
-        authorised, given, settled = self._masks(place, head)
+        head: uint256 = self._word(place, 32)
+        dealid: bytes32 = deals._dealid(self._word(place, FIXED) & deals.KEY_MASK)
         first: uint256 = (head >> FIRST) & (2**24 - 1)
+        authorised: uint256 = 0
+        chosen: uint256 = 0
+        settled: uint256 = 0
+        authorised, chosen, settled = self._masks(place, head)
         for i: uint256 in range(256):
             if settled >> i == 0:
                 break
-            if (settled >> i) & 1 != 0 and tasks._id(dealid, unsafe_add(first, i)) == taskid:
-                below: uint256 = (1 << i) - 1
+            if (settled >> i) & 1 != 0 and keccak256(abi_encode(dealid, unsafe_add(first, i))) == taskid:
+                upto: uint256 = max_value(uint256) >> unsafe_sub(255, i)
                 return self._read(
-                    place, head, dealid, first + i, self._ones(authorised & below), self._ones(given & below)
+                    place, head, unsafe_add(first, i), self._ones(authorised & upto), self._ones(chosen & upto)
                 )
         place = convert((head >> BEFORE) & types.ADDRESS_MASK, address)
     return empty(Settled)
@@ -375,50 +373,65 @@ def _find(taskid: bytes32) -> Settled:
 @view
 def _masks(place: address, head: uint256) -> (uint256, uint256, uint256):
     """
-    @return Which tasks of the page were authorised, which settled or skipped, which settled.
+    @return Which tasks of the page were authorised, which to be settled, which settled.
     """
-    authorised: uint256 = (1 << ((head >> COUNT_TASKS) & 255)) - 1
+    authorised: uint256 = max_value(uint256) >> unsafe_sub(256, (head >> TASK_COUNT) & 255)
     if head >> MASKS > 0:
         authorised = self._word(place, FIXED + 32)
-    given: uint256 = authorised
+    chosen: uint256 = authorised
     if head >> MASKS > 1:
-        given = self._word(place, FIXED + 64)
-    settled: uint256 = given
+        chosen = self._word(place, FIXED + 64)
+    settled: uint256 = chosen
     if head >> MASKS > 2:
         settled = self._word(place, FIXED + 96)
-    return authorised, given, settled
+    return authorised, chosen, settled
 
 
 @internal
 @view
-def _read(
-    place: address, head: uint256, dealid: bytes32, idx: uint256, rank: uint256, digest_rank: uint256
-) -> Settled:
+def _read(place: address, head: uint256, idx: uint256, rank: uint256, chosen_rank: uint256) -> Settled:
     """
-    @param rank How many authorised tasks precede it, and `digest_rank` how many of those settled or skipped.
+    @param rank Place among the authorised tasks, and `chosen_rank` among those to be settled; from one.
     """
     width: uint256 = (head >> WIDTH) & 63
-    workers: uint256 = (head >> COUNT_WORKERS) & 255
-    count: uint256 = (head >> COUNT_TASKS) & 255
+    workers: uint256 = (head >> WORKER_COUNT) & 255
+    count: uint256 = (head >> TASK_COUNT) & 255
     length: uint256 = head & 255
-    directory: uint256 = FIXED + 32 * (head >> MASKS) + length
-    name: Bytes[64] = slice(concat(slice(place.code, directory - 64, 32), slice(place.code, directory - 32, 32)), 64 - length, length)
-    end: uint256 = directory + 20 * workers
-    of: uint256 = 0
+    directory: uint256 = unsafe_add(FIXED + length, (head >> MASKS) << 5)
+    leaves: uint256 = unsafe_add(directory, unsafe_mul(20, workers))
+    worker: uint256 = 1
     if workers != 1:
-        of = self._word(place, end + rank + 1) & 255
-        end += count
-    return Settled(
-        dealid=dealid,
-        idx=idx,
-        time=(head >> TIME) & (2**40 - 1),
-        worker=convert(self._word(place, directory + 20 * (of + 1)) & types.ADDRESS_MASK, address),
-        enclave=convert(self._word(place, end + 20 * (rank + 1)) & types.ADDRESS_MASK, address),
-        digest=convert(
-            self._word(place, end + 20 * count + width * (digest_rank + 1)) << (256 - 8 * width), bytes32
-        ),
-        results=concat(LINK_HEAD, name, b"/", convert(uint2str(convert(idx, uint24)), Bytes[8]), LINK_TAIL),
+        worker = unsafe_add(self._word(place, unsafe_add(leaves, rank)) & 255, 1)
+        leaves = unsafe_add(leaves, count)
+    digests: uint256 = unsafe_add(leaves, unsafe_mul(20, count))
+    name: Bytes[DIRECTORY] = concat(
+        convert(self._word(place, unsafe_sub(directory, 32)), bytes32), convert(self._word(place, directory), bytes32)
     )
+    return Settled(
+        word=tasks._direct((self._word(place, FIXED) & deals.KEY_MASK) | (idx << tasks.INDEX)),
+        time=(head >> TIME) & (2**40 - 1),
+        worker=self._address(place, unsafe_add(directory, unsafe_mul(20, worker))),
+        enclave=self._address(place, unsafe_add(leaves, unsafe_mul(20, rank))),
+        digest=convert(
+            self._word(place, unsafe_add(digests, unsafe_mul(width, chosen_rank))) << (256 - 8 * width), bytes32
+        ),
+        results=concat(
+            LINK_HEAD,
+            slice(name, DIRECTORY - length, length),
+            b"/",
+            convert(uint2str(convert(idx, uint24)), Bytes[8]),
+            LINK_TAIL,
+        ),
+    )
+
+
+@internal
+@view
+def _address(place: address, end: uint256) -> address:
+    """
+    @return The 20 bytes that end there.
+    """
+    return convert(self._word(place, end) & types.ADDRESS_MASK, address)
 
 
 @internal
@@ -427,4 +440,4 @@ def _word(place: address, end: uint256) -> uint256:
     """
     @return The 32 bytes that end there.
     """
-    return convert(convert(slice(place.code, end - 32, 32), bytes32), uint256)
+    return convert(convert(slice(place.code, unsafe_sub(end, 32), 32), bytes32), uint256)

@@ -181,6 +181,21 @@ def _with_status(word: uint256, status: uint256) -> uint256:
 
 @internal
 @pure
+def _direct(word: uint256) -> uint256:
+    """
+    @return The word of a task that its only contributor has ended, who won and revealed, but for the reveal deadline.
+    """
+    return (
+        (word & (2**STATUS - 1))
+        | (types.COMPLETED << STATUS)
+        | (1 << CONTRIBUTORS)
+        | (1 << WINNERS)
+        | (1 << REVEALS)
+    )
+
+
+@internal
+@pure
 def _count(word: uint256) -> uint256:
     return (word >> CONTRIBUTORS) & COUNT_MASK
 
