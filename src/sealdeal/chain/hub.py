@@ -6,11 +6,11 @@ reason; `intent` names the act so that it is done once, also over a crash (see `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sealdeal.model.batches import Batch, compact_signature
-from sealdeal.model.deals import BATCH_DIGEST
+from sealdeal.model.batches import Batch, Proof
+from sealdeal.model.deals import Deal
 from sealdeal.model.errors import Conflict, InvalidInput, NotFound
 from sealdeal.model.orders import (
     NO_DATASET,
@@ -299,32 +299,19 @@ class Hub(HubReads):
 
     async def settle_batch(
         self,
+        deal: Deal,
         batch: Batch,
-        digests: Sequence[Bytes32],
-        signatures: Sequence[bytes],
+        proofs: Mapping[int, Proof],
         directory: str,
         authorisation: bytes,
         *,
         intent: bytes | None = None,
     ) -> Receipt:
-        """End all tasks of a batch that have not ended, as the pool's owner.
+        """End the tasks of a batch that have a proof (by index) and have not ended, as the pool's owner.
 
-        `digests`, `signatures`: of each task's enclave, in order; `directory`: CID of the folder that has the
-        results by index; `authorisation`: the TEE broker's, of the batch.
+        `directory`: CID of the folder that has the results by index; `authorisation`: the TEE broker's.
         """
-        args = (
-            batch.dealid,
-            batch.page,
-            batch.tasks,
-            batch.tasks,
-            [batch.workers[i : i + 20] for i in range(0, len(batch.workers), 20)],
-            batch.assigned,
-            BATCH_DIGEST,
-            b"".join(digest[:BATCH_DIGEST] for digest in digests),
-            [compact_signature(signature) for signature in signatures],
-            directory.encode(),
-            authorisation,
-        )
+        args = batch.settle(deal.bot_first, proofs, directory, authorisation)
         return await self._act(self.hub, "settleBatch", *args, intent=intent)
 
     async def claim(self, taskid: Bytes32, *, intent: bytes | None = None) -> Receipt:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from .batches import short_digest
 from .eip712 import Address, AddressList, Bool, Bytes32_, Domain, Typed, Uint256
 from .errors import InvalidInput
 from .orders import BATCH, TEE, Params, tag_bits
@@ -20,8 +21,6 @@ CONTRIBUTION_RATIO, REVEAL_RATIO, FINAL_RATIO = 7, 2, 10
 """Deadlines in units of a category's reference time (poco.md §3)."""
 WORKERPOOL_STAKE_RATIO = 30
 """Per cent of the workerpool's price that its owner locks for each task."""
-BATCH_DIGEST = 20
-"""Bytes of a digest that a batch keeps; the others are zero."""
 KITTY = AddressType("0x99c2268479b93fDe36232351229815DF80837e23")
 KITTY_RATIO, KITTY_MIN = 10, 10**9
 """A settled task gives its scheduler 10 % of the kitty, 1 RLC at least, all of it at most."""
@@ -94,7 +93,7 @@ class Deal:
 
     def settled_digest(self, digest: Bytes32) -> Bytes32:
         """A result's digest as the enclave signs it and the chain keeps it."""
-        return digest[:BATCH_DIGEST].ljust(32, b"\0") if self.batched else digest
+        return short_digest(digest) if self.batched else digest
 
     def to_begin(self, index: int, reference_time: int) -> Task:
         """A task that has not begun, with the deadlines it will have. `reference_time`: its category's."""

@@ -20,7 +20,7 @@ from .types import Address as AddressType
 TEE, SCONE, GRAMINE, TDX, GPU = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 8
 """Bits of a tag (wire.md §0.2)."""
 BATCH = 1 << 128
-"""The tag bit that asks for a deal's tasks to be settled in batches (`Deal.batched`); ours alone."""
+"""Bit of a tag that asks a pool to settle the deal's tasks in batches (model/batches.py). Ours alone."""
 TEE_TDX = TEE | TDX
 FRAMEWORKS = SCONE | GRAMINE | TDX
 """Bits that a dataset order may carry without any effect (poco.md §15)."""

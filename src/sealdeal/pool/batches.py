@@ -12,9 +12,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from sealdeal.chain import Hub, Quorum, Receipt, Reverted
-from sealdeal.model.batches import MAX_TASKS, MAX_WORKERS, Batch, Leaf
+from sealdeal.model.batches import (
+    MAX_TASKS,
+    MAX_WORKERS,
+    Batch,
+    Leaf,
+    Proof,
+    batch_message,
+    short_digest,
+)
 from sealdeal.model.deals import (
-    BATCH_DIGEST,
     MAX_GRANTS,
     Deal,
     Grant,
@@ -51,6 +58,7 @@ class Batches:
         """`transports`: by URL, for services in this process."""
         inside = transports or {}
         self._hub, self._chain_id = hub, chain_id
+        self._domain = hub_domain(chain_id, hub.addresses.hub)
         url = settings.results_url
         self._results = ResultsClient(url, inside.get(url))
         self._nodes = {node: SmsClient(at, inside.get(at)) for node, at in settings.nodes}
@@ -68,8 +76,8 @@ class Batches:
         """
         if not deal.batched:
             raise InvalidInput("the deal does not ask for batches: contribute the result to the hub")
-        if any(handed.digest[BATCH_DIGEST:]):
-            raise InvalidInput(f"expected a digest of {BATCH_DIGEST} bytes and zeros: the deal is batched")
+        if handed.digest != short_digest(handed.digest):
+            raise InvalidInput("expected a short digest, padded with zeros: the deal asks for batches")
         signer = recover_message(enclave_message(row.worker, row.task, handed.digest), handed.signature)
         if signer != handed.enclave or len(handed.signature) != 65:
             raise InvalidInput(
@@ -111,21 +119,14 @@ class Batches:
         return receipt
 
     async def _settle(self, deal: Deal, found: Mapping[int, ResultRow]) -> Receipt | None:
-        ordered = [found[index] for index in sorted(found)]
-        leaves = [Leaf(index, row.worker, row.enclave) for index, row in sorted(found.items())]
-        batch = Batch.of(deal, leaves)
-        directory = await self._results.put_directory({str(i): row.cid for i, row in sorted(found.items())})
+        leaves = [Leaf(index, row.worker, row.enclave) for index, row in found.items()]
+        batch = Batch.of(deal.dealid, deal.bot_first, leaves)
+        proofs = {index: Proof(row.digest, row.signature) for index, row in found.items()}
+        directory = await self._results.put_directory({str(i): row.cid for i, row in found.items()})
         authorisation = await self._authorise(batch)
         intent = keccak(b"settleBatch" + batch.struct_hash() + directory.encode())
         try:
-            return await self._hub.settle_batch(
-                batch,
-                [row.digest for row in ordered],
-                [row.signature for row in ordered],
-                directory,
-                authorisation,
-                intent=intent,
-            )
+            return await self._hub.settle_batch(deal, batch, proofs, directory, authorisation, intent=intent)
         except Reverted as refused:
             # Every task had ended, or the time is over: what the chain shows next decides.
             log.warning("a batch of %d tasks was not settled: %s", len(found), refused)
@@ -133,7 +134,7 @@ class Batches:
 
     async def _authorise(self, batch: Batch) -> bytes:
         """The quorum's word for a batch. Raises TooFewNodes."""
-        quorum, asked = self._quorum, digest(hub_domain(self._chain_id, self._hub.addresses.hub), batch)
+        quorum, asked = self._quorum, batch_message(self._domain, batch)
         threshold, members = await asyncio.gather(quorum.threshold(), quorum.members())
 
         async def ask(node: Address, client: SmsClient) -> tuple[Address, int, bytes]:

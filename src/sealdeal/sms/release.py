@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from sealdeal import tee
 from sealdeal.chain import Hub, Quorum
-from sealdeal.model.batches import Batch
+from sealdeal.model.batches import Batch, batch_message
 from sealdeal.model.cid import multiaddr_text
 from sealdeal.model.deals import (
     AppInfo,
@@ -373,8 +373,12 @@ class Node:
         if not deal.batched:
             raise BatchRefused(f"deal {hexstr(batch.dealid)} does not ask for batches")
         leaves = {
-            (task_id(deal.dealid, leaf.index), leaf.worker, leaf.enclave) for leaf in batch.leaves(deal)
+            (task_id(deal.dealid, leaf.index), leaf.worker, leaf.enclave)
+            for leaf in batch.leaves(deal.bot_first)
+            if leaf.index in deal.indices()
         }
+        if len(leaves) != batch.tasks.bit_count():
+            raise BatchRefused("expected tasks of the deal, got some beyond its last")
         if unknown := leaves - await self.store.granted({task for task, _, _ in leaves}):
             tasks = ", ".join(sorted(hexstr(task) for task, _, _ in unknown))
             raise BatchRefused(f"this node granted nothing to these tasks' workers and enclaves: {tasks}")
@@ -383,7 +387,7 @@ class Node:
             raise DeadlinePassed(f"deal {hexstr(deal.dealid)}: the contribution deadline ended at {until}")
         if self.address not in await self.quorum.members(block):
             raise NotInQuorum(f"node {self.address} is no member of quorum {self.quorum.address}")
-        asked = digest(hub_domain(self.chain_id, self.hub.addresses.hub), batch)
+        asked = batch_message(hub_domain(self.chain_id, self.hub.addresses.hub), batch)
         granted = digest(quorum_domain(self.chain_id, self.quorum.address), Grant(asked, until))
         signature = hexstr(self.key.sign_digest(granted))
         return BatchGrant(node=self.address, validUntil=until, signature=signature)
