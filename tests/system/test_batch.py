@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from pathlib import Path
 
 import pytest
 
 from sealdeal.model.cid import path_in
 from sealdeal.model.deals import Deal, TaskStatus
+from sealdeal.model.errors import NotFound, Unavailable
 from sealdeal.model.orders import BATCH, Params, tag_bits
 from sealdeal.model.receipts import Receipt
 from sealdeal.model.results import result_location
 from sealdeal.model.types import RLC, hexstr
 from sealdeal.sdk.client import Sealdeal
+from sealdeal.sdk.pool import Attempt
 
-from .conftest import ECHO, POOL_PRICE, World, told
+from .conftest import ECHO, POOL_PRICE, World, distributed, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -105,3 +109,42 @@ async def test_a_bag_that_does_not_ask_is_settled_task_by_task(world: World) -> 
     for index in range(2):
         assert (await world.ended(requester, deal, index)).status is TaskStatus.COMPLETED
     assert len(set(await settlements(requester, deal))) == 2
+
+
+SLOW = "import time\ntime.sleep(2)\n" + ECHO
+
+
+async def test_a_lost_worker_and_a_killed_scheduler_cost_nothing_but_time(
+    tmp_path: Path, cache: Path
+) -> None:
+    here = ("chain", "results", "sms-0", "sms-1", "sms-2", "market", "worker-0")
+    async with distributed(tmp_path, cache, here, ("scheduler",), ("worker-1",)) as (world, processes):
+        scheduler, worker = processes
+        provider, requester = await world.person(), await world.requester()
+        app = await world.app(provider, SLOW, price=RLC)
+        deal = await bag(world, requester, app.address, 4)
+        lost = world.network.worker_keys()[1].address
+        assert requester.scheduler is not None
+        theirs: list[bytes] = []
+        while not theirs:
+            for taskid in deal.task_ids():
+                with contextlib.suppress(NotFound, Unavailable):
+                    found = await requester.scheduler.replicate(taskid, lost)
+                    if found["currentStatus"] == Attempt.COMPUTING:
+                        theirs.append(taskid)
+            await asyncio.sleep(0.05)
+        await worker.kill()
+        steps: set[str] = set()
+        while not {"handed in", "WORKER_LOST"} <= steps:
+            for taskid in deal.task_ids():
+                events = (await requester.scheduler.events(taskid, wait=0)).events
+                steps |= {word for event in events for word in (event.step, event.status)}
+            await asyncio.sleep(0.05)
+        await scheduler.kill()
+        await scheduler.start()
+        tasks = await asyncio.gather(*(world.ended(requester, deal, i, timeout=120) for i in range(4)))
+        assert [task.status for task in tasks] == [TaskStatus.COMPLETED] * 4
+        assert len(set(await settlements(requester, deal))) == 1
+        assert "WORKER_LOST" in {cause for _, cause in await world.attempts(requester, theirs[0])}
+        assert [told(await world.result(requester, t.taskid))["index"] for t in tasks] == [0, 1, 2, 3]
+        assert (await requester.balance()).total == 100 * RLC - 4 * (RLC + POOL_PRICE)

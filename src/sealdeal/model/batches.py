@@ -1,8 +1,8 @@
 """Many tasks of one deal settled in one transaction: what the quorum authorises, what the scheduler sends.
 
-A deal asks for it by a bit of its tag (`orders.BATCH`). The rules are in contracts/batches.vy: a batch is of one
-page of the deal, 256 tasks counted from its first; its tasks and workers are named by their places in lists, and
-all of them are authorised by one signature of the TEE broker, over the `Batch`.
+A deal asks for it by a bit of its tag (`orders.BATCH`). The rules are in contracts/batches.vy: a batch is of
+one page of the deal, 256 tasks counted from its first; its tasks and workers are named by their places in
+lists, and all of them are authorised by one signature of the TEE broker, over the `Batch`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ PAGE = 256
 MAX_TASKS, MAX_WORKERS = 128, 32
 """Of a batch."""
 SHORT = 20
-"""Bytes of a digest that enclaves sign for a deal that asks for batches: as many as an address has. The contract
-takes any digest, but keeps, for every task of a batch, as many bytes as the longest has."""
+"""Bytes of a digest that enclaves sign for a deal that asks for batches: as many as an address has. The
+contract takes any digest, but keeps, for every task of a batch, as many bytes as the longest has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,8 @@ class Batch(Typed):
         if len(set(places)) != len(places):
             raise InvalidInput("expected each task once in a batch")
         if places[0] < 0 or places[0] // PAGE != places[-1] // PAGE:
-            raise InvalidInput(
-                f"expected tasks of one page, {PAGE} from {first} on, got {ordered[0].index} to {ordered[-1].index}"
-            )
+            given = f"{ordered[0].index} to {ordered[-1].index}"
+            raise InvalidInput(f"expected tasks of one page, {PAGE} from {first} on, got {given}")
         workers = list(dict.fromkeys(leaf.worker for leaf in ordered))
         if len(workers) > MAX_WORKERS:
             raise InvalidInput(f"expected at most {MAX_WORKERS} workers in a batch, got {len(workers)}")
@@ -112,8 +111,8 @@ class Batch(Typed):
     ) -> tuple[Any, ...]:
         """The arguments of `settleBatch` that settle the tasks that have a proof, by index.
 
-        `directory` is the CID of the results, `authorisation` the TEE broker's signature of this batch. Raises
-        InvalidInput if there is no proof, or one of a task that is not in the batch.
+        `directory` is the CID of the results, `authorisation` the TEE broker's signature of this batch.
+        Raises InvalidInput if there is no proof, or one of a task that is not in the batch.
         """
         leaves = self.leaves(first)
         if not proofs or proofs.keys() - {leaf.index for leaf in leaves}:

@@ -129,15 +129,15 @@ class Receipt:
         """The link that the enclave signed: the one on chain; or, of a task settled in a batch, the result's
         own, which the store's receipt names. On chain then is the task's index in a directory, made later.
         """
-        directory, name = (
-            path_in(result_location(self.results.encode())) if "/ipfs/" in self.results else ("", "")
-        )
-        if not directory or not name:
+        try:
+            _, name = path_in(result_location(self.results.encode()))
+        except InvalidInput:
+            name = ""
+        if not name:
             return self.results
         _same("the result's place in its batch", str(index), name)
-        return json.dumps(
-            {"storage": "ipfs", "location": "/ipfs/" + self.proof["storeReceipt"]["receipt"]["cid"]}
-        )
+        link = "/ipfs/" + self.proof["storeReceipt"]["receipt"]["cid"]
+        return json.dumps({"storage": "ipfs", "location": link})
 
     def _grants(self, worker: Address, taskid: Bytes32) -> list[Address]:
         asked = message_digest(authorisation_message(worker, taskid, self.enclave))

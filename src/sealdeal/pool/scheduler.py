@@ -146,15 +146,22 @@ class Scheduler:
     async def _follow(self) -> None:
         """Keep the derived tables and `block` at the chain, `confirmations` below its head."""
         while True:
+            trail = await self.store.trail()
             follower = Follower(
                 self.hub.rpc,
                 [self.hub.hub],
                 confirmations=self.settings.confirmations,
-                start=await self.store.trail() or None,
+                start=trail or None,
                 origin=self.settings.origin,
                 names=FOLLOWED,
             )
             try:
+                if self.block is None and trail:
+                    # Started again, perhaps on a chain that makes no block unless somebody acts.
+                    final = await self.hub.final_block(self.settings.confirmations)
+                    if final == max(trail, key=lambda block: block.number):
+                        self.block = final
+                        self._wake.set()
                 async for item in follower:
                     async with self._sight:
                         if isinstance(item, Batch):
