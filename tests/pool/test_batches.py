@@ -23,9 +23,9 @@ from sealdeal.results import create_app as results_app
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.pool import Attempt, Handed, Report, Work
 from sealdeal.sdk.results import Authorisation, ResultsClient
-from tests.network import NODES, QUICK, Network, key
+from sealdeal.sms import create_app as sms_app
+from tests.network import NODES, Network, key
 from tests.sms.conftest import CONFIRMATIONS, Guest, Nodes
-from tests.sms.conftest import create_app as sms_app
 
 from .conftest import Pool, Started, until
 
@@ -198,16 +198,16 @@ async def test_what_others_began_or_ended_holds_nothing_up(stage: Stage) -> None
 async def test_when_time_runs_out_what_is_there_is_settled_and_the_rest_refunded(stage: Stage) -> None:
     network = stage.network
     async with stage.pool() as pool:
-        deal = await stage.bag(pool, 2, category=QUICK)
+        deal = await stage.bag(pool, 2)
         work = await stage.do(pool, deal)
         await asyncio.sleep(0.5)
         assert (await network.hub.task(work.task)).status is TaskStatus.UNSET
         task = await network.hub.task_of(deal, work.index)
         now = (await network.hub.block()).timestamp
-        await network.pass_time(task.contribution_deadline - 2 - now)
+        await network.pass_time(task.contribution_deadline - 200 - now)
         await pool.status(work.task, DONE)
         (other,) = set(deal.task_ids()) - {work.task}
-        await network.pass_time(10)
+        await network.pass_time(task.final_deadline - task.contribution_deadline + 200)
         await pool.status(other, FAILED)
         assert (await network.hub.account(network.address("requester"))).locked == 0
 

@@ -7,7 +7,6 @@ sender sends once, and what a transaction settled is skipped by the hub if anoth
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
@@ -41,8 +40,6 @@ from sealdeal.sdk.sms import SmsClient
 
 from .rules import PoolSettings
 from .store import AttemptRow, ResultRow
-
-log = logging.getLogger("sealdeal.pool")
 
 
 class Batches:
@@ -104,33 +101,33 @@ class Batches:
         """Settle tasks of one page, by index; the last transaction's receipt.
 
         In one batch, unless it has too many workers, or no `threshold` nodes granted all of its enclaves.
-        Raises Unavailable when too few nodes answer, what the store refuses, or NotMined.
+        Raises Unavailable when too few nodes answer, what the store refuses, NotMined, or, when nothing could be
+        settled, Reverted: every task had ended, or the time is over, and the chain shows it soon.
         """
-        receipt = None
+        receipt, refused = None, None
         for part in _parts(found):
             try:
                 receipt = await self._settle(deal, part)
+            except Reverted as reason:
+                refused = reason
             except TooFewNodes:
                 groups = self._by_granters(part)
                 if len(groups) < 2:
                     raise
                 for group in groups:
                     receipt = await self._settle(deal, group)
+        if receipt is None and refused is not None:
+            raise refused
         return receipt
 
-    async def _settle(self, deal: Deal, found: Mapping[int, ResultRow]) -> Receipt | None:
+    async def _settle(self, deal: Deal, found: Mapping[int, ResultRow]) -> Receipt:
         leaves = [Leaf(index, row.worker, row.enclave) for index, row in found.items()]
         batch = Batch.of(deal.dealid, deal.bot_first, leaves)
         proofs = {index: Proof(row.digest, row.signature) for index, row in found.items()}
         directory = await self._results.put_directory({str(i): row.cid for i, row in found.items()})
         authorisation = await self._authorise(batch)
         intent = keccak(b"settleBatch" + batch.struct_hash() + directory.encode())
-        try:
-            return await self._hub.settle_batch(deal, batch, proofs, directory, authorisation, intent=intent)
-        except Reverted as refused:
-            # Every task had ended, or the time is over: what the chain shows next decides.
-            log.warning("a batch of %d tasks was not settled: %s", len(found), refused)
-            return None
+        return await self._hub.settle_batch(deal, batch, proofs, directory, authorisation, intent=intent)
 
     async def _authorise(self, batch: Batch) -> bytes:
         """The quorum's word for a batch. Raises TooFewNodes."""

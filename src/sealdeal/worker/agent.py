@@ -263,9 +263,9 @@ class Worker:
             try:
                 block = await self.hub.final_block(self.confirmations)
                 deal = await self.hub.deal(work.dealid, block)
-                task = await self.hub.task_of(deal, work.index, block)
+                task = await self.hub.task(work.task, block)
                 if task.status is not TaskStatus.UNSET or deal.batched:
-                    return await self._check(work, block, deal, task)
+                    return await self._check(work, block, deal)
             except (NotFound, BlockGone):
                 pass
             if asyncio.get_running_loop().time() > give_up:
@@ -275,7 +275,7 @@ class Worker:
                 )
             await asyncio.sleep(_PAUSE)
 
-    async def _check(self, work: Work, block: Block, deal: Deal, task: Task) -> Seen:
+    async def _check(self, work: Work, block: Block, deal: Deal) -> Seen:
         chain_id = await self.hub.rpc.chain_id()
         hub, assignment = self.hub.addresses.hub, work.assignment
         work.check(pool_domain(chain_id, hub), deal.workerpool.owner)
@@ -287,6 +287,7 @@ class Worker:
             raise AttemptFailed(
                 "TASK_DESCRIPTION_INVALID", f"the task is none of deal {hexstr(deal.dealid)}'s"
             )
+        task = await self.hub.task_of(deal, work.index, block)
         account, mine = await asyncio.gather(
             self.hub.account(self.address, block), self.hub.contribution(work.task, self.address)
         )
