@@ -101,7 +101,7 @@ class Batches:
         """Settle tasks of one page, by index; the last transaction's receipt.
 
         In one batch, unless it has too many workers, or no `threshold` nodes granted all of its enclaves.
-        Raises Unavailable when too few nodes answer, what the store refuses, NotMined, or, when nothing could be
+        Raises Unavailable when too few nodes answer, what the store refuses, NotMined, or, when nothing was
         settled, Reverted: every task had ended, or the time is over, and the chain shows it soon.
         """
         receipt, refused = None, None
