@@ -374,8 +374,8 @@ def needs(scenario: str) -> tuple[str, ...]:
     return ("matchOrdersBoost", "pushResultBoost", "claimBoost") if scenario.startswith("e_boost") else ()
 
 
-ADMINISTRATION = frozenset({"g_broadcast", "g_close_order", "g_presigned", "h_escrow", "setup"})
-"""Escrow, registries, and orders signed, closed or told on chain."""
+ADMINISTRATION = frozenset({"g_broadcast", "g_close_order", "h_escrow", "setup"})
+"""Escrow, registries, and orders closed or told on chain."""
 CONTRIBUTORS = frozenset(
     {"c_trust3_reopen", "c_trust5_3workers", "c_trust5_3workers_dataset", "f_claim_3_disagreeing"}
 )

@@ -4,9 +4,9 @@
 @title Hub: the one address of the protocol
 @license Apache-2.0
 @notice This piece answers what every deal runs through. Every other call is delegated: to HubAdmin (rare changes), or
-        HubBoost (boost deals and batches), or HubViews (reads). Which piece answers what is told by the `exports`
-        below and in theirs; what the answer is, by the module that is named. All pieces initialise the same modules
-        in the same order, so they share one storage layout (the build checks it).
+        HubBoost (boost deals), or HubBatch (batches), or HubViews (reads). Which piece answers what is told by the
+        `exports` below and in theirs; what the answer is, by the module that is named. All pieces initialise all
+        modules that have state, in the same order, so they share one storage layout (the build checks it).
 
         modules:
           settings    the owner's decisions, categories, mirror of the registries
@@ -16,23 +16,26 @@
           deals       the record of a match
           tasks       the record of a task
           settlement  who gets what
+          batches     many tasks of a deal settled in one transaction
           matching    four signed orders become a deal
           life        what happens to a task
           escrow      RLC become staked RLC and back
           management  orders signed and closed on chain
+          boost       deals whose results are pushed in one transaction, and not kept
 @dev Deployment, from one account, nonces n, n+1, ... (any order will do as long as the hub's address is known):
 
        n    Rlc(...), or any ERC-20 as base token
        n+1  HubViews(hub, token)
-       n+2  HubBoost(hub, token)
-       n+3  HubAdmin(hub, token)
-       n+4  AppRegistry(hub, creation code of App)      registries push their entries into the hub: each is told
-       n+5  DatasetRegistry(hub, creation code of Dataset)                       its address, nobody asks them
-       n+6  WorkerpoolRegistry(hub, creation code of Workerpool)
-       n+7  Hub(token, admin, boost, views, appregistry, datasetregistry, workerpoolregistry, categories)
+       n+2  HubBatch(hub, token, categories)
+       n+3  HubBoost(hub, token, categories)
+       n+4  HubAdmin(hub, token)
+       n+5  AppRegistry(hub, creation code of App)      registries push their entries into the hub: each is told
+       n+6  DatasetRegistry(hub, creation code of Dataset)                       its address, nobody asks them
+       n+7  WorkerpoolRegistry(hub, creation code of Workerpool)
+       n+8  Hub(token, admin, boost, batch, views, appregistry, datasetregistry, workerpoolregistry, categories)
        then, if wanted, setTeeBroker(quorum), and createCategory(...) for categories that come later
 
-     `hub` is the address that the deployer's nonce n+7 will have: keccak256(rlp([deployer, nonce]))[12:].
+     `hub` is the address that the deployer's nonce n+8 will have: keccak256(rlp([deployer, nonce]))[12:].
 """
 import types
 import events
@@ -82,9 +85,16 @@ WORD: constant(uint256) = 32
 # Gas of a callback until the owner sets another.
 CALLBACK_GAS: constant(uint256) = 100000
 
+# Selector of batches.vy's settleBatch.
+SETTLE_BATCH: constant(bytes4) = method_id(
+    "settleBatch(bytes32,uint256,uint256,uint256,address[],bytes,uint256,bytes,bytes32[2][],bytes,bytes)",
+    output_type=bytes4,
+)
+
 # The other pieces, in the order in which they are asked.
 ADMIN: immutable(address)
 BOOST: immutable(address)
+BATCH: immutable(address)
 VIEWS: immutable(address)
 
 
@@ -93,19 +103,18 @@ def __init__(
     token: address,
     admin: address,
     boost: address,
+    batch: address,
     views: address,
     appregistry: address,
     datasetregistry: address,
     workerpoolregistry: address,
     categories: DynArray[types.Category, settings.EARLY_CATEGORIES],
 ):
-    clocks: uint256 = 0
-    for i: uint256 in range(len(categories), bound=settings.EARLY_CATEGORIES):
-        clocks |= (categories[i].workClockTimeRef + 1) << (32 * i)
-    settings.__init__(token, clocks)
+    settings.__init__(token, categories)
     orders.__init__(self)
     ADMIN = admin
     BOOST = boost
+    BATCH = batch
     VIEWS = views
     settings.owner = msg.sender
     settings._set_registries(appregistry, datasetregistry, workerpoolregistry)
@@ -123,7 +132,11 @@ def __default__() -> Bytes[ANSWER]:
     if len(msg.data) == 0:
         assert len(blobs.held) != 0 and msg.value == 0, "fallback-disabled"
         return blobs.held
-    for piece: address in [ADMIN, BOOST]:
+    # A batch is long: not every piece is to copy it.
+    batch: bool = len(msg.data) > 3 and convert(slice(msg.data, 0, 4), bytes4) == SETTLE_BATCH
+    for piece: address in [ADMIN, BOOST, BATCH]:
+        if batch and piece != BATCH:
+            continue
         answer: Bytes[WORD + 1] = raw_call(piece, msg.data, max_outsize=WORD + 1, is_delegate_call=True)
         if len(answer) <= WORD:
             return answer

@@ -47,8 +47,6 @@ exports: (
     management.broadcastWorkerpoolOrder,
     management.broadcastRequestOrder,
     matching.sponsorMatchOrders,
-    matching.computeDealVolume,
-    matching.assertDatasetDealCompatibility,
     life.initializeArray,
     life.reopen,
     life.claim,
@@ -77,7 +75,7 @@ exports: (
 
 @deploy
 def __init__(hub: address, token: address):
-    settings.__init__(token, 0)
+    settings.__init__(token, [])
     orders.__init__(hub)
 
 

@@ -1,7 +1,7 @@
 # pragma version 0.4.3
 # pragma optimize gas
 """
-@title HubBoost: boost deals and batches, which keep less and cost less
+@title HubBoost: boost deals, which keep less and cost less
 @license Apache-2.0
 @notice Runs in the hub, by delegation. Every function answers one word at most: a longer answer says that this piece
         has no such function.
@@ -15,7 +15,9 @@ import deals
 import tasks
 import settlement
 import batches
+import life
 import escrow
+import boost
 
 initializes: settings
 initializes: ledger[settings := settings]
@@ -27,14 +29,26 @@ initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
 initializes: batches[
     settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement
 ]
+initializes: life[
+    settings := settings, ledger := ledger, blobs := blobs, orders := orders, tasks := tasks, settlement := settlement
+]
 initializes: escrow[settings := settings, ledger := ledger]
+initializes: boost[
+    settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals, tasks := tasks,
+    settlement := settlement, life := life
+]
 
-exports: (batches.settleBatch,)
+exports: (
+    boost.matchOrdersBoost,
+    boost.sponsorMatchOrdersBoost,
+    boost.pushResultBoost,
+    boost.claimBoost,
+)
 
 
 @deploy
-def __init__(hub: address, token: address):
-    settings.__init__(token, 0)
+def __init__(hub: address, token: address, categories: DynArray[types.Category, settings.EARLY_CATEGORIES]):
+    settings.__init__(token, categories)
     orders.__init__(hub)
 
 

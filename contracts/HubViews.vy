@@ -6,7 +6,7 @@
 @notice Runs in the hub, by delegation. Last in the line: what it does not know is refused.
 
         functions:
-          deals     viewDeal
+          deals     viewDeal, and from boost: viewDealBoost
           tasks     viewTask viewContribution viewScore resultFor
           orders    viewConsumed viewPresigned verifySignature verifyPresignature verifyPresignatureOrSignature
           accounts  viewAccount balanceOf frozenOf allowance totalSupply name symbol decimals token
@@ -27,6 +27,8 @@ import tasks
 import settlement
 import batches
 import escrow
+import life
+import boost
 
 initializes: settings
 initializes: ledger[settings := settings]
@@ -39,6 +41,15 @@ initializes: batches[
     settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement
 ]
 initializes: escrow[settings := settings, ledger := ledger]
+initializes: life[
+    settings := settings, ledger := ledger, blobs := blobs, orders := orders, tasks := tasks, settlement := settlement
+]
+initializes: boost[
+    settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals, tasks := tasks,
+    settlement := settlement, life := life
+]
+
+exports: (boost.viewDealBoost,)
 
 
 # All that the three kinds of entry answer.
@@ -59,7 +70,7 @@ interface Asset:
 
 @deploy
 def __init__(hub: address, token: address):
-    settings.__init__(token, 0)
+    settings.__init__(token, [])
     orders.__init__(hub)
 
 
@@ -161,9 +172,12 @@ def _task(taskid: bytes32) -> types.Task:
     word |= batch.word
     if word == 0:
         return empty(types.Task)
-    deal: deals.Terms = deals._read(tasks._deal(word))
     task: types.Task = empty(types.Task)
     task.status = convert(tasks._status(word), uint8)
+    if tasks._deal(word) == 0:
+        # Of a boost task (boost.vy).
+        return task
+    deal: deals.Terms = deals._read(tasks._deal(word))
     task.dealid = deal.dealid
     task.idx = (word >> tasks.INDEX) & tasks.INDEX_MASK
     task.timeref = settings._timeref(deal.category)

@@ -2,9 +2,9 @@
 """
 @title Batches: many tasks of one deal settled in one transaction
 @license Apache-2.0
-@notice For deals of trust 1, in a TEE, without callback, whose tag has bit 128. The TEE broker authorises once, for a
-        list of (worker, task, enclave); the deal's scheduler settles all of them, or some now and others later. Each
-        is as if its worker had called `contributeAndFinalize`, but that
+@notice For deals of more than one task, of trust 1, in a TEE, without callback, whose tag has bit 128. The TEE broker
+        authorises once, for a list of (worker, task, enclave); the deal's scheduler settles all of them, or some now
+        and others later. Each is as if its worker had called `contributeAndFinalize`, but that
 
           - money moves once for all, with the dealid as reference;
           - of a task's events only TaskInitialize and TaskFinalize are emitted;
@@ -125,7 +125,9 @@ def settleBatch(
     # What each of the tasks would be asked.
     deal: deals.Terms = deals._read(deals._key(_dealid))
     assert deal.dealid == _dealid, "batches: no such deal"
-    assert deal.tag & types.TAG_BATCH != 0, "batches: the deal does not ask for batches"
+    assert (
+        deal.tag & types.TAG_BATCH != 0 and deal.size > 1
+    ), "batches: not a bag that asks for batches"
     assert deal.tag & types.TAG_TEE != 0, "batches: the deal is not for a TEE"
     assert deal.trust == 1, "batches: the deal's trust is above 1"
     assert deal.callback == empty(address), "batches: the deal has a callback"
@@ -300,7 +302,7 @@ def settleBatch(
 
     # Pay for them.
     paid: uint256 = self._ones(settled)
-    settlement._pay_resources_of(deal, scheduler, _dealid, paid)
+    settlement._pay_batch(deal, scheduler, _dealid, paid)
     if len(_workers) == 1:
         counts[0] = paid
     reward: uint256 = settlement._worker_reward(deal.workerpool_price, deal.scheduler_ratio)

@@ -6,7 +6,7 @@
         hub, which answers from transient storage) for the bytes. So the address depends on the key alone and can be
         computed without a slot, and the code is the bytes themselves.
 @dev A second CREATE2 onto the same key would burn all gas it was given: callers make sure that a key is new. Code
-     may not begin with 0xEF (EIP-3541): every format's first byte is below 0x80.
+     may not begin with 0xEF (EIP-3541): no format's first byte is above 0x87.
 """
 import types
 

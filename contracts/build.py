@@ -6,8 +6,8 @@
 
 An artefact holds, with sorted keys:
 
-- `abi`: what clients load. The Hub's is that of its one address: Hub, HubAdmin and HubViews together.
-- `own_abi` (Hub, HubAdmin, HubViews): what the piece itself answers
+- `abi`: what clients load. The Hub's is that of its one address: of all pieces together.
+- `own_abi` (of the pieces): what the piece itself answers
 - `bytecode`: creation code, without constructor arguments
 - `runtime`: deployed code, without the immutables that deployment appends
 - `layout`: where storage, transient storage and immutables lie
@@ -36,11 +36,12 @@ SETTINGS = {"evm_version": "cancun", "optimize": "gas", "experimental_codegen": 
 CODE_LIMIT = 24_576
 
 # The pieces behind the hub's address, in the order of delegation.
-HUB_PIECES = ("Hub", "HubAdmin", "HubBoost", "HubViews")
+HUB_PIECES = ("Hub", "HubAdmin", "HubBoost", "HubBatch", "HubViews")
 
 # Errors with names of their own, which Vyper 0.4 cannot declare.
 HUB_ERRORS = {
     "IncompatibleDatasetOrder": [("string", "reason")],
+    "SafeCastOverflowedUintDowncast": [("uint8", "bits"), ("uint256", "value")],
     "NotContractOwner": [("address", "_user"), ("address", "_contractOwner")],
 }
 

@@ -16,17 +16,15 @@
              if flag 4:   beneficiary 20   (else the requester)
              if flag 64:  owners 60, 20 each: app, dataset, workerpool   (else the titles tell; a bag keeps them, so that
                           not each of its tasks has to look)
-             if flag 8:   tag 32           (else the head's 4 bits are all of it)
+             if flag 8:   tag 32           (else the head's 4 bits are all of it; bit 128 of a bag's tag asks for batches)
              if flag 16:  prices in nRLC 24, 8 each: app, dataset, workerpool   (else the head has them)
              if flag 32:  the high parts of what the head is too narrow for, 17 bytes: category 16 | trust 24 |
                           start 8 | first 16 | size 16 | stake ratio 8 | app 16 | dataset 16 | workerpool 16
         then params, to the end
 
         Shorter than that is what is no deal: a closed request order, kept where its first deal would be. From byte 0:
-        zero 1, then the order's volume, 4 bytes, or 32 if these are too narrow.
-
-        Flag 128 tells that bit 128 of the tag asks for batches and there is no callback, so that its tasks may end in one
-        (batches.vy). As it never goes with flag 2, the first byte is never 0xEF (see blobs.vy).
+        zero 1, then the order's volume, 4 bytes, or 32 if these are too narrow. Flag 128 begins a boost deal (boost.vy);
+        if it is a request order's first, the 4 bytes that follow are its size.
 @dev Prices are below 2**64 because their payer could lock them; volume and trust are bounded by the limits below, the
      rest where it enters. Titles have 40 bits: so many would cost more than 10**16 gas.
 """
@@ -45,7 +43,7 @@ TAG: constant(uint256) = 8
 PRICES: constant(uint256) = 16
 WIDE: constant(uint256) = 32
 OWNERS: constant(uint256) = 64
-BATCHES: constant(uint256) = 128
+BOOST: constant(uint256) = 128
 
 # Lengths of the parts.
 FIXED: constant(uint256) = 59
@@ -55,13 +53,17 @@ PRICES_PART: constant(uint256) = 24
 OWNERS_PART: constant(uint256) = 60
 WIDE_PART: constant(uint256) = 17
 RARE: constant(uint256) = 3 * ADDRESS_PART + TAG_PART + PRICES_PART + OWNERS_PART + WIDE_PART
-# Length of the part of each flag, a byte each, from the lowest.
+CLOSED_PART: constant(uint256) = 5
+CLOSED_WIDE_PART: constant(uint256) = 33
+
+# Length of each flag's part, a byte each, from the lowest.
 PARTS: constant(uint256) = (
     ADDRESS_PART | (ADDRESS_PART << 8) | (ADDRESS_PART << 16) | (TAG_PART << 24) | (PRICES_PART << 32)
     | (WIDE_PART << 40) | (OWNERS_PART << 48)
 )
-CLOSED_PART: constant(uint256) = 5
-CLOSED_WIDE_PART: constant(uint256) = 33
+
+# In the head: more than one task, and a tag of more than 4 bits, of which one may ask for batches.
+BAG: constant(uint256) = (TAG | OWNERS) << 224
 
 # Unit of the head's prices, nRLC.
 PRICE_UNIT: constant(uint256) = 10**6
@@ -138,7 +140,7 @@ def _place(key: uint256) -> address:
 @view
 def _dealid(key: uint256) -> bytes32:
     """
-    @return The whole id of the deal that has this key.
+    @return The whole id of the classic deal that has this key.
     """
     return convert(((self._word(self._place(key), 39) & MASK_80) << KEY_BITS) | key, bytes32)
 
@@ -147,7 +149,9 @@ def _dealid(key: uint256) -> bytes32:
 @view
 def _exists(dealid: bytes32) -> bool:
     place: address = self._place(self._key(dealid))
-    return place.codesize >= FIXED and self._word(place, 39) & MASK_80 == convert(dealid, uint256) >> KEY_BITS
+    if place.codesize < FIXED or convert(slice(place.code, 0, 1), uint256) >= BOOST:
+        return False
+    return self._word(place, 39) & MASK_80 == convert(dealid, uint256) >> KEY_BITS
 
 
 # ---- How much of a request order is used ---------------------------------------------------------------------------
@@ -158,8 +162,8 @@ def _next(request: bytes32) -> (uint256, bytes32):
     """
     @return Used volume of a request order, and the dealid that its next deal will have.
     @dev A request order that its first deal uses up has no slot, nor has one that is closed before: a blob tells. No
-         blob where its first deal would be means unused, a closed mark there all of its volume, a deal there its
-         slot, or, if that is zero, the deal's size.
+         blob where its first deal would be means unused, a closed mark there all of its volume, a deal there, of
+         either kind, its slot, or, if that is zero, the deal's size.
     """
     dealid: bytes32 = self._id(request, 0)
     place: address = blobs._at(convert(convert(dealid, uint256) & KEY_MASK, bytes32))
@@ -167,10 +171,11 @@ def _next(request: bytes32) -> (uint256, bytes32):
         return 0, dealid
     used: uint256 = orders._consumed(request)
     if used == 0:
-        if place.codesize == CLOSED_PART:
-            used = convert(slice(place.code, 1, 4), uint256)
-        elif place.codesize == CLOSED_WIDE_PART:
+        begin: uint256 = convert(slice(place.code, 0, CLOSED_PART), uint256)
+        if place.codesize == CLOSED_WIDE_PART:
             used = self._word(place, CLOSED_WIDE_PART)
+        elif place.codesize == CLOSED_PART or begin >> 32 >= BOOST:
+            used = begin & MASK_32
         else:
             used = self._range(dealid)[1]
     return used, self._id(request, used)
@@ -206,8 +211,6 @@ def _parts(deal: Terms) -> (bytes29, bytes30, Bytes[RARE]):
         flags |= BENEFICIARY
     if deal.tag > MASK_4:
         flags |= TAG
-        if deal.tag & types.TAG_BATCH != 0 and deal.callback == empty(address):
-            flags |= BATCHES
     app_price: uint256 = unsafe_div(deal.app_price, PRICE_UNIT)
     dataset_price: uint256 = unsafe_div(deal.dataset_price, PRICE_UNIT)
     workerpool_price: uint256 = unsafe_div(deal.workerpool_price, PRICE_UNIT)
@@ -362,12 +365,13 @@ def _read(key: uint256) -> Terms:
 def _range(dealid: bytes32) -> (uint256, uint256, uint256, bool):
     """
     @notice What the beginning of a task needs. Reverts without data if there is no deal of exactly this id.
-    @return first, size, the workerpool's title, and whether tasks may end in batches.
+    @return first, size, the workerpool's title, and whether this is a bag that may ask for batches.
     """
     place: address = blobs._at(convert(convert(dealid, uint256) & KEY_MASK, bytes32))
     code: Bytes[39] = slice(place.code, 0, 39)
     assert convert(dealid, uint256) >> KEY_BITS == convert(extract32(code, 7), uint256) & MASK_80
     head: uint256 = convert(extract32(code, 0), uint256) >> 24
+    assert head < BOOST << 224
     first: uint256 = (head >> 168) & MASK_8
     size: uint256 = (head >> 160) & MASK_8
     workerpool: uint256 = (head >> 72) & MASK_24
@@ -376,7 +380,7 @@ def _range(dealid: bytes32) -> (uint256, uint256, uint256, bool):
         first |= ((high >> 72) & MASK_16) << 8
         size |= ((high >> 56) & MASK_16) << 8
         workerpool |= (high & MASK_16) << 24
-    return first, size, workerpool, head >> 231 != 0
+    return first, size, workerpool, head & BAG == BAG
 
 
 @internal
@@ -394,7 +398,7 @@ def _end(flags: uint256) -> uint256:
     @return Where the params begin.
     """
     end: uint256 = FIXED
-    for i: uint256 in range(8):
+    for i: uint256 in range(7):
         if (flags >> i) & 1 != 0:
             end = unsafe_add(end, (PARTS >> (8 * i)) & MASK_8)
     return end

@@ -113,6 +113,22 @@ event DealSponsored:
     sponsor: address
 
 
+event SchedulerNoticeBoost:
+    workerpool: indexed(address)
+    dealId: bytes32
+    app: address
+    dataset: address
+    category: uint256
+    tag: bytes32
+    params: String[types.PARAMS]
+    beneficiary: address
+
+
+event DealSponsoredBoost:
+    dealId: bytes32
+    sponsor: address
+
+
 # ---- Tasks ---------------------------------------------------------------------------------------------------------
 
 event TaskInitialize:
@@ -148,6 +164,12 @@ event TaskFinalize:
 
 event TaskClaimed:
     taskid: indexed(bytes32)
+
+
+event ResultPushedBoost:
+    dealId: bytes32
+    index: uint256
+    results: Bytes[types.RESULT]
 
 
 event AccurateContribution:

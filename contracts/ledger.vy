@@ -142,18 +142,21 @@ def _feed_kitty(amount: uint256, ref: bytes32):
 
 
 @internal
-def _tap_kitty(scheduler: address, ref: bytes32, times: uint256):
+def _draw_kitty(ref: bytes32, times: uint256) -> uint256:
     """
-    @notice Give the scheduler its share of the kitty for so many tasks, one after the other.
+    @return What the scheduler of so many successes, one after the other, is to be rewarded with: nothing from an
+            empty kitty.
     """
     kitty: uint256 = settings._kitty()
-    if kitty > 0:
-        rest: uint256 = kitty
-        for i: uint256 in range(times, bound=types.BATCH):
-            rest = unsafe_sub(rest, min(max(unsafe_div(rest * types.KITTY_RATIO, 100), types.KITTY_MIN), rest))
-        settings._set_kitty(rest)
-        log events.Seize(owner=types.KITTY_ADDRESS, amount=unsafe_sub(kitty, rest), ref=ref)
-        self._reward(scheduler, unsafe_sub(kitty, rest), ref)
+    if kitty == 0:
+        return 0
+    rest: uint256 = kitty
+    for i: uint256 in range(times, bound=types.BATCH):
+        rest -= min(max(rest * types.KITTY_RATIO // 100, types.KITTY_MIN), rest)
+    share: uint256 = kitty - rest
+    settings._set_kitty(kitty - share)
+    log events.Seize(owner=types.KITTY_ADDRESS, amount=share, ref=ref)
+    return share
 
 
 # ---- Scores --------------------------------------------------------------------------------------------------------

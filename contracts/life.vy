@@ -164,8 +164,8 @@ def finalize(_taskid: bytes32, _results: Bytes[types.RESULT], _resultsCallback: 
     else:
         settlement._pay_workers(deal, scheduler, _taskid, count)
     log events.TaskFinalize(taskid=_taskid, results=_results)
-    if deal.callback != empty(address):
-        self._call_back(deal.callback, _taskid, _resultsCallback)
+    if deal.callback != empty(address) and not self._call_back(deal.callback, _taskid, _resultsCallback):
+        types._panic(types.PANIC_ASSERT)
 
 
 @external
@@ -227,8 +227,8 @@ def contributeAndFinalize(
     log events.TaskConsensus(taskid=_taskid, consensus=hash)
     log events.TaskReveal(taskid=_taskid, worker=msg.sender, digest=_resultDigest)
     log events.TaskFinalize(taskid=_taskid, results=_results)
-    if deal.callback != empty(address):
-        self._call_back(deal.callback, _taskid, _resultsCallback)
+    if deal.callback != empty(address) and not self._call_back(deal.callback, _taskid, _resultsCallback):
+        types._panic(types.PANIC_ASSERT)
 
 
 @external
@@ -289,9 +289,9 @@ def _authoriser(deal: deals.Terms, enclave: address) -> address:
 
 
 @internal
-def _call_back(consumer: address, taskid: bytes32, data: Bytes[types.RESULT]):
+def _call_back(consumer: address, taskid: bytes32, data: Bytes[types.RESULT]) -> bool:
     """
-    @notice Whether a callback succeeds is its own affair, but it must have had its gas.
+    @return Whether a callback has had its gas. Whether it succeeds is its own affair.
     """
     limit: uint256 = settings._callback_gas()
     success: bool = raw_call(
@@ -300,8 +300,7 @@ def _call_back(consumer: address, taskid: bytes32, data: Bytes[types.RESULT]):
         gas=limit,
         revert_on_failure=False,
     )
-    if msg.gas <= limit // 63:
-        types._panic(types.PANIC_ASSERT)
+    return msg.gas > limit // 63
 
 
 @internal

@@ -69,7 +69,8 @@ def matchOrders(
     if _requestorder.dataset != _datasetorder.dataset:
         self._mismatch(0x11)
     if _requestorder.workerpool != _workerpoolorder.workerpool:
-        self._admit(_requestorder.workerpool, _workerpoolorder.workerpool, 0x12)
+        if not orders._admits(_requestorder.workerpool, _workerpoolorder.workerpool):
+            self._mismatch(0x12)
     if (
         convert(_apporder.datasetrestrict, uint256)
         | convert(_apporder.workerpoolrestrict, uint256)
@@ -81,15 +82,14 @@ def matchOrders(
         | convert(_workerpoolorder.datasetrestrict, uint256)
         | convert(_workerpoolorder.requesterrestrict, uint256)
     ) != 0:
-        self._admit(_apporder.datasetrestrict, _datasetorder.dataset, 0x13)
-        self._admit(_apporder.workerpoolrestrict, _workerpoolorder.workerpool, 0x14)
-        self._admit(_apporder.requesterrestrict, _requestorder.requester, 0x15)
-        self._admit(_datasetorder.apprestrict, _apporder.app, 0x16)
-        self._admit(_datasetorder.workerpoolrestrict, _workerpoolorder.workerpool, 0x17)
-        self._admit(_datasetorder.requesterrestrict, _requestorder.requester, 0x18)
-        self._admit(_workerpoolorder.apprestrict, _apporder.app, 0x19)
-        self._admit(_workerpoolorder.datasetrestrict, _datasetorder.dataset, 0x1a)
-        self._admit(_workerpoolorder.requesterrestrict, _requestorder.requester, 0x1b)
+        refusing: uint256 = orders._refusing(
+            _apporder.datasetrestrict, _apporder.workerpoolrestrict, _apporder.requesterrestrict,
+            _datasetorder.apprestrict, _datasetorder.workerpoolrestrict, _datasetorder.requesterrestrict,
+            _workerpoolorder.apprestrict, _workerpoolorder.datasetrestrict, _workerpoolorder.requesterrestrict,
+            _apporder.app, _datasetorder.dataset, _workerpoolorder.workerpool, _requestorder.requester,
+        )
+        if refusing != 0:
+            self._mismatch(convert(convert(18 + refusing, uint8), bytes1))
 
     # Each is registered and signed by its owner, and has volume left.
     domain: bytes32 = orders._domain()
@@ -374,13 +374,6 @@ def _unregistered(asset: address, code: bytes1):
     """
     owner: address = staticcall Owned(asset).owner()
     self._mismatch(code)
-
-
-@internal
-@view
-def _admit(restriction: address, account: address, code: bytes1):
-    if not orders._admits(restriction, account):
-        self._mismatch(code)
 
 
 @internal

@@ -252,3 +252,28 @@ def _admits(restriction: address, account: address) -> bool:
     word: uint256 = convert(extract32(answer, 0), uint256)
     assert word <= 1
     return word == 1
+
+
+@internal
+@view
+def _refusing(
+    app_dataset: address, app_workerpool: address, app_requester: address,
+    dataset_app: address, dataset_workerpool: address, dataset_requester: address,
+    workerpool_app: address, workerpool_dataset: address, workerpool_requester: address,
+    app: address, dataset: address, workerpool: address, requester: address,
+) -> uint256:
+    """
+    @return Which restriction of three orders, in the order in which they stand here and from 1, is the first that does
+            not let in whom it is about; zero: none.
+    """
+    restrictions: address[9] = [
+        app_dataset, app_workerpool, app_requester, dataset_app, dataset_workerpool, dataset_requester,
+        workerpool_app, workerpool_dataset, workerpool_requester,
+    ]
+    accounts: address[9] = [
+        dataset, workerpool, requester, app, workerpool, requester, app, dataset, requester,
+    ]
+    for i: uint256 in range(9):
+        if not self._admits(restrictions[i], accounts[i]):
+            return i + 1
+    return 0

@@ -76,13 +76,13 @@ labels: HashMap[uint256, Label]
 entries: HashMap[address, uint256]
 
 # A title is an entry while one account owns it; numbered from 1. Deals keep the number: three bytes in place of two
-# addresses.
+# addresses, or of one, for a deal of several tasks keeps the owners too.
 titles: uint256
 
 # Title -> its entry.
 assets: HashMap[uint256, address]
 
-# Title -> its owner: who is paid, also after a sale, for deals that were made before.
+# Title -> its owner: who is paid, also after a sale, for deals that were made before and do not keep their owners.
 owners: HashMap[uint256, address]
 
 # Registry -> the kind of entry it may push; zero for everyone else.
@@ -99,9 +99,15 @@ workerpoolregistry: address
 
 
 @deploy
-def __init__(token: address, early_clocks: uint256):
+def __init__(token: address, early: DynArray[types.Category, EARLY_CATEGORIES]):
+    """
+    @param early The categories that exist from the beginning, for a piece to know their time references.
+    """
     TOKEN = token
-    EARLY_CLOCKS = early_clocks
+    clocks: uint256 = 0
+    for i: uint256 in range(len(early), bound=EARLY_CATEGORIES):
+        clocks |= (early[i].workClockTimeRef + 1) << (32 * i)
+    EARLY_CLOCKS = clocks
 
 
 @internal

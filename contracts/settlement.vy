@@ -36,6 +36,15 @@ def _worker_stake(deal: deals.Terms) -> uint256:
 
 
 @internal
+@pure
+def _worker_reward(workerpool_price: uint256, scheduler_ratio: uint256) -> uint256:
+    """
+    @return What an only worker gets of W; the rest is the scheduler's.
+    """
+    return unsafe_div(unsafe_mul(workerpool_price, unsafe_sub(100, scheduler_ratio)), 100)
+
+
+@internal
 @view
 def _owner(kept: address, title: uint256) -> address:
     """
@@ -60,13 +69,15 @@ def _pay_resources(deal: deals.Terms, scheduler: address, taskid: bytes32):
     if deal.dataset_price > 0:
         ledger._reward(self._owner(deal.dataset_owner, deal.dataset), deal.dataset_price, taskid)
     ledger._unlock(scheduler, self._scheduler_stake(deal.workerpool_price))
-    ledger._tap_kitty(scheduler, taskid, 1)
+    share: uint256 = ledger._draw_kitty(taskid, 1)
+    if share > 0:
+        ledger._reward(scheduler, share, taskid)
 
 
 @internal
-def _pay_resources_of(deal: deals.Terms, scheduler: address, dealid: bytes32, count: uint256):
+def _pay_batch(deal: deals.Terms, scheduler: address, dealid: bytes32, count: uint256):
     """
-    @notice The same for many tasks of a deal, at once: each sum is what they would have had one by one.
+    @notice What `_pay_resources` pays, for many tasks of a deal at once: each sum is theirs, one by one.
     """
     ledger._seize(deal.sponsor, unsafe_mul(self._price(deal), count), dealid)
     if deal.app_price > 0:
@@ -74,13 +85,9 @@ def _pay_resources_of(deal: deals.Terms, scheduler: address, dealid: bytes32, co
     if deal.dataset_price > 0:
         ledger._reward(self._owner(deal.dataset_owner, deal.dataset), unsafe_mul(deal.dataset_price, count), dealid)
     ledger._unlock(scheduler, unsafe_mul(self._scheduler_stake(deal.workerpool_price), count))
-    ledger._tap_kitty(scheduler, dealid, count)
-
-
-@internal
-@pure
-def _worker_reward(price: uint256, ratio: uint256) -> uint256:
-    return unsafe_div(unsafe_mul(price, unsafe_sub(100, ratio)), 100)
+    share: uint256 = ledger._draw_kitty(dealid, count)
+    if share > 0:
+        ledger._reward(scheduler, share, dealid)
 
 
 @internal
@@ -133,13 +140,26 @@ def _share(contributor: uint256) -> uint256:
 
 
 @internal
+def _give_back(sponsor: address, price: uint256, scheduler: address, stake: uint256, taskid: bytes32):
+    """
+    @notice What every failure begins with: P back to the sponsor, S to the kitty.
+    """
+    ledger._unlock(sponsor, price)
+    ledger._seize(scheduler, stake, taskid)
+    ledger._feed_kitty(stake, taskid)
+
+
+@internal
 def _refund(deal: deals.Terms, taskid: bytes32, count: uint256):
     """
     @notice Failure: P back to the sponsor, S to the kitty, every worker's stake back.
     """
-    ledger._unlock(deal.sponsor, self._price(deal))
-    stake: uint256 = self._scheduler_stake(deal.workerpool_price)
-    ledger._seize(self._owner(deal.workerpool_owner, deal.workerpool), stake, taskid)
-    ledger._feed_kitty(stake, taskid)
+    self._give_back(
+        deal.sponsor,
+        self._price(deal),
+        self._owner(deal.workerpool_owner, deal.workerpool),
+        self._scheduler_stake(deal.workerpool_price),
+        taskid,
+    )
     for place: uint256 in range(count, bound=types.CONTRIBUTORS):
         ledger._unlock(tasks._worker(tasks.contributors[tasks._key(taskid, place)]), self._worker_stake(deal))

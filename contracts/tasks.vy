@@ -18,18 +18,19 @@
         160  result    64   see below
         224  weight    24
         248  group      6   those with the same result hash; numbered as they appear
-        254  mark       2   0 contributed, 1 proved, 2 rejected; that of a single one stays 0: the reveal counter tells
+        254  mark       2   0 contributed, 1 proved, 2 rejected; a single one that proves stays at 0: the reveal
+                            counter tells
 
         and beside it its seal, and its enclave if it has one. The hash of a group is kept under taskid XOR group. The
-        consensus is the group of the last contributor, for only a contribution can bring it about. A hash or a seal that
-        can be computed, since the digest is known, leaves its slot: the consensus' hash to the digest at the first
-        reveal; then, at the end, to the callback's data, one word or two, of which the digest is the hash; and the seal of the first
-        who proved to the results. Its worker's word tells more of them, bits of its part from the lowest:
+        consensus is the group of the last contributor, for only a contribution can bring it about. What can be computed
+        as soon as the digest is known leaves its slot: the consensus' hash to the digest, at the first reveal; the
+        digest in turn to the first word of the callback's data, of which it is the hash, at the end; and the seal of
+        the first who proved to the results. That worker's word tells more of these, bits of its part from the lowest:
 
-          0  more      56   the last 7 bytes of results of 39
+          0  more      56   bytes 32 to 38 of the results
          56  length     6   of the results plus one, if they are 39 bytes at most; zero: they are a link to IPFS in its
                             usual words with a CID of version 0, whose multihash is in the slot
-         62  callback   2   words of callback data: the first is in the digest's slot
+         62  callback   2   words of the callback's data: none, one, or two (the second is in `seconds`)
 
         What does not fit, and every result that came with its contribution (contributeAndFinalize), is a blob under the
         taskid. From byte 0:
@@ -148,8 +149,8 @@ seconds: HashMap[bytes32, bytes32]
 # Taskid XOR group -> its result hash; for the consensus, once somebody revealed, the digest, or callback data.
 hashes: HashMap[bytes32, bytes32]
 
-# Page of a deal (`_page`) -> which of its 256 tasks have begun, the first in the lowest bit; only of deals whose tasks may
-# be settled in batches: a task that ends in one has no word.
+# Page of a deal (`_page`) -> which of its 256 tasks have begun, the first in the lowest bit; only of bags that may ask for
+# batches (deals.vy): a task that ends in one has no word.
 begun: HashMap[bytes32, uint256]
 
 
@@ -226,7 +227,7 @@ def _begin(
     dealid: bytes32, idx: uint256, first: uint256, size: uint256, workerpool: address, batches: bool
 ) -> bytes32:
     """
-    @param batches Whether the deal's tasks may end in batches.
+    @param batches Whether it may be of a deal that asks for batches.
     """
     assert idx >= first and idx < unsafe_add(first, size)
     taskid: bytes32 = self._id(dealid, idx)

@@ -10,7 +10,7 @@
 SIGNATURE: constant(uint256) = 1024  # an expiry and 15 signatures of a quorum, or an EIP-1271 wallet's
 PARAMS: constant(uint256) = 4096
 RESULT: constant(uint256) = 1024  # results, and data for the callback
-CONTRIBUTORS: constant(uint256) = 63  # per task: two bits of a mark word each, and counters of six bits
+CONTRIBUTORS: constant(uint256) = 63  # per task: places, groups and counters of six bits
 BATCH: constant(uint256) = 128  # items of an array call
 LABEL: constant(uint256) = 512  # texts of a category
 TEXT: constant(uint256) = 1024  # names and types of entries
@@ -178,6 +178,23 @@ struct Deal:
     botSize: uint256
     workerStake: uint256
     schedulerRewardRatio: uint256
+    sponsor: address
+
+
+struct DealBoost:
+    appOwner: address
+    appPrice: uint96
+    datasetOwner: address
+    datasetPrice: uint96
+    workerpoolOwner: address
+    workerpoolPrice: uint96
+    requester: address
+    workerReward: uint96
+    callback: address
+    deadline: uint40
+    botFirst: uint16
+    botSize: uint16
+    shortTag: bytes3
     sponsor: address
 
 

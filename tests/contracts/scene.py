@@ -21,7 +21,7 @@ ANY = b"\1" * 65
 """A signature that an imp accepts, as every other."""
 DIGEST = keccak(b"told")
 GAS = 200_000_000
-SLOT = re.compile(r"[{ ](\d+): StorageSlot \{ previous_or_original_value: \d+, present_value: (\d+) \}")
+SLOT = re.compile(r"\b(\d+): StorageSlot \{ previous_or_original_value: \d+, present_value: (\d+) \}")
 ACCOUNT = re.compile(r"(0x[0-9a-fA-F]{40}): Account \{")
 
 

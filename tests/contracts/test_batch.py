@@ -29,7 +29,7 @@ from sealdeal.model.deals import (
 from sealdeal.model.eip712 import digest as typed_digest
 from sealdeal.model.eip712 import hub_domain
 from sealdeal.model.keys import Key
-from sealdeal.model.orders import BATCH, TEE, tag
+from sealdeal.model.orders import BATCH, GPU, TEE, tag
 from sealdeal.model.types import RLC, ZERO, ZERO32, Address, Bytes32, address, keccak
 from tests.contracts.world import (
     CHAIN_ID,
@@ -177,7 +177,7 @@ def said(reason: str) -> bytes:
 @pytest.mark.parametrize(
     ("size", "workers", "options"),
     [
-        (1, ("worker",), {}),
+        (2, ("worker",), {}),
         (13, ("worker",), {"dataset": True}),
         (12, ("worker", "worker2", "worker3"), {"dataset": True}),
         (9, ("scheduler",), {}),
@@ -277,7 +277,7 @@ def test_views_tell_everything(world: World) -> None:
     assert world.hub.resultFor(bag.task(1)) == b""
 
 
-@pytest.mark.parametrize(("first", "size"), [(0, 128), (95, 14), (995, 10), (99_995, 10), (1_000, 1)])
+@pytest.mark.parametrize(("first", "size"), [(0, 128), (95, 14), (995, 10), (99_995, 10), (1_000, 2)])
 def test_indices_in_results(world: World, first: int, size: int) -> None:
     """The number grows by one from task to task, over 9, 99 and so on; a deal need not begin at 0."""
     volume = first + size
@@ -449,7 +449,7 @@ def test_pages(world: World) -> None:
 @given(data=st.data())
 def test_any_parts_in_any_order(world: World, data: st.DataObject) -> None:
     """Tasks begun, contributed to, ended, batched, in any mixture: money and views as one by one."""
-    size = data.draw(st.integers(1, 20))
+    size = data.draw(st.integers(2, 20))
     indices = st.sets(st.integers(0, size - 1), min_size=1)
     steps = data.draw(
         st.lists(
@@ -560,7 +560,7 @@ def test_only_what_the_broker_authorised(world: World) -> None:
 
 
 def test_another_hub_or_chain(world: World) -> None:
-    bag = Bag(world, 1)
+    bag = Bag(world, 2)
     batch = bag.batch([0])
     for chain, hub in ((CHAIN_ID + 1, world.hub.address), (CHAIN_ID, world.who("stranger"))):
         message = batch_message(hub_domain(chain, hub), batch)
@@ -620,7 +620,7 @@ def test_signatures(world: World) -> None:
 
 
 def test_until_the_deadline_of_contributions(world: World) -> None:
-    bag = Bag(world, 1)
+    bag = Bag(world, 2)
     arguments = bag.arguments([0])
     deadline = bag.deal.startTime + 7 * TIMEREF
     with world.chain.undone():
@@ -633,7 +633,12 @@ def test_until_the_deadline_of_contributions(world: World) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"request": {"tag": tag(TEE)}}, "the deal does not ask for batches"),
+        ({"request": {"tag": tag(TEE)}}, "not a bag that asks for batches"),
+        (
+            {"request": {"tag": tag(TEE | GPU)}, "pool": {"tag": tag(TEE | GPU)}},
+            "not a bag that asks for batches",
+        ),
+        ({"request": {"tag": ASKS}, "volume": 1}, "not a bag that asks for batches"),
         (
             {"tee": False, "pool": {"tag": tag(BATCH)}, "request": {"tag": tag(BATCH)}},
             "the deal is not for a TEE",
@@ -651,7 +656,7 @@ def test_other_deals(world: World, options: dict[str, Any], reason: str) -> None
     dealid = world.deal(**{"volume": 2, "tee": True, "pool": {"tag": ASKS}} | options)
     bag = Bag.__new__(Bag)
     bag.world, bag.workers, bag.dealid, bag.first = world, ("worker",), dealid, 0
-    assert bag.refused(bag.arguments([0, 1])) == said(reason)
+    assert bag.refused(bag.arguments([0])) == said(reason)
     assert world.hub.viewDeal(dealid).tag == options["request"]["tag"]
     taskid = world.first_task(dealid)
     assert refusal(world.hub, "initialize", dealid, 0) == b""

@@ -463,6 +463,32 @@ def test_safe_transfers(registry: Any, token: int, provider: str, buyer: str, st
     assert registry.ownerOf(token) == willing.address
 
 
+NUMBERED = """
+NUMBER: immutable(uint256)
+
+@deploy
+def __init__(number: uint256):
+    NUMBER = number
+
+@external
+def onERC721Received(operator: address, source: address, id: uint256, data: Bytes[64]) -> uint256:
+    return NUMBER
+"""
+
+
+def test_a_receiver_that_answers_no_bytes4_is_no_receiver(registry: Any, token: int, provider: str) -> None:
+    with refused("ERC721: transfer to non ERC721Receiver implementer"):
+        registry.safeTransferFrom(provider, inline(NUMBERED, 2).address, token, sender=provider)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the whole word is compared; the official registry compares four bytes"
+)
+def test_a_receiver_may_add_to_its_answer(registry: Any, token: int, provider: str) -> None:
+    answer = (0x150B7A02 << 224) + 1
+    registry.safeTransferFrom(provider, inline(NUMBERED, answer).address, token, sender=provider)
+
+
 def test_safe_transfers_refused(registry: Any, token: int, provider: str) -> None:
     for mode, text in ((1, "ERC721: transfer to non ERC721Receiver implementer"), (2, "receiver says no")):
         with refused(text):

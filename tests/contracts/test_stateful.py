@@ -114,20 +114,20 @@ FLAWS = {
     ),
     "who was wrong counts as right": Flaw(
         "settlement.vy",
-        "if tasks._mark(marks, place) == tasks.PROVED:\n            weights",
-        "if tasks._mark(marks, place) != tasks.REJECTED:\n            weights",
+        "if contributor >> tasks.MARK == tasks.PROVED:\n            weights",
+        "if contributor >> tasks.MARK != tasks.REJECTED:\n            weights",
     ),
     "a failed task costs the scheduler nothing": Flaw(
         "settlement.vy",
-        "ledger._seize(settings.owners[deal.workerpool], stake, taskid)",
-        "ledger._unlock(settings.owners[deal.workerpool], stake)",
+        "ledger._seize(self._owner(deal.workerpool_owner, deal.workerpool), stake, taskid)",
+        "ledger._unlock(self._owner(deal.workerpool_owner, deal.workerpool), stake)",
         "HubAdmin",
     ),
     "a score falls to a half": Flaw("ledger.vy", "* 2 // 3", "// 2"),
     "a claim comes a second late": Flaw(
-        "HubAdmin.vy",
-        "types.FINAL_DEADLINE_RATIO <= block.timestamp\n    tasks",
-        "types.FINAL_DEADLINE_RATIO < block.timestamp\n    tasks",
+        "life.vy",
+        "types.FINAL_DEADLINE_RATIO <= block.timestamp",
+        "types.FINAL_DEADLINE_RATIO < block.timestamp",
         "HubAdmin",
     ),
 }

@@ -123,6 +123,11 @@ def test_arrays(world: World) -> None:
     assert refused(world, "initializeAndClaimArray", [first], [], by="worker") == b""
 
 
+def test_calldata_that_end_too_early_are_read_as_zeros(world: World) -> None:
+    data = world.hub.encode("initializeArray", [], [])[:-1]
+    assert world.chain.call(world.hub.address, data, world.who("stranger")) == encode(["bool"], [True])
+
+
 def test_arrays_have_128_items_at_most(world: World) -> None:
     dealid = world.deal(volume=129)
     assert world.hub.call("initializeArray", [dealid] * 128, list(range(128))) is True

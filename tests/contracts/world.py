@@ -102,12 +102,15 @@ def deploy_ours(
     chain: Backend, sender: str, token: Address, categories: Sequence[tuple[str, str, int]]
 ) -> tuple[Address, Address, Address, Address]:
     """Our contracts around this base token: hub, and registries of apps, datasets, workerpools."""
-    # The order of Hub.vy: the hub comes seventh after the token.
-    hub = created(sender, chain.nonce(sender) + 6)
-    views, boost, admin = (
-        chain.deploy(code(piece) + encode(["address", "address"], [hub, token]), sender)
-        for piece in ("HubViews", "HubBoost", "HubAdmin")
+    # The order of Hub.vy: the hub comes eighth after the token.
+    hub = created(sender, chain.nonce(sender) + 7)
+    early = "(string,string,uint256)[]"
+    views = chain.deploy(code("HubViews") + encode(["address", "address"], [hub, token]), sender)
+    batch, boost = (
+        chain.deploy(code(piece) + encode(["address", "address", early], [hub, token, categories]), sender)
+        for piece in ("HubBatch", "HubBoost")
     )
+    admin = chain.deploy(code("HubAdmin") + encode(["address", "address"], [hub, token]), sender)
     apps, datasets, workerpools = (
         chain.deploy(code(f"{entry}Registry") + encode(["address", "bytes"], [hub, code(entry)]), sender)
         for entry in ("App", "Dataset", "Workerpool")
@@ -115,8 +118,8 @@ def deploy_ours(
     found = chain.deploy(
         code("Hub")
         + encode(
-            ["address"] * 7 + ["(string,string,uint256)[]"],
-            [token, admin, boost, views, apps, datasets, workerpools, categories],
+            ["address"] * 8 + [early],
+            [token, admin, boost, batch, views, apps, datasets, workerpools, categories],
         ),
         sender,
     )
