@@ -87,6 +87,12 @@ class Deal:
     scheduler_ratio: int
     worker_stake: int
     """What each worker of `contribute` locks."""
+    boost: bool = False
+    """Its tasks are not begun but end at once, until the contribution deadline, or are claimed then."""
+
+    @property
+    def indices(self) -> range:
+        return range(self.size) if self.boost else range(self.first, self.first + self.size)
 
     @property
     def price(self) -> int:
@@ -118,7 +124,7 @@ class Contribution:
 
 @dataclass
 class Task:
-    """A task that was initialised."""
+    """A task that was initialised; of a boost deal, one that ended."""
 
     deal: Deal
     status: int = ACTIVE
@@ -270,7 +276,15 @@ class Books:
         return min(int(sold.order.volume) - self.used[sold.hash] for sold in orders)
 
     def match(
-        self, sponsor: Address, app: Sold, dataset: Sold | None, pool: Sold, request: Sold, now: int
+        self,
+        sponsor: Address,
+        app: Sold,
+        dataset: Sold | None,
+        pool: Sold,
+        request: Sold,
+        now: int,
+        *,
+        boost: bool = False,
     ) -> Deal:
         """A deal of these orders, paid by the sponsor."""
         a: AppOrder = app.order
@@ -278,9 +292,9 @@ class Books:
         r: RequestOrder = request.order
         d: DatasetOrder = dataset.order if dataset else DatasetOrder(dataset=ZERO)
         orders = [app, pool, request] + ([dataset] if dataset else [])
-        tag = _bits(a.tag) | (_bits(d.tag) & ~FRAMEWORKS) | _bits(r.tag)
+        tag = _bits(a.tag) | (_bits(d.tag) & ~(0 if boost else FRAMEWORKS)) | _bits(r.tag)
         demand(r.category == p.category and r.category < len(self.timerefs), "category")
-        demand(r.trust <= p.trust, "trust")
+        demand(r.trust <= (1 if boost else p.trust), "trust")
         demand(r.appmaxprice >= a.appprice, "app price")
         demand(r.datasetmaxprice >= d.datasetprice, "dataset price")
         demand(r.workerpoolmaxprice >= p.workerpoolprice, "pool price")
@@ -332,6 +346,7 @@ class Books:
             timeref=self.timerefs[r.category],
             scheduler_ratio=asset.scheduler_ratio,
             worker_stake=p.workerpoolprice * asset.stake_ratio // 100,
+            boost=boost,
         )
         locks = Counter({sponsor: deal.price * size})
         locks[deal.scheduler] += deal.stake * size
@@ -350,7 +365,7 @@ class Books:
     def initialize(self, pairs: Sequence[tuple[Bytes32, int]]) -> None:
         """Begin tasks, each given by deal and index: all or none."""
         for dealid, index in pairs:
-            if dealid not in self.deals:
+            if dealid not in self.deals or self.deals[dealid].boost:
                 raise Refuse("no such deal")
             deal = self.deals[dealid]
             demand(deal.first <= index < deal.first + deal.size, "of this deal")
@@ -482,14 +497,17 @@ class Books:
         demand(len(set(taskids)) == len(taskids), "once")
         demand(all(task.deal.final_deadline <= now for task in tasks), "final deadline")
         for taskid, task in zip(taskids, tasks, strict=True):
-            deal = task.deal
-            self.stakes[deal.sponsor] += deal.price
-            for worker in task.contributions:
-                self.stakes[worker] += deal.worker_stake
-            self.kitty += deal.stake
-            self.settled[taskid] = Counter({KITTY: deal.stake})
-            self.settled[taskid][deal.scheduler] -= deal.stake
-            self._close(taskid, task, FAILED)
+            self._fail(taskid, task)
+
+    def _fail(self, taskid: Bytes32, task: Task) -> None:
+        deal = task.deal
+        self.stakes[deal.sponsor] += deal.price
+        for worker in task.contributions:
+            self.stakes[worker] += deal.worker_stake
+        self.kitty += deal.stake
+        self.settled[taskid] = Counter({KITTY: deal.stake})
+        self.settled[taskid][deal.scheduler] -= deal.stake
+        self._close(taskid, task, FAILED)
 
     def initialize_and_claim(self, pairs: Sequence[tuple[Bytes32, int]], now: int) -> None:
         """Give up tasks that nobody began: all or none."""
@@ -497,6 +515,45 @@ class Books:
         demand(all(deal.final_deadline <= now for deal in known), "final deadline")
         self.initialize(pairs)
         self.claim([task_id(*pair) for pair in pairs], now)
+
+    def push_boost(
+        self,
+        worker: Address,
+        dealid: Bytes32,
+        index: int,
+        callback_data: bytes,
+        enclave: Address,
+        authoriser: Address,
+        attested: bool,
+        now: int,
+    ) -> None:
+        """End a task of a boost deal by its result."""
+        taskid, task = self._boost_task(dealid, index)
+        deal = task.deal
+        demand(now < deal.contribution_deadline, "deadline")
+        self._authorised(deal, enclave, authoriser, attested)
+        demand(deal.callback == ZERO or bool(callback_data), "callback data")
+        paid = self._pay_resources(deal)
+        reward = deal.pool_price * (100 - deal.scheduler_ratio) // 100
+        paid[worker] += reward
+        paid[deal.scheduler] += deal.pool_price - reward
+        task.contributions[worker] = Contribution(ZERO32, ZERO32, 0, PROVED)
+        self.tasks[taskid] = task
+        self._end(taskid, task, paid, {})
+
+    def claim_boost(self, dealid: Bytes32, index: int, now: int) -> None:
+        taskid, task = self._boost_task(dealid, index)
+        demand(task.deal.contribution_deadline <= now, "deadline")
+        self.tasks[taskid] = task
+        self._fail(taskid, task)
+
+    def _boost_task(self, dealid: Bytes32, index: int) -> tuple[Bytes32, Task]:
+        """One that has not ended."""
+        if dealid not in self.deals or not self.deals[dealid].boost:
+            raise Refuse("no such deal")
+        taskid = task_id(dealid, index)
+        demand(index < self.deals[dealid].size and taskid not in self.tasks, "of this deal, once")
+        return taskid, Task(self.deals[dealid])
 
     def _task(self, taskid: Bytes32, *statuses: int) -> Task:
         if taskid not in self.tasks:
@@ -591,6 +648,8 @@ class Chronicle:
                     self.scores[worker] = self.scores[worker] * 2 // 3
                 case ("TaskFinalize", (taskid, _)) | ("TaskClaimed", (taskid,)):
                     self.endings[taskid] += 1
+                case "ResultPushedBoost", (dealid, index, _):
+                    self.endings[task_id(dealid, index)] += 1
                 case "OrdersMatched", (_, *hashes, volume):
                     for order in hashes:
                         self.sold[order] += volume

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from sealdeal.model.deals import KITTY
-from sealdeal.model.types import ZERO, Address
-from tests.contracts.books import COMPLETED, FAILED, Books, Chronicle
+from sealdeal.model.types import ZERO, ZERO32, Address
+from tests.contracts.books import COMPLETED, FAILED, Books, Chronicle, Deal
 from tests.contracts.chain import Contract
 
 NOTHING: Counter[Address] = Counter()
@@ -144,6 +144,11 @@ def deals_never_change(at: At) -> None:
     """A deal says for ever what was agreed: who pays, who is paid, how much, whoever owns the assets now."""
     for dealid, deal in at.books.deals.items():
         seen = at.hub.viewDeal(dealid)
+        if deal.boost:
+            assert seen.botSize == 0
+            _boost_deal_is(at, deal)
+            continue
+        assert at.hub.viewDealBoost(dealid).botSize == 0
         assert (seen.app.pointer, seen.app.owner, seen.app.price) == (
             deal.app,
             deal.app_owner,
@@ -163,6 +168,21 @@ def deals_never_change(at: At) -> None:
         assert (seen.botFirst, seen.botSize, seen.startTime) == (deal.first, deal.size, deal.start)
         assert (seen.trust, int.from_bytes(seen.tag, "big")) == (deal.trust, deal.tag)
         assert (seen.workerStake, seen.schedulerRewardRatio) == (deal.worker_stake, deal.scheduler_ratio)
+
+
+def _boost_deal_is(at: At, deal: Deal) -> None:
+    """Who runs what is told by its event alone."""
+    seen = at.hub.viewDealBoost(deal.dealid)
+    assert (seen.appOwner, seen.appPrice) == (deal.app_owner, deal.app_price)
+    assert (seen.datasetOwner, seen.datasetPrice) == (deal.dataset_owner, deal.dataset_price)
+    assert (seen.workerpoolOwner, seen.workerpoolPrice) == (deal.scheduler, deal.pool_price)
+    assert seen.workerReward == deal.pool_price * (100 - deal.scheduler_ratio) // 100
+    assert (seen.sponsor, seen.requester, seen.callback) == (deal.sponsor, deal.requester, deal.callback)
+    assert (seen.botFirst, seen.botSize) == (deal.first, deal.size)
+    assert (seen.deadline, int.from_bytes(seen.shortTag, "big")) == (
+        deal.contribution_deadline,
+        deal.tag & 0xFFFFFF,
+    )
 
 
 def deals_of_one_request_do_not_overlap(at: At) -> None:
@@ -197,7 +217,7 @@ def every_deals_money_ends_with_its_actors_or_its_payer(at: At) -> None:
 
 
 def tasks_end_once(at: At) -> None:
-    """A task ends by one TaskFinalize or one TaskClaimed, and what it was then it stays."""
+    """A task ends by one TaskFinalize, ResultPushedBoost or TaskClaimed, and what it was then it stays."""
     for taskid, task in at.books.tasks.items():
         assert at.chronicle.endings[taskid] == task.ended
     assert set(at.chronicle.endings) <= set(at.books.tasks)
@@ -207,6 +227,9 @@ def tasks_are_as_far_as_they_got(at: At) -> None:
     """Status, consensus, counters, deadlines and contributions of a task are those that the rules give it."""
     for taskid, task in at.books.tasks.items():
         seen, deal = at.hub.viewTask(taskid), task.deal
+        if deal.boost:
+            assert (seen.status, seen.dealid, seen.contributors) == (task.status, ZERO32, [])
+            continue
         assert (seen.status, seen.dealid) == (task.status, deal.dealid)
         assert (seen.consensusValue, seen.winnerCounter) == (task.consensus, task.winners)
         assert (seen.revealCounter, seen.revealDeadline) == (task.reveals, task.reveal_deadline)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, TypeVar
 
-from sealdeal.model.deals import KITTY, result_hash, task_id
+from sealdeal.model.deals import KITTY, result_hash, result_seal, task_id
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import (
     NO_DATASET,
@@ -37,6 +37,7 @@ from tests.contracts.books import (
     Asset,
     Books,
     Chronicle,
+    Deal,
     Refuse,
     Sold,
     Task,
@@ -210,8 +211,12 @@ class Machine:
         for taskid, _ in self._unended():
             self._hub("claim", taskid, rule=self._claiming([taskid]))
         for dealid, deal in self.books.deals.items():
-            for index in range(deal.first, deal.first + deal.size):
-                if task_id(dealid, index) not in self.books.tasks:
+            for index in deal.indices:
+                if task_id(dealid, index) in self.books.tasks:
+                    continue
+                if deal.boost:
+                    self._hub("claimBoost", dealid, index, rule=self._claiming_boost(dealid, index))
+                else:
                     rule = self._giving_up([(dealid, index)])
                     self._hub("initializeAndClaimArray", [dealid], [index], rule=rule)
         stuck = {account: amount for account, amount in self.books.locked().items() if amount}
@@ -403,12 +408,14 @@ class Machine:
         request = self._request(app.order, data.order, pool.order, bits)
         orders = tuple(signed.as_tuple() for signed in (app.signed, data, pool.signed, request.signed))
         sponsored = self._often(30)
+        boost = self._often(80 if request.order.trust <= 1 else 3) and self._often(40)
 
         def rule(sender: Address, now: int) -> None:
             sponsor = sender if sponsored else request.order.requester
-            self.books.match(sponsor, app, dataset, pool, request, now)
+            self.books.match(sponsor, app, dataset, pool, request, now, boost=boost)
 
-        self._hub("sponsorMatchOrders" if sponsored else "matchOrders", *orders, rule=rule)
+        function = "sponsorMatchOrders" if sponsored else "matchOrders"
+        self._hub(function + "Boost" * boost, *orders, rule=rule)
 
     def manage(self) -> None:
         """Presign or close an order."""
@@ -474,7 +481,7 @@ class Machine:
         new = [
             (deal.dealid, index)
             for deal in deals[-8:]
-            for index in range(deal.first, deal.first + deal.size)
+            for index in (() if deal.boost else deal.indices)
             if task_id(deal.dealid, index) not in self.books.tasks
         ]
         if new and self._often(95):
@@ -634,6 +641,62 @@ class Machine:
 
     def _giving_up(self, pairs: list[tuple[Bytes32, int]]) -> Rule:
         return lambda _, now: self.books.initialize_and_claim(pairs, now)
+
+    # ---- Boost
+
+    def _boosted(self) -> tuple[Deal, int] | None:
+        """A boost deal, and an index in it, mostly of a task that has not ended."""
+        deals = [deal for deal in self.books.deals.values() if deal.boost]
+        if not deals:
+            return None
+        deal = self.rng.choice(deals[-5:] if self._often(70) else deals)
+        new = [index for index in deal.indices if task_id(deal.dealid, index) not in self.books.tasks]
+        return deal, self.rng.choice(new) if new and self._often() else self.rng.randrange(deal.size + 1)
+
+    def push_boost(self) -> None:
+        if not (found := self._boosted()):
+            return
+        deal, index = found
+        taskid, results = task_id(deal.dealid, index), self._results()
+        worker, answer, sent, authoriser, attested = self._effort(taskid, Task(deal))
+        told = b"" if self._often(5) else answer
+        if attested:
+            digest = keccak(results if deal.callback == ZERO else told)
+            sign = self.world.keys["enclave"].sign_message(result_seal(worker, taskid, digest))
+            sent = replace(sent, sign=sign)
+        self._hub(
+            "pushResultBoost",
+            deal.dealid,
+            index,
+            results,
+            told,
+            sent.authorization,
+            sent.challenge,
+            sent.sign,
+            rule=lambda sender, now: self.books.push_boost(
+                sender,
+                deal.dealid,
+                index,
+                told,
+                sent.challenge,
+                authoriser if sender == worker else ZERO,
+                attested and sender == worker,
+                now,
+            ),
+            sender=worker,
+        )
+
+    def claim_boost(self) -> None:
+        """Mostly once its time has come."""
+        if not (found := self._boosted()):
+            return
+        deal, index = found
+        if self._often(30):
+            self._until(deal.contribution_deadline + self.rng.choice((-1, 0, 1)))
+        self._hub("claimBoost", deal.dealid, index, rule=self._claiming_boost(deal.dealid, index))
+
+    def _claiming_boost(self, dealid: Bytes32, index: int) -> Rule:
+        return lambda _, now: self.books.claim_boost(dealid, index, now)
 
     def wait(self) -> None:
         """Until a deadline, exactly or almost; or for some time."""
@@ -798,6 +861,8 @@ _WEIGHTED: tuple[tuple[Callable[[Machine], None], int], ...] = (
     (Machine.reopen, 1),
     (Machine.claim, 2),
     (Machine.give_up, 1),
+    (Machine.push_boost, 5),
+    (Machine.claim_boost, 1),
     (Machine.wait, 1),
     (Machine.deposit, 3),
     (Machine.withdraw, 3),
