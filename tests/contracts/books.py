@@ -88,11 +88,7 @@ class Deal:
     worker_stake: int
     """What each worker of `contribute` locks."""
     boost: bool = False
-    """Its tasks are not begun but end at once, until the contribution deadline, or are claimed then."""
-
-    @property
-    def indices(self) -> range:
-        return range(self.size) if self.boost else range(self.first, self.first + self.size)
+    """Whether its results are pushed: then nobody begins its tasks, and they are counted from 0."""
 
     @property
     def price(self) -> int:
@@ -110,7 +106,13 @@ class Deal:
 
     @property
     def final_deadline(self) -> int:
-        return self.start + 10 * self.timeref
+        """From here on its tasks are given up."""
+        return self.contribution_deadline if self.boost else self.start + 10 * self.timeref
+
+    @property
+    def indices(self) -> range:
+        """Of its tasks."""
+        return range(self.size) if self.boost else range(self.first, self.first + self.size)
 
 
 @dataclass
@@ -124,7 +126,7 @@ class Contribution:
 
 @dataclass
 class Task:
-    """A task that was initialised; of a boost deal, one that ended."""
+    """A task that was initialised; or of a boost deal, one that ended."""
 
     deal: Deal
     status: int = ACTIVE
@@ -283,7 +285,6 @@ class Books:
         pool: Sold,
         request: Sold,
         now: int,
-        *,
         boost: bool = False,
     ) -> Deal:
         """A deal of these orders, paid by the sponsor."""
@@ -292,6 +293,7 @@ class Books:
         r: RequestOrder = request.order
         d: DatasetOrder = dataset.order if dataset else DatasetOrder(dataset=ZERO)
         orders = [app, pool, request] + ([dataset] if dataset else [])
+        # Boost asks for the dataset's frameworks too, and does not look at what trust the pool offers.
         tag = _bits(a.tag) | (_bits(d.tag) & ~(0 if boost else FRAMEWORKS)) | _bits(r.tag)
         demand(r.category == p.category and r.category < len(self.timerefs), "category")
         demand(r.trust <= (1 if boost else p.trust), "trust")
@@ -365,10 +367,10 @@ class Books:
     def initialize(self, pairs: Sequence[tuple[Bytes32, int]]) -> None:
         """Begin tasks, each given by deal and index: all or none."""
         for dealid, index in pairs:
-            if dealid not in self.deals or self.deals[dealid].boost:
+            if dealid not in self.deals:
                 raise Refuse("no such deal")
             deal = self.deals[dealid]
-            demand(deal.first <= index < deal.first + deal.size, "of this deal")
+            demand(not deal.boost and index in deal.indices, "of this deal")
         taskids = [task_id(*pair) for pair in pairs]
         demand(len(set(taskids)) == len(taskids) and not set(taskids) & set(self.tasks), "once")
         for taskid, (dealid, _) in zip(taskids, pairs, strict=True):
@@ -481,9 +483,7 @@ class Books:
         self._callback_data(deal, callback_data, digest)
         self._authorised(deal, enclave, authoriser, attested)
         paid = self._pay_resources(deal)
-        reward = deal.pool_price * (100 - deal.scheduler_ratio) // 100
-        paid[worker] += reward
-        paid[deal.scheduler] += deal.pool_price - reward
+        self._pay_one(deal, worker, paid)
         seal = result_seal(worker, taskid, digest)
         task.consensus = result_hash(taskid, digest)
         task.reveals = task.winners = 1
@@ -492,22 +492,12 @@ class Books:
         self._end(taskid, task, paid, {})
 
     def claim(self, taskids: Sequence[Bytes32], now: int) -> None:
-        """Give up tasks: all or none."""
+        """Give up tasks that were begun: all or none."""
         tasks = [self._task(taskid, ACTIVE, REVEALING) for taskid in taskids]
         demand(len(set(taskids)) == len(taskids), "once")
         demand(all(task.deal.final_deadline <= now for task in tasks), "final deadline")
         for taskid, task in zip(taskids, tasks, strict=True):
             self._fail(taskid, task)
-
-    def _fail(self, taskid: Bytes32, task: Task) -> None:
-        deal = task.deal
-        self.stakes[deal.sponsor] += deal.price
-        for worker in task.contributions:
-            self.stakes[worker] += deal.worker_stake
-        self.kitty += deal.stake
-        self.settled[taskid] = Counter({KITTY: deal.stake})
-        self.settled[taskid][deal.scheduler] -= deal.stake
-        self._close(taskid, task, FAILED)
 
     def initialize_and_claim(self, pairs: Sequence[tuple[Bytes32, int]], now: int) -> None:
         """Give up tasks that nobody began: all or none."""
@@ -516,7 +506,9 @@ class Books:
         self.initialize(pairs)
         self.claim([task_id(*pair) for pair in pairs], now)
 
-    def push_boost(
+    # ---- Boost
+
+    def push(
         self,
         worker: Address,
         dealid: Bytes32,
@@ -527,33 +519,28 @@ class Books:
         attested: bool,
         now: int,
     ) -> None:
-        """End a task of a boost deal by its result."""
-        taskid, task = self._boost_task(dealid, index)
+        task = self._boosted(dealid, index)
         deal = task.deal
         demand(now < deal.contribution_deadline, "deadline")
         self._authorised(deal, enclave, authoriser, attested)
-        demand(deal.callback == ZERO or bool(callback_data), "callback data")
+        demand(deal.callback == ZERO or len(callback_data) > 0, "callback data")
         paid = self._pay_resources(deal)
-        reward = deal.pool_price * (100 - deal.scheduler_ratio) // 100
-        paid[worker] += reward
-        paid[deal.scheduler] += deal.pool_price - reward
-        task.contributions[worker] = Contribution(ZERO32, ZERO32, 0, PROVED)
-        self.tasks[taskid] = task
-        self._end(taskid, task, paid, {})
+        self._pay_one(deal, worker, paid)
+        self._end(task_id(dealid, index), task, paid, {})
 
     def claim_boost(self, dealid: Bytes32, index: int, now: int) -> None:
-        taskid, task = self._boost_task(dealid, index)
-        demand(task.deal.contribution_deadline <= now, "deadline")
-        self.tasks[taskid] = task
-        self._fail(taskid, task)
+        task = self._boosted(dealid, index)
+        demand(task.deal.final_deadline <= now, "deadline")
+        self._fail(task_id(dealid, index), task)
 
-    def _boost_task(self, dealid: Bytes32, index: int) -> tuple[Bytes32, Task]:
-        """One that has not ended."""
-        if dealid not in self.deals or not self.deals[dealid].boost:
-            raise Refuse("no such deal")
-        taskid = task_id(dealid, index)
-        demand(index < self.deals[dealid].size and taskid not in self.tasks, "of this deal, once")
-        return taskid, Task(self.deals[dealid])
+    def _boosted(self, dealid: Bytes32, index: int) -> Task:
+        deal = self.deals.get(dealid)
+        if deal is None or not deal.boost or index not in deal.indices:
+            raise Refuse("of a boost deal")
+        demand(task_id(dealid, index) not in self.tasks, "once")
+        return Task(deal)
+
+    # ---- Ends
 
     def _task(self, taskid: Bytes32, *statuses: int) -> Task:
         if taskid not in self.tasks:
@@ -576,6 +563,24 @@ class Books:
         paid[deal.scheduler] += share
         return paid
 
+    @staticmethod
+    def _pay_one(deal: Deal, worker: Address, paid: Counter[Address]) -> None:
+        """The pool's price, to its only worker and the scheduler."""
+        reward = deal.pool_price * (100 - deal.scheduler_ratio) // 100
+        paid[worker] += reward
+        paid[deal.scheduler] += deal.pool_price - reward
+
+    def _fail(self, taskid: Bytes32, task: Task) -> None:
+        """The price goes back to the sponsor, the workers' stakes to them, the scheduler's into the kitty."""
+        deal = task.deal
+        self.stakes[deal.sponsor] += deal.price
+        for worker in task.contributions:
+            self.stakes[worker] += deal.worker_stake
+        self.kitty += deal.stake
+        self.settled[taskid] = Counter({KITTY: deal.stake})
+        self.settled[taskid][deal.scheduler] -= deal.stake
+        self._close(taskid, task, FAILED)
+
     def _end(self, taskid: Bytes32, task: Task, paid: Counter[Address], lost: dict[Address, int]) -> None:
         """Complete a task by which everyone won or lost this. What was locked was in no stake: the price, the
         scheduler's, the kitty's, and what workers lost."""
@@ -593,6 +598,7 @@ class Books:
 
     def _close(self, taskid: Bytes32, task: Task, status: int) -> None:
         task.status = status
+        self.tasks[taskid] = task
         self.open[task.deal.dealid] -= 1
         if not self.open[task.deal.dealid]:
             del self.open[task.deal.dealid]
@@ -615,7 +621,7 @@ class Chronicle:
         self.settled: dict[Bytes32, Counter[Address]] = defaultdict(Counter)
         """Task -> what everyone won or lost by it (Reward, Seize)."""
         self.endings: Counter[Bytes32] = Counter()
-        """Task -> how often it was finalised or claimed."""
+        """Task -> how often it was finalised, pushed or claimed."""
         self.sold: Counter[Bytes32] = Counter()
         """Order hash -> sum of the volumes of its matches."""
         self.closed: set[Bytes32] = set()

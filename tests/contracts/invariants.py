@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from sealdeal.model.deals import KITTY
-from sealdeal.model.types import ZERO, ZERO32, Address
+from sealdeal.model.types import ZERO, Address
 from tests.contracts.books import COMPLETED, FAILED, Books, Chronicle, Deal
 from tests.contracts.chain import Contract
 
@@ -143,12 +143,10 @@ def a_presigner_is_who_signed(at: At) -> None:
 def deals_never_change(at: At) -> None:
     """A deal says for ever what was agreed: who pays, who is paid, how much, whoever owns the assets now."""
     for dealid, deal in at.books.deals.items():
-        seen = at.hub.viewDeal(dealid)
         if deal.boost:
-            assert seen.botSize == 0
-            _boost_deal_is(at, deal)
+            _boost_deals_never_change(at, deal)
             continue
-        assert at.hub.viewDealBoost(dealid).botSize == 0
+        seen = at.hub.viewDeal(dealid)
         assert (seen.app.pointer, seen.app.owner, seen.app.price) == (
             deal.app,
             deal.app_owner,
@@ -170,19 +168,17 @@ def deals_never_change(at: At) -> None:
         assert (seen.workerStake, seen.schedulerRewardRatio) == (deal.worker_stake, deal.scheduler_ratio)
 
 
-def _boost_deal_is(at: At, deal: Deal) -> None:
-    """Who runs what is told by its event alone."""
+def _boost_deals_never_change(at: At, deal: Deal) -> None:
+    """What a boost deal tells of itself: not its assets, nor what it is for."""
     seen = at.hub.viewDealBoost(deal.dealid)
+    assert at.hub.viewDeal(deal.dealid).sponsor == ZERO, "a boost deal is no other"
     assert (seen.appOwner, seen.appPrice) == (deal.app_owner, deal.app_price)
     assert (seen.datasetOwner, seen.datasetPrice) == (deal.dataset_owner, deal.dataset_price)
     assert (seen.workerpoolOwner, seen.workerpoolPrice) == (deal.scheduler, deal.pool_price)
-    assert seen.workerReward == deal.pool_price * (100 - deal.scheduler_ratio) // 100
     assert (seen.sponsor, seen.requester, seen.callback) == (deal.sponsor, deal.requester, deal.callback)
-    assert (seen.botFirst, seen.botSize) == (deal.first, deal.size)
-    assert (seen.deadline, int.from_bytes(seen.shortTag, "big")) == (
-        deal.contribution_deadline,
-        deal.tag & 0xFFFFFF,
-    )
+    assert (seen.botFirst, seen.botSize, seen.deadline) == (deal.first, deal.size, deal.final_deadline)
+    assert int.from_bytes(seen.shortTag, "big") == deal.tag % 2**24
+    assert seen.workerReward == deal.pool_price * (100 - deal.scheduler_ratio) // 100
 
 
 def deals_of_one_request_do_not_overlap(at: At) -> None:
@@ -208,7 +204,7 @@ def every_deals_money_ends_with_its_actors_or_its_payer(at: At) -> None:
         assert won == {who: amount for who, amount in at.books.settled[taskid].items() if amount}
         deal = task.deal
         actors = {deal.sponsor, deal.app_owner, deal.dataset_owner, deal.scheduler, *task.contributions}
-        assert set(won) <= actors | {KITTY}
+        assert deal.boost or set(won) <= actors | {KITTY}
         if task.status == FAILED:
             assert set(won) <= {deal.scheduler, KITTY}
 
@@ -228,7 +224,8 @@ def tasks_are_as_far_as_they_got(at: At) -> None:
     for taskid, task in at.books.tasks.items():
         seen, deal = at.hub.viewTask(taskid), task.deal
         if deal.boost:
-            assert (seen.status, seen.dealid, seen.contributors) == (task.status, ZERO32, [])
+            # Nothing else is kept.
+            assert (seen.status, seen.contributors) == (task.status, [])
             continue
         assert (seen.status, seen.dealid) == (task.status, deal.dealid)
         assert (seen.consensusValue, seen.winnerCounter) == (task.consensus, task.winners)

@@ -440,6 +440,15 @@ class Life(Lived):
         self.next_deal(four["request"].order)
         return Call(HUB, function, tuple(four.values()), Name("sponsor"))
 
+    def pushing(self, *, sponsored: bool) -> Call:
+        """The result of a boost deal's task that was just matched."""
+        function = "sponsorMatchOrdersBoost" if sponsored else "matchOrdersBoost"
+        self.settle(function, self.make(Draft()), Name("sponsor"))
+        task = self.task_of(self.deals[-1], 0)
+        authorisation = self.contribution(task, "worker", b"", None)[-1]
+        args = (task.deal.name, 0, b"", b"", authorisation, ZERO, b"")
+        return Call(HUB, "pushResultBoost", args, Name("worker"))
+
     def after_a_match(self, call: Call) -> Call:
         """This call, when tokens are locked."""
         self.pair.both(self.matching())
@@ -836,18 +845,7 @@ class Life(Lived):
     def push_result(
         self, i: int, index: int, worker: str, results: bytes, told: bytes, flaw: str | None
     ) -> None:
-        call = self.pushing(pick(self.boosts(), i), index, worker, results, told, flaw)
-        self.act(HUB, call.function, *call.args, sender=call.sender)
-
-    def pushing(
-        self,
-        deal: Deal,
-        index: int = 0,
-        worker: str = "worker",
-        results: bytes = b"",
-        told: bytes = b"",
-        flaw: str | None = None,
-    ) -> Call:
+        deal = pick(self.boosts(), i)
         task = self.task_of(deal, index)
         if task.name not in self.about:
             self.about_task(task.name)
@@ -864,12 +862,7 @@ class Life(Lived):
             sign = replace(sign, message=attested)
         sender = Name("stranger" if flaw == "sender" else worker)
         args = (deal.name, index, results, told, authorisation, enclave, sign)
-        return Call(HUB, "pushResultBoost", args, sender)
-
-    def pushing_sponsored(self) -> Call:
-        """Of a deal whose requester has nothing locked."""
-        self.settle("sponsorMatchOrdersBoost", self.make(Draft(Terms())), Name("sponsor"))
-        return self.pushing(self.deals[-1])
+        self.act(HUB, "pushResultBoost", *args, sender=sender)
 
     @rule(
         3,

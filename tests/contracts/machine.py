@@ -37,7 +37,6 @@ from tests.contracts.books import (
     Asset,
     Books,
     Chronicle,
-    Deal,
     Refuse,
     Sold,
     Task,
@@ -55,6 +54,8 @@ FULL_CHECK = 50
 """Steps from one check of every invariant to the next."""
 ANSWERS = (b"the result", b"another")
 """What workers find out, and tell callbacks; a task's digest is its hash."""
+ANY = b"\1" * 65
+"""Nobody's signature."""
 
 T = TypeVar("T")
 Found = tuple[Bytes32, Task]
@@ -358,17 +359,19 @@ class Machine:
             terms["requesterrestrict"] = self._actor()
         return self._sold(kind(**terms, salt=self._salt()), self._signer(self.books.assets[asset].owner))
 
-    def _request(self, app: Any, dataset: Any, pool: Any, bits: int) -> Sold:
+    def _request(self, app: Any, dataset: Any, pool: Any, bits: int, boost: bool) -> Sold:
         """For these orders; or an old one, which may not fit."""
 
         def fits(order: Any) -> bool:
             prices = order.appmaxprice >= app.appprice and order.workerpoolmaxprice >= pool.workerpoolprice
             wanted = (app.app, dataset.dataset, pool.category)
-            return prices and (order.app, order.dataset, order.category) == wanted
+            fast = order.trust <= 1 or not boost
+            return prices and fast and (order.app, order.dataset, order.category) == wanted
 
         if self._often(50) and (old := self._old(RequestOrder, fits)):
             return old
         requester = self._actor()
+        trusts = (0, 1) if boost and self._often(95) else (0, 1, 1, 2, 3, 3, 4, 5)
         order = RequestOrder(
             app=app.app,
             appmaxprice=app.appprice + self.rng.choice((0, 0, 5 * RLC)),
@@ -380,7 +383,7 @@ class Machine:
             volume=self.rng.choice((1, 1, 2, 3, 6)),
             tag=tag(bits),
             category=pool.category,
-            trust=self.rng.choice([trust for trust in (0, 1, 1, 2, 3, 3, 4, 5) if trust <= pool.trust]),
+            trust=self.rng.choice([trust for trust in trusts if trust <= pool.trust]),
             beneficiary=self._account(),
             callback=self.rng.choice((ZERO, ZERO, *self.stage.callbacks, self.world.who("stranger"))),
             params="x" * self.rng.choice((0, 5, 31, 32, 33, 64, 200)),
@@ -399,23 +402,22 @@ class Machine:
             order = replace(order, **self.rng.choice(spoilt))
         return self._sold(order, self._signer(requester))
 
-    def match(self) -> None:
+    def match(self, boost: bool = False) -> None:
         bits = self.rng.choice((0, 0, TEE, TEE | 2))
         dataset = self._asset_order(DatasetOrder, self.stage.datasets, bits) if self._often(50) else None
         app = self._asset_order(AppOrder, self.stage.apps, bits)
         pool = self._asset_order(WorkerpoolOrder, self.stage.pools, bits)
         data = dataset.signed if dataset else NO_DATASET
-        request = self._request(app.order, data.order, pool.order, bits)
+        sponsored, boost = self._often(30), boost or self._often(15)
+        request = self._request(app.order, data.order, pool.order, bits, boost)
         orders = tuple(signed.as_tuple() for signed in (app.signed, data, pool.signed, request.signed))
-        sponsored = self._often(30)
-        boost = self._often(80 if request.order.trust <= 1 else 3) and self._often(40)
 
         def rule(sender: Address, now: int) -> None:
             sponsor = sender if sponsored else request.order.requester
-            self.books.match(sponsor, app, dataset, pool, request, now, boost=boost)
+            self.books.match(sponsor, app, dataset, pool, request, now, boost)
 
-        function = "sponsorMatchOrders" if sponsored else "matchOrders"
-        self._hub(function + "Boost" * boost, *orders, rule=rule)
+        function = ("sponsorMatchOrders" if sponsored else "matchOrders") + ("Boost" if boost else "")
+        self._hub(function, *orders, rule=rule)
 
     def manage(self) -> None:
         """Presign or close an order."""
@@ -466,7 +468,8 @@ class Machine:
 
     def begin(self) -> None:
         """Initialise one task, or some at once."""
-        if not self.books.deals:
+        if not self.books.deals or (not self._unbegun() and self._often()):
+            self.match()
             return
         pairs = self._distinct([self._place() for _ in range(self.rng.choice((1, 1, 1, 2, 3)))])
         rule: Rule = lambda _, __: self.books.initialize(pairs)  # noqa: E731
@@ -475,18 +478,21 @@ class Machine:
         else:
             self._hub("initializeArray", *zip(*pairs, strict=True), rule=rule)
 
-    def _place(self) -> tuple[Bytes32, int]:
-        """A deal and an index, mostly of a task that nobody began."""
-        deals = list(self.books.deals.values())
-        new = [
+    def _unbegun(self, boost: bool = False) -> list[tuple[Bytes32, int]]:
+        """Tasks of recent deals that nobody began or pushed."""
+        return [
             (deal.dealid, index)
-            for deal in deals[-8:]
-            for index in (() if deal.boost else deal.indices)
-            if task_id(deal.dealid, index) not in self.books.tasks
+            for deal in list(self.books.deals.values())[-12:]
+            for index in deal.indices
+            if deal.boost == boost and task_id(deal.dealid, index) not in self.books.tasks
         ]
+
+    def _place(self, boost: bool = False) -> tuple[Bytes32, int]:
+        """A deal and an index, mostly of a task that nobody began or pushed."""
+        new = self._unbegun(boost)
         if new and self._often(95):
             return self.rng.choice(new)
-        deal = self.rng.choice(deals)
+        deal = self.rng.choice(list(self.books.deals.values()))
         return deal.dealid, max(deal.first + self.rng.randrange(-1, deal.size + 1), 0)
 
     def _idle(self, task: Task) -> list[Address]:
@@ -642,40 +648,45 @@ class Machine:
     def _giving_up(self, pairs: list[tuple[Bytes32, int]]) -> Rule:
         return lambda _, now: self.books.initialize_and_claim(pairs, now)
 
+    def wait(self) -> None:
+        """Until a deadline, exactly or almost; or for some time."""
+        tasks = [task for task in self.books.tasks.values() if not task.ended]
+        if not tasks or not self._often(80):
+            self._until(self.chain.now() + self.rng.choice((2, 300, 700, 3600)))
+            return
+        task = self.rng.choice(tasks[-10:])
+        deadlines = [task.deal.contribution_deadline, task.deal.final_deadline, task.reveal_deadline]
+        self._until(self.rng.choice(deadlines) + self.rng.choice((-1, 0, 1)))
+
     # ---- Boost
 
-    def _boosted(self) -> tuple[Deal, int] | None:
-        """A boost deal, and an index in it, mostly of a task that has not ended."""
-        deals = [deal for deal in self.books.deals.values() if deal.boost]
-        if not deals:
-            return None
-        deal = self.rng.choice(deals[-5:] if self._often(70) else deals)
-        new = [index for index in deal.indices if task_id(deal.dealid, index) not in self.books.tasks]
-        return deal, self.rng.choice(new) if new and self._often() else self.rng.randrange(deal.size + 1)
-
-    def push_boost(self) -> None:
-        if not (found := self._boosted()):
+    def push(self) -> None:
+        if not self.books.deals or (not self._unbegun(boost=True) and self._often()):
+            self.match(boost=True)
             return
-        deal, index = found
-        taskid, results = task_id(deal.dealid, index), self._results()
-        worker, answer, sent, authoriser, attested = self._effort(taskid, Task(deal))
-        told = b"" if self._often(5) else answer
-        if attested:
-            digest = keccak(results if deal.callback == ZERO else told)
-            sign = self.world.keys["enclave"].sign_message(result_seal(worker, taskid, digest))
-            sent = replace(sent, sign=sign)
+        dealid, index = self._place(boost=True)
+        deal, taskid = self.books.deals[dealid], task_id(dealid, index)
+        worker, _, sent, authoriser, _ = self._effort(taskid, Task(deal))
+        results, told = self._results(), b""
+        if deal.callback != ZERO and self._often(95):
+            told = self.rng.choice(ANSWERS)
+        digest = keccak(results if deal.callback == ZERO else told)
+        attested = sent.challenge != ZERO and self._often(95)
+        sign = (
+            self.world.keys["enclave"].sign_message(result_seal(worker, taskid, digest)) if attested else ANY
+        )
         self._hub(
             "pushResultBoost",
-            deal.dealid,
+            dealid,
             index,
             results,
             told,
             sent.authorization,
             sent.challenge,
-            sent.sign,
-            rule=lambda sender, now: self.books.push_boost(
+            sign if sent.challenge != ZERO else b"",
+            rule=lambda sender, now: self.books.push(
                 sender,
-                deal.dealid,
+                dealid,
                 index,
                 told,
                 sent.challenge,
@@ -687,26 +698,15 @@ class Machine:
         )
 
     def claim_boost(self) -> None:
-        """Mostly once its time has come."""
-        if not (found := self._boosted()):
+        if not self.books.deals:
             return
-        deal, index = found
+        dealid, index = self._place(boost=True)
         if self._often(30):
-            self._until(deal.contribution_deadline + self.rng.choice((-1, 0, 1)))
-        self._hub("claimBoost", deal.dealid, index, rule=self._claiming_boost(deal.dealid, index))
+            self._until(self.books.deals[dealid].final_deadline)
+        self._hub("claimBoost", dealid, index, rule=self._claiming_boost(dealid, index))
 
     def _claiming_boost(self, dealid: Bytes32, index: int) -> Rule:
         return lambda _, now: self.books.claim_boost(dealid, index, now)
-
-    def wait(self) -> None:
-        """Until a deadline, exactly or almost; or for some time."""
-        tasks = [task for task in self.books.tasks.values() if not task.ended]
-        if not tasks or not self._often(80):
-            self._until(self.chain.now() + self.rng.choice((2, 300, 700, 3600)))
-            return
-        task = self.rng.choice(tasks[-10:])
-        deadlines = [task.deal.contribution_deadline, task.deal.final_deadline, task.reveal_deadline]
-        self._until(self.rng.choice(deadlines) + self.rng.choice((-1, 0, 1)))
 
     # ---- Money
 
@@ -861,9 +861,9 @@ _WEIGHTED: tuple[tuple[Callable[[Machine], None], int], ...] = (
     (Machine.reopen, 1),
     (Machine.claim, 2),
     (Machine.give_up, 1),
-    (Machine.push_boost, 5),
-    (Machine.claim_boost, 1),
     (Machine.wait, 1),
+    (Machine.push, 6),
+    (Machine.claim_boost, 1),
     (Machine.deposit, 3),
     (Machine.withdraw, 3),
     (Machine.gift, 1),
