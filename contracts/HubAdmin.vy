@@ -18,6 +18,7 @@ import matching
 import life
 import escrow
 import management
+import configuration
 
 initializes: settings
 initializes: ledger[settings := settings]
@@ -32,6 +33,7 @@ initializes: life[
 ]
 initializes: escrow[settings := settings, ledger := ledger]
 initializes: management[settings := settings, orders := orders, deals := deals]
+initializes: configuration[settings := settings, ledger := ledger]
 
 exports: (
     management.manageAppOrder,
@@ -61,11 +63,17 @@ exports: (
     escrow.increaseAllowance,
     escrow.decreaseAllowance,
     escrow.approveAndCall,
-    settings.sync,
-    settings.createCategory,
-    settings.setTeeBroker,
-    settings.setCallbackGas,
-    settings.transferOwnership,
+    configuration.transferOwnership,
+    configuration.configure,
+    configuration.setTeeBroker,
+    configuration.setCallbackGas,
+    configuration.changeRegistries,
+    configuration.createCategory,
+    configuration.applyChange,
+    configuration.sync,
+    configuration.updateEntries,
+    configuration.updateDomainSeparator,
+    configuration.importScore,
 )
 
 

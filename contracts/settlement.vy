@@ -68,8 +68,9 @@ def _pay_resources(deal: deals.Terms, scheduler: address, taskid: bytes32):
         ledger._reward(self._owner(deal.app_owner, deal.app), deal.app_price, taskid)
     if deal.dataset_price > 0:
         ledger._reward(self._owner(deal.dataset_owner, deal.dataset), deal.dataset_price, taskid)
-    ledger._unlock(scheduler, self._scheduler_stake(deal.workerpool_price))
-    share: uint256 = ledger._draw_kitty(taskid)
+    stake: uint256 = self._scheduler_stake(deal.workerpool_price)
+    ledger._unlock(scheduler, stake)
+    share: uint256 = ledger._draw_kitty(stake, taskid)
     if share > 0:
         ledger._reward(scheduler, share, taskid)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from sealdeal.model.orders import FRAMEWORKS, Kind, tag_bits
+from sealdeal.model.types import keccak
 from tests.contracts.chain import panic, text
 from tests.contracts.differential import (
     Answers,
@@ -27,7 +28,8 @@ from tests.contracts.differential import (
 if TYPE_CHECKING:
     pass
 
-HUB, ZERO, OWNER = Name("hub"), Name("zero"), Name("owner")
+HUB, TOKEN, ZERO, OWNER = Name("hub"), Name("token"), Name("zero"), Name("owner")
+UNSUPPORTED = keccak(b"UnsupportedOperation(bytes4)")[:4]
 MATCHES = ("matchOrders", "sponsorMatchOrders")
 LONGEST = {
     "createCategory": 512,
@@ -38,7 +40,7 @@ LONGEST = {
 }
 """Bytes of a text or of data that ours takes, by function; 1024 elsewhere."""
 LONGEST_PARAMS = 4096
-TASKS, TRUST, SECONDS, GAS, RATIO = 2**24, 2**32, 2**31, 2**32, 2**16
+TASKS, TRUST, SECONDS, GAS, RATIO = 2**24, 2**32, 2**31, 2**30, 2**16
 """What ours takes less than: tasks, trust, a category's seconds, gas of callbacks, a worker's stake (%)."""
 
 
@@ -129,6 +131,14 @@ def no_price_of_no_dataset(answers: Answers) -> bool:
 
 DIFFERENCES = (
     Difference(
+        row="`receiveApproval` with data makes the match that they are the call of",
+        concerns=lambda call: call.what in ("approveAndCall", "receiveApproval") and call.args[-1] != b"",
+        allowed=lambda answers: (
+            not answers.ours.ok and (answers.ours.data == b"" or answers.ours.data[:4] == UNSUPPORTED)
+        ),
+        example=lambda life: Call(TOKEN, "approveAndCall", (HUB, 0, b"x" * 100), OWNER),
+    ),
+    Difference(
         row="`balanceOf(hub)` is what anyone sent to that account",
         concerns=lambda call: (
             call.what in ("balanceOf", "viewAccount", "viewAccountABILegacy")
@@ -185,9 +195,9 @@ DIFFERENCES = (
         example=lambda life: Call(HUB, "createCategory", ("", "", SECONDS), OWNER),
     ),
     Difference(
-        row="gas of callbacks below 2^32",
+        row="gas of callbacks below 2^30",
         concerns=lambda call: call.what == "setCallbackGas" and call.args[0] >= GAS,
-        allowed=refuses("settings: callback gas above 2**32"),
+        allowed=refuses("settings: callback gas above 2**30"),
         example=lambda life: Call(HUB, "setCallbackGas", (GAS,), OWNER),
     ),
     Difference(

@@ -20,6 +20,10 @@ from tests.contracts.world import World
 ANY = b"\1" * 65
 """A signature that an imp accepts, as every other."""
 DIGEST = keccak(b"told")
+REFUSED = {"sync", "configure", "importScore", "applyChange"}
+"""What the imp cannot do: it is no registry, the hub is configured, no older hub is there, nothing waits."""
+IDLE = {"updateDomainSeparator"}
+"""Functions that write nothing, whoever calls them."""
 GAS = 200_000_000
 SLOT = re.compile(r"\b(\d+): StorageSlot \{ previous_or_original_value: \d+, present_value: (\d+) \}")
 ACCOUNT = re.compile(r"(0x[0-9a-fA-F]{40}): Account \{")
@@ -197,7 +201,7 @@ class Scene:
 
     def inner(self) -> dict[str, Call]:
         """A call of every function that changes the hub, each of which succeeds if the imp makes it by itself
-        (but for `sync`, a registry's); and calls about the very tasks that outer calls are about."""
+        (but for REFUSED); and calls about the very tasks that outer calls are about."""
         operation = OrderOperation(Signed(self.world.app_order(app=self.app), ANY), 1).as_tuple()
         dataset = OrderOperation(Signed(self.world.dataset_order(dataset=self.dataset), ANY), 1).as_tuple()
         pool = OrderOperation(Signed(self.world.pool_order(workerpool=self.pool), ANY), 1).as_tuple()
@@ -250,6 +254,11 @@ class Scene:
             "decreaseAllowance": (self.requester, 0),
             "approveAndCall": (self.imp, 9, b""),
             "sync": (self.app, int(self.imp, 16) | 1 << 184),
+            "updateEntries": ([self.app],),
+            "configure": (self.imp, "", "", 9, self.imp, self.imp, self.imp, self.imp),
+            "importScore": (self.imp,),
+            "applyChange": (b"\0" * 4,),
+            "changeRegistries": (self.imp, self.requester, self.worker),
             "setTeeBroker": (self.requester,),
             "setCallbackGas": (4_000_000,),
             "createCategory": ("new", "category", 9),
