@@ -208,9 +208,6 @@ DIFFERENCES = (
             Name("pool#0"), "changePolicy(uint256,uint256)", (RATIO, 1), Name("scheduler")
         ),
     ),
-)
-
-UNDECIDED = (
     Difference(
         row="Of a boost deal that another sponsors, the sponsor is seized",
         concerns=lambda call: call.what == "pushResultBoost",
@@ -228,6 +225,9 @@ UNDECIDED = (
             ("dataset.datasetprice", 1), ("request.datasetmaxprice", 1), function="matchOrdersBoost"
         ),
     ),
+)
+
+UNDECIDED = (
     Difference(
         row="Calldata that end before an argument of any length does",
         concerns=lambda call: (

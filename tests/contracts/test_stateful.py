@@ -119,9 +119,15 @@ FLAWS = {
     ),
     "a failed task costs the scheduler nothing": Flaw(
         "settlement.vy",
-        "ledger._seize(self._owner(deal.workerpool_owner, deal.workerpool), stake, taskid)",
-        "ledger._unlock(self._owner(deal.workerpool_owner, deal.workerpool), stake)",
+        "ledger._seize(scheduler, stake, taskid)",
+        "ledger._unlock(scheduler, stake)",
         "HubAdmin",
+    ),
+    "a sponsored boost task costs its requester": Flaw(
+        "boost.vy",
+        "ledger._seize(deal.sponsor, self._price(deal), taskid)",
+        "ledger._seize(deal.requester, self._price(deal), taskid)",
+        "HubBoost",
     ),
     "a score falls to a half": Flaw("ledger.vy", "* 2 // 3", "// 2"),
     "a claim comes a second late": Flaw(
