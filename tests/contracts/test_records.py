@@ -283,7 +283,7 @@ def test_contributions_are_shown_as_they_came(plan: Plan) -> None:
 @pytest.mark.parametrize("trust", [1, 3])
 @pytest.mark.parametrize("reopenings", [0, 1])
 def test_every_life_of_three_workers(trust: int, reopenings: int) -> None:
-    """Each right, wrong, or right and silent; one word or two for the callback, and results that fit or not."""
+    """Each right, wrong, or right and silent; one word or two for the callback, results that fit or not."""
     answers = (WORD + WORD[::-1], WORD)
     for n, three in enumerate(product((RIGHT, WRONG, SILENT), repeat=3)):
         kept = RESULTS[n % len(RESULTS)]
