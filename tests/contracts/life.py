@@ -440,6 +440,15 @@ class Life(Lived):
         self.next_deal(four["request"].order)
         return Call(HUB, function, tuple(four.values()), Name("sponsor"))
 
+    def pushing(self, *, sponsored: bool) -> Call:
+        """The result of a boost deal's task that was just matched."""
+        function = "sponsorMatchOrdersBoost" if sponsored else "matchOrdersBoost"
+        self.settle(function, self.make(Draft()), Name("sponsor"))
+        task = self.task_of(self.deals[-1], 0)
+        authorisation = self.contribution(task, "worker", b"", None)[-1]
+        args = (task.deal.name, 0, b"", b"", authorisation, ZERO, b"")
+        return Call(HUB, "pushResultBoost", args, Name("worker"))
+
     def after_a_match(self, call: Call) -> Call:
         """This call, when tokens are locked."""
         self.pair.both(self.matching())
