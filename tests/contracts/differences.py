@@ -131,6 +131,14 @@ def no_price_of_no_dataset(answers: Answers) -> bool:
 
 DIFFERENCES = (
     Difference(
+        row="`receiveApproval` with data makes the match that they are the call of",
+        concerns=lambda call: call.what in ("approveAndCall", "receiveApproval") and call.args[-1] != b"",
+        allowed=lambda answers: (
+            not answers.ours.ok and (answers.ours.data == b"" or answers.ours.data[:4] == UNSUPPORTED)
+        ),
+        example=lambda life: Call(TOKEN, "approveAndCall", (HUB, 0, b"x" * 100), OWNER),
+    ),
+    Difference(
         row="`balanceOf(hub)` is what anyone sent to that account",
         concerns=lambda call: (
             call.what in ("balanceOf", "viewAccount", "viewAccountABILegacy")
@@ -191,12 +199,6 @@ DIFFERENCES = (
         concerns=lambda call: call.what == "setCallbackGas" and call.args[0] >= GAS,
         allowed=refuses("settings: callback gas above 2**30"),
         example=lambda life: Call(HUB, "setCallbackGas", (GAS,), OWNER),
-    ),
-    Difference(
-        row="`receiveApproval` with data makes the match that they are the call of",
-        concerns=lambda call: call.what in ("approveAndCall", "receiveApproval") and call.args[-1] != b"",
-        allowed=lambda _, ours, __: not ours.ok and (ours.data == b"" or ours.data[:4] == UNSUPPORTED),
-        example=lambda life: Call(TOKEN, "approveAndCall", (HUB, 0, b"x" * 100), OWNER),
     ),
     Difference(
         row="A worker's stake ratio above 65535 % is refused",

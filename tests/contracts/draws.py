@@ -235,7 +235,7 @@ escrow = one_of(
     calls(tokens, "approve(address,uint256)", spenders, amounts),
     calls(TOKEN, "approve(address,uint256)", HUB, 10**15),
     calls(HUB, "increaseAllowance", accounts, amounts),
-    calls(HUB, "decreaseAllowance", accounts, amounts),
+    calls(HUB, "decreaseAllowance", accounts, any_of((0, 0, 1, RLC, 2**256 - 1))),
     calls(
         tokens,
         "approveAndCall(address,uint256,bytes)",
@@ -243,7 +243,7 @@ escrow = one_of(
         amounts,
         any_of((b"", b"\1", b"x" * 100)),
     ),
-    calls(HUB, "receiveApproval", people, amounts, any_of((TOKEN, TOKEN, HUB, ZERO)), b""),
+    calls(HUB, "receiveApproval", people, any_of((0, 1, RLC, 10**15)), any_of((TOKEN, TOKEN, HUB)), b""),
     calls(HUB, "recover", sender=owner_or_not),
 )
 """Everything that moves money without a deal."""
@@ -251,7 +251,7 @@ escrow = one_of(
 brokers = named(("zero", "broker", "broker", "wallet", "says magic", "reverts", "says nothing"))
 registries = named(("apps", "datasets", "pools"))
 first_entries = named(("app#0", "dataset#0", "pool#0"))
-gas = any_of((0, 50_000, 100_000, 200_000, 2_000_000, 2_000_000, 2**30 - 1, 2**30, 2**256 - 1))
+gas = any_of((0, 50_000, 100_000, 200_000, 2_000_000, 2_000_000, 2**32 - 1, 2**32, 2**256 - 1))
 settings = one_of(
     calls(HUB, "setTeeBroker", brokers, sender=owner_or_not),
     calls(HUB, "setTeeBroker", brokers, sender=owner_or_not),

@@ -251,7 +251,7 @@ class Life(Lived):
 
     # ---- Escrow and settings
 
-    @rule(4, call=draws.escrow)
+    @rule(6, call=draws.escrow)
     def move_money(self, call: Call) -> None:
         self.give(call)
 
