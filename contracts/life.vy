@@ -150,8 +150,7 @@ def finalize(_taskid: bytes32, _results: Bytes[types.RESULT], _resultsCallback: 
         tasks._keep_short(_taskid, word, kept, told | (len(_resultsCallback) << (tasks.CALLBACK - 5)))
     else:
         blobs.held = concat(
-            convert(convert(tasks.SPLIT, uint8), bytes1), convert(convert(len(_results), uint16), bytes2),
-            _results, _resultsCallback,
+            empty(bytes1), convert(convert(len(_results), uint16), bytes2), _results, _resultsCallback,
         )
         blobs._put(_taskid)
     tasks.words[_taskid] = tasks._with_status(word, types.COMPLETED)
@@ -206,7 +205,7 @@ def contributeAndFinalize(
         )
     else:
         blobs.held = concat(
-            convert(convert(tasks.DIRECT | tasks.SPLIT, uint8), bytes1),
+            convert(convert(tasks.DIRECT, uint8), bytes1),
             convert(msg.sender, bytes20), convert(_enclaveChallenge, bytes20), _resultDigest,
             convert(convert(len(_results), uint16), bytes2), _results, _resultsCallback,
         )

@@ -38,7 +38,7 @@
           0  kind        1
              if kind has bit 1 (the contribution is here): worker 20, enclave 20, digest 32
              if kind has bit 2 (such a link): the multihash 32
-             else: if kind has bit 0, their length 2; the results
+             else: the length of the results 2, and the results
              then, if there are any, the callback's data
 """
 import types
@@ -84,7 +84,6 @@ DIRECT_HEAD: constant(uint256) = 73
 PADDING: constant(Bytes[39]) = x"000000000000000000000000000000000000000000000000000000000000000000000000000000"
 
 # Kinds of result.
-SPLIT: constant(uint256) = 1
 DIRECT: constant(uint256) = 2
 CID: constant(uint256) = 4
 
@@ -617,11 +616,8 @@ def _read_result(taskid: bytes32, word: uint256) -> (Bytes[types.RESULT], Bytes[
     if kind & CID != 0:
         hash: bytes32 = convert(slice(place.code, offset, 32), bytes32)
         return self._link(hash), convert(blobs._from(place, offset + 32), Bytes[types.RESULT])
-    length: uint256 = place.codesize - offset
-    if kind & SPLIT != 0:
-        length = convert(slice(place.code, offset, 2), uint256)
-        offset += 2
-    kept: Bytes[types.PARAMS] = blobs._from(place, offset)
+    length: uint256 = convert(slice(place.code, offset, 2), uint256)
+    kept: Bytes[types.PARAMS] = blobs._from(place, offset + 2)
     return (
         convert(slice(kept, 0, length), Bytes[types.RESULT]),
         convert(slice(kept, length, len(kept) - length), Bytes[types.RESULT]),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from sealdeal.model.orders import FRAMEWORKS, Kind, tag_bits
 from sealdeal.model.types import keccak
@@ -22,11 +21,7 @@ from tests.contracts.differential import (
     Outcome,
     Sign,
     SignedOrder,
-    TokenId,
 )
-
-if TYPE_CHECKING:
-    pass
 
 HUB, TOKEN, ZERO, OWNER = Name("hub"), Name("token"), Name("zero"), Name("owner")
 UNSUPPORTED = keccak(b"UnsupportedOperation(bytes4)")[:4]
@@ -209,7 +204,7 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        row="Of a boost deal that another sponsors, the sponsor is seized",
+        row="A sponsored boost task seizes its sponsor's lock when it is completed",
         concerns=lambda call: call.what == "pushResultBoost",
         allowed=sponsor_pays,
         example=lambda life: life.pushing(sponsored=True),
@@ -225,9 +220,6 @@ DIFFERENCES = (
             ("dataset.datasetprice", 1), ("request.datasetmaxprice", 1), function="matchOrdersBoost"
         ),
     ),
-)
-
-UNDECIDED = (
     Difference(
         row="Calldata that end before an argument of any length does",
         concerns=lambda call: (
@@ -236,16 +228,4 @@ UNDECIDED = (
         allowed=lambda answers: answers.official == Outcome(False, b""),
         example=lambda life: Call(HUB, "initializeArray", ([], []), OWNER, spoil="a byte less"),
     ),
-    Difference(
-        row="A receiver of tokens that says more than a bytes4",
-        concerns=lambda call: call.what == "safeTransferFrom" and call.args[1] == "says received and more",
-        allowed=refuses("ERC721: transfer to non ERC721Receiver implementer"),
-        example=lambda life: Call(
-            Name("apps"),
-            "safeTransferFrom(address,address,uint256)",
-            (Name("app"), Name("says received and more"), TokenId(Name("app#0"))),
-            Name("app"),
-        ),
-    ),
 )
-"""Found and told, undecided: a row, or the official behaviour? Each has a test that fails until then."""
