@@ -4,9 +4,9 @@
 @title Hub: the one address of the protocol
 @license Apache-2.0
 @notice This piece answers what every deal runs through. Every other call is delegated: to HubAdmin (rare changes), or
-        HubBoost (boost deals and batches), or HubViews (reads). Which piece answers what is told by the `exports`
-        below and in theirs; what the answer is, by the module that is named. All pieces initialise all modules that
-        have state, in the same order, so they share one storage layout (the build checks it).
+        HubBoost (boost deals), or HubBatch (batches), or HubViews (reads). Which piece answers what is told by the
+        `exports` below and in theirs; what the answer is, by the module that is named. All pieces initialise all
+        modules that have state, in the same order, so they share one storage layout (the build checks it).
 
         modules:
           settings    the owner's decisions, categories, mirror of the registries
@@ -16,6 +16,7 @@
           deals       the record of a match
           tasks       the record of a task
           settlement  who gets what
+          batches     many tasks of a deal settled in one transaction
           matching    four signed orders become a deal
           life        what happens to a task
           escrow      RLC become staked RLC and back
@@ -26,16 +27,17 @@
 
        n    Rlc(...), or any ERC-20 as base token
        n+1  HubViews(hub, token)
-       n+2  HubBoost(hub, token, categories)
-       n+3  HubAdmin(hub, token)
-       n+4  AppRegistry(hub, creation code of App)      registries push their entries into the hub: each is told
-       n+5  DatasetRegistry(hub, creation code of Dataset)                       its address, nobody asks them
-       n+6  WorkerpoolRegistry(hub, creation code of Workerpool)
-       n+7  Hub(token, admin, boost, views, appregistry, datasetregistry, workerpoolregistry, categories, teebroker,
-                v3hub, kitty_capped, changes_delayed)
+       n+2  HubBatch(hub, token, categories)
+       n+3  HubBoost(hub, token, categories)
+       n+4  HubAdmin(hub, token)
+       n+5  AppRegistry(hub, creation code of App)      registries push their entries into the hub: each is told
+       n+6  DatasetRegistry(hub, creation code of Dataset)                       its address, nobody asks them
+       n+7  WorkerpoolRegistry(hub, creation code of Workerpool)
+       n+8  Hub(token, admin, boost, batch, views, appregistry, datasetregistry, workerpoolregistry, categories,
+                teebroker, v3hub, kitty_capped, changes_delayed)
        then, if wanted, createCategory(...) for categories that come later
 
-     `hub` is the address that the deployer's nonce n+7 will have: keccak256(rlp([deployer, nonce]))[12:].
+     `hub` is the address that the deployer's nonce n+8 will have: keccak256(rlp([deployer, nonce]))[12:].
 """
 import types
 import events
@@ -46,6 +48,7 @@ import orders
 import deals
 import tasks
 import settlement
+import batches
 import matching
 import life
 import escrow
@@ -57,6 +60,9 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: batches[
+    settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement
+]
 initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
 initializes: life[
     settings := settings, ledger := ledger, blobs := blobs, orders := orders, tasks := tasks, settlement := settlement
@@ -81,9 +87,13 @@ WORD: constant(uint256) = 32
 # Gas of a callback until the owner sets another.
 CALLBACK_GAS: constant(uint256) = 100000
 
+# Calldata longer than this are probably a batch's, and not to be copied for every piece.
+LONG: constant(uint256) = 8192
+
 # The other pieces, in the order in which they are asked.
 ADMIN: immutable(address)
 BOOST: immutable(address)
+BATCH: immutable(address)
 VIEWS: immutable(address)
 
 
@@ -92,6 +102,7 @@ def __init__(
     token: address,
     admin: address,
     boost: address,
+    batch: address,
     views: address,
     appregistry: address,
     datasetregistry: address,
@@ -113,6 +124,7 @@ def __init__(
     orders.__init__(self)
     ADMIN = admin
     BOOST = boost
+    BATCH = batch
     VIEWS = views
     settings.owner = msg.sender
     settings._set_registries(appregistry, datasetregistry, workerpoolregistry)
@@ -136,7 +148,10 @@ def __default__() -> Bytes[ANSWER]:
     if len(msg.data) == 0:
         assert len(blobs.held) != 0 and msg.value == 0, "fallback-disabled"
         return blobs.held
-    for piece: address in [ADMIN, BOOST]:
+    pieces: address[3] = [ADMIN, BOOST, BATCH]
+    if len(msg.data) > LONG:
+        pieces = [BATCH, ADMIN, BOOST]
+    for piece: address in pieces:
         answer: Bytes[WORD + 1] = raw_call(piece, msg.data, max_outsize=WORD + 1, is_delegate_call=True)
         if len(answer) <= WORD:
             return answer

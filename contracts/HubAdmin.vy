@@ -14,6 +14,7 @@ import orders
 import deals
 import tasks
 import settlement
+import batches
 import matching
 import life
 import escrow
@@ -27,6 +28,9 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: batches[
+    settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement
+]
 initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
 initializes: life[
     settings := settings, ledger := ledger, blobs := blobs, orders := orders, tasks := tasks, settlement := settlement

@@ -1,7 +1,7 @@
 # pragma version 0.4.3
 # pragma optimize gas
 """
-@title HubBoost: boost deals and batches, which keep less and cost less
+@title HubBoost: boost deals, which keep less and cost less
 @license Apache-2.0
 @notice Runs in the hub, by delegation. Every function answers one word at most: a longer answer says that this piece
         has no such function.
@@ -14,6 +14,7 @@ import orders
 import deals
 import tasks
 import settlement
+import batches
 import life
 import escrow
 import boost
@@ -25,6 +26,9 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: batches[
+    settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement
+]
 initializes: life[
     settings := settings, ledger := ledger, blobs := blobs, orders := orders, tasks := tasks, settlement := settlement
 ]

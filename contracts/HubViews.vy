@@ -6,8 +6,7 @@
 @notice Runs in the hub, by delegation. Last in the line: what it does not know is refused.
 
         functions:
-          deals     viewDeal, and from matching: computeDealVolume assertDatasetDealCompatibility
-          boost     viewDealBoost
+          deals     viewDeal, and from boost: viewDealBoost
           tasks     viewTask viewContribution viewScore resultFor
           orders    viewConsumed viewPresigned verifySignature verifyPresignature verifyPresignatureOrSignature
           accounts  viewAccount balanceOf frozenOf allowance totalSupply name symbol decimals token
@@ -27,8 +26,8 @@ import orders
 import deals
 import tasks
 import settlement
+import batches
 import escrow
-import matching
 import life
 import boost
 
@@ -39,8 +38,10 @@ initializes: orders
 initializes: deals[blobs := blobs, orders := orders]
 initializes: tasks
 initializes: settlement[settings := settings, ledger := ledger, tasks := tasks]
+initializes: batches[
+    settings := settings, ledger := ledger, orders := orders, tasks := tasks, settlement := settlement
+]
 initializes: escrow[settings := settings, ledger := ledger]
-initializes: matching[settings := settings, ledger := ledger, blobs := blobs, orders := orders, deals := deals]
 initializes: life[
     settings := settings, ledger := ledger, blobs := blobs, orders := orders, tasks := tasks, settlement := settlement
 ]
@@ -49,7 +50,7 @@ initializes: boost[
     settlement := settlement, life := life
 ]
 
-exports: (matching.computeDealVolume, matching.assertDatasetDealCompatibility, boost.viewDealBoost)
+exports: (boost.viewDealBoost,)
 
 
 # All that the three kinds of entry answer.
@@ -146,14 +147,30 @@ def resultFor(_taskid: bytes32) -> Bytes[types.RESULT]:
     """
     @notice What the task's callback was told.
     """
-    assert tasks._status(tasks.words[_taskid]) == types.COMPLETED, "task-pending"
-    return tasks._read_result(_taskid, tasks.words[_taskid])[1]
+    word: uint256 = tasks.words[_taskid]
+    if self._settled(_taskid, word).word != 0:
+        return b""
+    assert tasks._status(word) == types.COMPLETED, "task-pending"
+    return tasks._read_result(_taskid, word)[1]
+
+
+@internal
+@view
+def _settled(taskid: bytes32, word: uint256) -> batches.Settled:
+    """
+    @return What a batch tells of a task. Only what has no word, or is completed without a contributor, may be in one.
+    """
+    if word == 0 or word >> tasks.STATUS == types.COMPLETED:
+        return batches._find(taskid)
+    return empty(batches.Settled)
 
 
 @internal
 @view
 def _task(taskid: bytes32) -> types.Task:
     word: uint256 = tasks.words[taskid]
+    batch: batches.Settled = self._settled(taskid, word)
+    word |= batch.word
     if word == 0:
         return empty(types.Task)
     task: types.Task = empty(types.Task)
@@ -170,6 +187,13 @@ def _task(taskid: bytes32) -> types.Task:
     task.finalDeadline = deal.start + task.timeref * types.FINAL_DEADLINE_RATIO
     task.revealCounter = (word >> tasks.REVEALS) & tasks.COUNT_MASK
     task.winnerCounter = (word >> tasks.WINNERS) & tasks.COUNT_MASK
+    if batch.word != 0:
+        task.revealDeadline = batch.time + task.timeref * types.REVEAL_DEADLINE_RATIO
+        task.results = batch.results
+        task.consensusValue = tasks._result_hash(taskid, batch.digest)
+        task.resultDigest = batch.digest
+        task.contributors.append(batch.worker)
+        return task
     task.results, task.resultsCallback = tasks._read_result(taskid, word)
     if tasks._is_direct(taskid):
         entry: tasks.Entry = tasks._read_direct(taskid)
@@ -189,6 +213,20 @@ def _task(taskid: bytes32) -> types.Task:
 @view
 def _contribution(taskid: bytes32, worker: address) -> types.Contribution:
     word: uint256 = tasks.words[taskid]
+    batch: batches.Settled = self._settled(taskid, word)
+    if batch.word != 0:
+        if batch.worker == worker:
+            return self._shown(
+                tasks.Entry(
+                    worker=worker,
+                    hash=tasks._result_hash(taskid, batch.digest),
+                    seal=tasks._result_seal(worker, taskid, batch.digest),
+                    enclave=batch.enclave,
+                    weight=0,
+                    mark=tasks.PROVED,
+                )
+            )
+        return empty(types.Contribution)
     count: uint256 = tasks._count(word)
     if tasks._is_direct(taskid):
         entry: tasks.Entry = tasks._read_direct(taskid)

@@ -14,6 +14,9 @@ import types
 INITCODE: constant(Bytes[15]) = x"5f5f5f5f335afa503d5f5f3e3d5ff3"
 INITCODE_HASH: constant(bytes32) = keccak256(x"5f5f5f5f335afa503d5f5f3e3d5ff3")
 
+# Return what follows.
+COPY: constant(Bytes[11]) = x"600b380380600b5f395ff3"
+
 # What an address made by CREATE2 is hashed with.
 CREATE2: constant(bytes1) = 0xff
 

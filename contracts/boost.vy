@@ -394,7 +394,7 @@ def pushResultBoost(
         ledger._reward(deal.dataset_owner, deal.dataset_price, taskid)
     stake: uint256 = settlement._scheduler_stake(deal.workerpool_price)
     ledger._unlock(deal.scheduler, stake)
-    fee: uint256 = unsafe_add(unsafe_sub(deal.workerpool_price, reward), ledger._draw_kitty(stake, taskid))
+    fee: uint256 = unsafe_add(unsafe_sub(deal.workerpool_price, reward), ledger._draw_kitty(stake, 1, taskid))
     ledger._reward(deal.scheduler, fee, taskid)
     log events.ResultPushedBoost(dealId=dealId, index=index, results=results)
 

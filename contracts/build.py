@@ -36,7 +36,7 @@ SETTINGS = {"evm_version": "cancun", "optimize": "gas", "experimental_codegen": 
 CODE_LIMIT = 24_576
 
 # The pieces behind the hub's address, in the order of delegation.
-HUB_PIECES = ("Hub", "HubAdmin", "HubBoost", "HubViews")
+HUB_PIECES = ("Hub", "HubAdmin", "HubBoost", "HubBatch", "HubViews")
 
 # Errors with names of their own, which Vyper 0.4 cannot declare.
 HUB_ERRORS = {

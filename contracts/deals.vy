@@ -16,7 +16,7 @@
              if flag 4:   beneficiary 20   (else the requester)
              if flag 64:  owners 60, 20 each: app, dataset, workerpool   (else the titles tell; a bag keeps them, so that
                           not each of its tasks has to look)
-             if flag 8:   tag 32           (else the head's 4 bits are all of it)
+             if flag 8:   tag 32           (else the head's 4 bits are all of it; bit 128 of a bag's tag asks for batches)
              if flag 16:  prices in nRLC 24, 8 each: app, dataset, workerpool   (else the head has them)
              if flag 32:  the high parts of what the head is too narrow for, 17 bytes: category 16 | trust 24 |
                           start 8 | first 16 | size 16 | stake ratio 8 | app 16 | dataset 16 | workerpool 16
@@ -55,6 +55,15 @@ WIDE_PART: constant(uint256) = 17
 RARE: constant(uint256) = 3 * ADDRESS_PART + TAG_PART + PRICES_PART + OWNERS_PART + WIDE_PART
 CLOSED_PART: constant(uint256) = 5
 CLOSED_WIDE_PART: constant(uint256) = 33
+
+# Length of each flag's part, a byte each, from the lowest.
+PARTS: constant(uint256) = (
+    ADDRESS_PART | (ADDRESS_PART << 8) | (ADDRESS_PART << 16) | (TAG_PART << 24) | (PRICES_PART << 32)
+    | (WIDE_PART << 40) | (OWNERS_PART << 48)
+)
+
+# In the head: more than one task, and a tag of more than 4 bits, of which one may ask for batches.
+BAG: constant(uint256) = (TAG | OWNERS) << 224
 
 # Unit of the head's prices, nRLC.
 PRICE_UNIT: constant(uint256) = 10**6
@@ -125,6 +134,15 @@ def _key(dealid: bytes32) -> uint256:
 @view
 def _place(key: uint256) -> address:
     return blobs._at(convert(key, bytes32))
+
+
+@internal
+@view
+def _dealid(key: uint256) -> bytes32:
+    """
+    @return The whole id of the classic deal that has this key.
+    """
+    return convert(((self._word(self._place(key), 39) & MASK_80) << KEY_BITS) | key, bytes32)
 
 
 @internal
@@ -305,25 +323,25 @@ def _read(key: uint256) -> Terms:
     # Each part is read with the 32 bytes that end with it: the fixed part precedes them all.
     end: uint256 = FIXED
     if flags & SPONSOR != 0:
-        end += ADDRESS_PART
+        end = unsafe_add(end, ADDRESS_PART)
         deal.sponsor = convert(self._word(place, end) & types.ADDRESS_MASK, address)
     if flags & CALLBACK != 0:
-        end += ADDRESS_PART
+        end = unsafe_add(end, ADDRESS_PART)
         deal.callback = convert(self._word(place, end) & types.ADDRESS_MASK, address)
     if flags & BENEFICIARY != 0:
-        end += ADDRESS_PART
+        end = unsafe_add(end, ADDRESS_PART)
         deal.beneficiary = convert(self._word(place, end) & types.ADDRESS_MASK, address)
     if flags & OWNERS != 0:
-        end += OWNERS_PART
+        end = unsafe_add(end, OWNERS_PART)
         owners: Bytes[OWNERS_PART] = slice(place.code, unsafe_sub(end, OWNERS_PART), OWNERS_PART)
         deal.app_owner = convert(convert(extract32(owners, 0), uint256) >> 96, address)
         deal.dataset_owner = convert(convert(extract32(owners, 20), uint256) >> 96, address)
         deal.workerpool_owner = convert(convert(extract32(owners, 28), uint256) & types.ADDRESS_MASK, address)
     if flags & TAG != 0:
-        end += TAG_PART
+        end = unsafe_add(end, TAG_PART)
         deal.tag = self._word(place, end)
     if flags & PRICES != 0:
-        end += PRICES_PART
+        end = unsafe_add(end, PRICES_PART)
         prices: uint256 = self._word(place, end)
         deal.app_price = (prices >> 128) & MASK_64
         deal.dataset_price = (prices >> 64) & MASK_64
@@ -344,10 +362,10 @@ def _read(key: uint256) -> Terms:
 
 @internal
 @view
-def _range(dealid: bytes32) -> (uint256, uint256, uint256):
+def _range(dealid: bytes32) -> (uint256, uint256, uint256, bool):
     """
     @notice What the beginning of a task needs. Reverts without data if there is no deal of exactly this id.
-    @return first, size, and the workerpool's title.
+    @return first, size, the workerpool's title, and whether this is a bag that may ask for batches.
     """
     place: address = blobs._at(convert(convert(dealid, uint256) & KEY_MASK, bytes32))
     code: Bytes[39] = slice(place.code, 0, 39)
@@ -362,7 +380,7 @@ def _range(dealid: bytes32) -> (uint256, uint256, uint256):
         first |= ((high >> 72) & MASK_16) << 8
         size |= ((high >> 56) & MASK_16) << 8
         workerpool |= (high & MASK_16) << 24
-    return first, size, workerpool
+    return first, size, workerpool, head & BAG == BAG
 
 
 @internal
@@ -379,14 +397,11 @@ def _end(flags: uint256) -> uint256:
     """
     @return Where the params begin.
     """
-    return (
-        FIXED
-        + ADDRESS_PART * ((flags & 1) + ((flags >> 1) & 1) + ((flags >> 2) & 1))
-        + TAG_PART * ((flags >> 3) & 1)
-        + PRICES_PART * ((flags >> 4) & 1)
-        + OWNERS_PART * ((flags >> 6) & 1)
-        + WIDE_PART * ((flags >> 5) & 1)
-    )
+    end: uint256 = FIXED
+    for i: uint256 in range(7):
+        if (flags >> i) & 1 != 0:
+            end = unsafe_add(end, (PARTS >> (8 * i)) & MASK_8)
+    return end
 
 
 @internal
@@ -401,4 +416,4 @@ def _high(place: address, flags: uint256) -> uint256:
 @internal
 @view
 def _word(place: address, end: uint256) -> uint256:
-    return convert(convert(slice(place.code, end - 32, 32), bytes32), uint256)
+    return convert(convert(slice(place.code, unsafe_sub(end, 32), 32), bytes32), uint256)

@@ -146,21 +146,26 @@ def _feed_kitty(amount: uint256, ref: bytes32):
 
 
 @internal
-def _draw_kitty(stake: uint256, ref: bytes32) -> uint256:
+def _draw_kitty(stake: uint256, times: uint256, ref: bytes32) -> uint256:
     """
-    @param stake What the scheduler had at stake in this task: the most that a capped kitty pays.
-    @return What the scheduler of a success is to be rewarded with: nothing from an empty kitty, nor from a capped one
-            when nothing was at stake.
+    @param stake What the scheduler had at stake in a task: the most that a capped kitty pays for it.
+    @return What the scheduler of so many successes, one after the other, is to be rewarded with: nothing from an empty
+            kitty, nor from a capped one when nothing was at stake.
     """
     common: uint256 = settings.common
     kitty: uint256 = common >> settings.KITTY
     if kitty == 0:
         return 0
-    share: uint256 = min(max(unsafe_div(unsafe_mul(kitty, types.KITTY_RATIO), 100), types.KITTY_MIN), kitty)
+    cap: uint256 = kitty
     if (common >> settings.KITTY_CAPPED) & 1 != 0:
-        if stake == 0:
-            return 0
-        share = min(share, stake)
+        cap = stake
+    if cap == 0:
+        return 0
+    rest: uint256 = kitty
+    for i: uint256 in range(times, bound=types.BATCH):
+        tenth: uint256 = max(unsafe_div(unsafe_mul(rest, types.KITTY_RATIO), 100), types.KITTY_MIN)
+        rest = unsafe_sub(rest, min(min(tenth, rest), cap))
+    share: uint256 = unsafe_sub(kitty, rest)
     settings.common = unsafe_sub(common, share << settings.KITTY)
     log events.Seize(owner=types.KITTY_ADDRESS, amount=share, ref=ref)
     return share

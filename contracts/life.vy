@@ -29,8 +29,9 @@ def initialize(_dealid: bytes32, idx: uint256) -> bytes32:
     first: uint256 = 0
     size: uint256 = 0
     workerpool: uint256 = 0
-    first, size, workerpool = deals._range(_dealid)
-    return tasks._begin(_dealid, idx, first, size, settings.assets[workerpool])
+    batches: bool = False
+    first, size, workerpool, batches = deals._range(_dealid)
+    return tasks._begin(_dealid, idx, first, size, settings.assets[workerpool], batches)
 
 
 @external
@@ -39,12 +40,13 @@ def initializeArray(_dealid: DynArray[bytes32, types.BATCH], _idx: DynArray[uint
     first: uint256 = 0
     size: uint256 = 0
     title: uint256 = 0
+    batches: bool = False
     workerpool: address = empty(address)
     for i: uint256 in range(len(_dealid), bound=types.BATCH):
         if i == 0 or _dealid[i] != _dealid[unsafe_sub(i, 1)]:
-            first, size, title = deals._range(_dealid[i])
+            first, size, title, batches = deals._range(_dealid[i])
             workerpool = settings.assets[title]
-        tasks._begin(_dealid[i], _idx[i], first, size, workerpool)
+        tasks._begin(_dealid[i], _idx[i], first, size, workerpool, batches)
     return True
 
 
@@ -148,8 +150,7 @@ def finalize(_taskid: bytes32, _results: Bytes[types.RESULT], _resultsCallback: 
         tasks._keep_short(_taskid, word, kept, told | (len(_resultsCallback) << (tasks.CALLBACK - 5)))
     else:
         blobs.held = concat(
-            convert(convert(tasks.SPLIT, uint8), bytes1), convert(convert(len(_results), uint16), bytes2),
-            _results, _resultsCallback,
+            empty(bytes1), convert(convert(len(_results), uint16), bytes2), _results, _resultsCallback,
         )
         blobs._put(_taskid)
     tasks.words[_taskid] = tasks._with_status(word, types.COMPLETED)
@@ -204,7 +205,7 @@ def contributeAndFinalize(
         )
     else:
         blobs.held = concat(
-            convert(convert(tasks.DIRECT | tasks.SPLIT, uint8), bytes1),
+            convert(convert(tasks.DIRECT, uint8), bytes1),
             convert(msg.sender, bytes20), convert(_enclaveChallenge, bytes20), _resultDigest,
             convert(convert(len(_results), uint16), bytes2), _results, _resultsCallback,
         )
@@ -264,8 +265,9 @@ def initializeAndClaimArray(_dealid: DynArray[bytes32, types.BATCH], _idx: DynAr
         first: uint256 = 0
         size: uint256 = 0
         workerpool: uint256 = 0
-        first, size, workerpool = deals._range(_dealid[i])
-        self._claim(tasks._begin(_dealid[i], _idx[i], first, size, settings.assets[workerpool]))
+        batches: bool = False
+        first, size, workerpool, batches = deals._range(_dealid[i])
+        self._claim(tasks._begin(_dealid[i], _idx[i], first, size, settings.assets[workerpool], batches))
     return True
 
 

@@ -354,7 +354,7 @@ def safeTransferFrom(source: address, to: address, id: uint256, data: Bytes[DATA
     )
     if not success and len(answer) != 0:
         raw_revert(answer)
-    if not success or extract32(answer, 0) != convert(ON_RECEIVED, bytes32):
+    if not success or convert(extract32(answer, 0), uint256) >> 224 != convert(ON_RECEIVED, uint256):
         raise "ERC721: transfer to non ERC721Receiver implementer"
 
 

@@ -70,9 +70,26 @@ def _pay_resources(deal: deals.Terms, scheduler: address, taskid: bytes32):
         ledger._reward(self._owner(deal.dataset_owner, deal.dataset), deal.dataset_price, taskid)
     stake: uint256 = self._scheduler_stake(deal.workerpool_price)
     ledger._unlock(scheduler, stake)
-    share: uint256 = ledger._draw_kitty(stake, taskid)
+    share: uint256 = ledger._draw_kitty(stake, 1, taskid)
     if share > 0:
         ledger._reward(scheduler, share, taskid)
+
+
+@internal
+def _pay_batch(deal: deals.Terms, scheduler: address, dealid: bytes32, count: uint256):
+    """
+    @notice What `_pay_resources` pays, for many tasks of a deal at once: each sum is theirs, one by one.
+    """
+    ledger._seize(deal.sponsor, unsafe_mul(self._price(deal), count), dealid)
+    if deal.app_price > 0:
+        ledger._reward(self._owner(deal.app_owner, deal.app), unsafe_mul(deal.app_price, count), dealid)
+    if deal.dataset_price > 0:
+        ledger._reward(self._owner(deal.dataset_owner, deal.dataset), unsafe_mul(deal.dataset_price, count), dealid)
+    stake: uint256 = self._scheduler_stake(deal.workerpool_price)
+    ledger._unlock(scheduler, unsafe_mul(stake, count))
+    share: uint256 = ledger._draw_kitty(stake, count, dealid)
+    if share > 0:
+        ledger._reward(scheduler, share, dealid)
 
 
 @internal

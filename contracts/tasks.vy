@@ -38,7 +38,7 @@
           0  kind        1
              if kind has bit 1 (the contribution is here): worker 20, enclave 20, digest 32
              if kind has bit 2 (such a link): the multihash 32
-             else: if kind has bit 0, their length 2; the results
+             else: the length of the results 2, and the results
              then, if there are any, the callback's data
 """
 import types
@@ -84,7 +84,6 @@ DIRECT_HEAD: constant(uint256) = 73
 PADDING: constant(Bytes[39]) = x"000000000000000000000000000000000000000000000000000000000000000000000000000000"
 
 # Kinds of result.
-SPLIT: constant(uint256) = 1
 DIRECT: constant(uint256) = 2
 CID: constant(uint256) = 4
 
@@ -149,6 +148,10 @@ seconds: HashMap[bytes32, bytes32]
 # Taskid XOR group -> its result hash; for the consensus, once somebody revealed, the digest, or callback data.
 hashes: HashMap[bytes32, bytes32]
 
+# Page of a deal (`_page`) -> which of its 256 tasks have begun, the first in the lowest bit; only of bags that may ask for
+# batches (deals.vy): a task that ends in one has no word.
+begun: HashMap[bytes32, uint256]
+
 
 # ---- The word ------------------------------------------------------------------------------------------------------
 
@@ -178,6 +181,21 @@ def _with_status(word: uint256, status: uint256) -> uint256:
 
 @internal
 @pure
+def _direct(word: uint256) -> uint256:
+    """
+    @return The word of a task that its only contributor has ended, who won and revealed, but for the reveal deadline.
+    """
+    return (
+        (word & (2**STATUS - 1))
+        | (types.COMPLETED << STATUS)
+        | (1 << CONTRIBUTORS)
+        | (1 << WINNERS)
+        | (1 << REVEALS)
+    )
+
+
+@internal
+@pure
 def _count(word: uint256) -> uint256:
     return (word >> CONTRIBUTORS) & COUNT_MASK
 
@@ -195,10 +213,30 @@ def _result_seal(worker: address, taskid: bytes32, digest: bytes32) -> bytes32:
 
 
 @internal
-def _begin(dealid: bytes32, idx: uint256, first: uint256, size: uint256, workerpool: address) -> bytes32:
+@pure
+def _page(dealid: bytes32, number: uint256) -> bytes32:
+    """
+    @return Where the bits of a deal's tasks from 256 `number` on are, counted from its first.
+    """
+    return convert(convert(dealid, uint256) ^ number, bytes32)
+
+
+@internal
+def _begin(
+    dealid: bytes32, idx: uint256, first: uint256, size: uint256, workerpool: address, batches: bool
+) -> bytes32:
+    """
+    @param batches Whether it may be of a deal that asks for batches.
+    """
     assert idx >= first and idx < unsafe_add(first, size)
     taskid: bytes32 = self._id(dealid, idx)
     assert self.words[taskid] == 0
+    if batches:
+        page: bytes32 = self._page(dealid, unsafe_sub(idx, first) >> 8)
+        begun: uint256 = self.begun[page]
+        bit: uint256 = 1 << (unsafe_sub(idx, first) & 255)
+        assert begun & bit == 0
+        self.begun[page] = begun | bit
     self.words[taskid] = deals._key(dealid) | (idx << INDEX) | (types.ACTIVE << STATUS)
     log events.TaskInitialize(taskid=taskid, workerpool=workerpool)
     return taskid
@@ -578,11 +616,8 @@ def _read_result(taskid: bytes32, word: uint256) -> (Bytes[types.RESULT], Bytes[
     if kind & CID != 0:
         hash: bytes32 = convert(slice(place.code, offset, 32), bytes32)
         return self._link(hash), convert(blobs._from(place, offset + 32), Bytes[types.RESULT])
-    length: uint256 = place.codesize - offset
-    if kind & SPLIT != 0:
-        length = convert(slice(place.code, offset, 2), uint256)
-        offset += 2
-    kept: Bytes[types.PARAMS] = blobs._from(place, offset)
+    length: uint256 = convert(slice(place.code, offset, 2), uint256)
+    kept: Bytes[types.PARAMS] = blobs._from(place, offset + 2)
     return (
         convert(slice(kept, 0, length), Bytes[types.RESULT]),
         convert(slice(kept, length, len(kept) - length), Bytes[types.RESULT]),

@@ -41,6 +41,9 @@ TAG_TEE: constant(uint256) = 1
 # Bits of a dataset order's tag that name a TEE framework (Scone, Gramine, TDX); matching ignores them (PoCo 6.2.0).
 TAG_FRAMEWORKS: constant(uint256) = 14
 
+# Tag bit that asks for the deal's tasks to be settled in batches: like any bit, its workerpool has to offer it.
+TAG_BATCH: constant(uint256) = 2**128
+
 # Task status.
 ACTIVE: constant(uint256) = 1
 REVEALING: constant(uint256) = 2

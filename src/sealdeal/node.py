@@ -23,6 +23,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -47,6 +48,7 @@ from sealdeal.market.app import create_app as market_app
 from sealdeal.market.market import Market
 from sealdeal.model.errors import Conflict, InvalidInput, SealdealError
 from sealdeal.model.keys import Key
+from sealdeal.model.orders import BATCH
 from sealdeal.model.types import RLC, address, hexstr, unhex
 from sealdeal.pool.app import create_app as pool_app
 from sealdeal.pool.offers import Offer, Offers
@@ -298,7 +300,12 @@ class LocalNetwork:
         )
         heartbeat = Heartbeat(self.rpc, depth=self.confirmations)
         self.scheduler = await Scheduler.open(
-            self._database("pool"), hub, owner, settings, waiting=heartbeat.waiting
+            self._database("pool"),
+            hub,
+            owner,
+            settings,
+            waiting=heartbeat.waiting,
+            transports=self.transports,
         )
         self._close_at_end(self.scheduler.close)
         self._serve("scheduler", pool_app(self.scheduler))
@@ -306,7 +313,9 @@ class LocalNetwork:
         self._run("scheduler", self.scheduler.run())
         market = MarketClient(self._url("market"), self.chain_id, transport=self._transport("market"))
         self._close_at_end(market.close)
-        offers = Offers(hub, owner, settings.workerpool, market, self._offers)
+        batch = BATCH if self._rules.batch else 0
+        asked = [replace(offer, tag_bits=offer.tag_bits | batch) for offer in self._offers]
+        offers = Offers(hub, owner, settings.workerpool, market, asked)
         await offers.renew_all()  # whoever comes when the network is up finds them
         self._run("offers", offers.run())
 

@@ -21,7 +21,6 @@ from tests.contracts.differential import (
     Outcome,
     Sign,
     SignedOrder,
-    TokenId,
 )
 
 HUB, TOKEN, ZERO, OWNER = Name("hub"), Name("token"), Name("zero"), Name("owner")
@@ -221,9 +220,6 @@ DIFFERENCES = (
             ("dataset.datasetprice", 1), ("request.datasetmaxprice", 1), function="matchOrdersBoost"
         ),
     ),
-)
-
-UNDECIDED = (
     Difference(
         row="Calldata that end before an argument of any length does",
         concerns=lambda call: (
@@ -232,16 +228,4 @@ UNDECIDED = (
         allowed=lambda answers: answers.official == Outcome(False, b""),
         example=lambda life: Call(HUB, "initializeArray", ([], []), OWNER, spoil="a byte less"),
     ),
-    Difference(
-        row="A receiver of tokens that says more than a bytes4",
-        concerns=lambda call: call.what == "safeTransferFrom" and call.args[1] == "says received and more",
-        allowed=refuses("ERC721: transfer to non ERC721Receiver implementer"),
-        example=lambda life: Call(
-            Name("apps"),
-            "safeTransferFrom(address,address,uint256)",
-            (Name("app"), Name("says received and more"), TokenId(Name("app#0"))),
-            Name("app"),
-        ),
-    ),
 )
-"""Found and told, undecided: a row, or the official behaviour? Each has a test that fails until then."""

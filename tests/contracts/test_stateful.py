@@ -123,6 +123,12 @@ FLAWS = {
         "ledger._unlock(scheduler, stake)",
         "HubAdmin",
     ),
+    "a sponsored boost task costs its requester": Flaw(
+        "boost.vy",
+        "ledger._seize(deal.sponsor, self._price(deal), taskid)",
+        "ledger._seize(deal.requester, self._price(deal), taskid)",
+        "HubBoost",
+    ),
     "a score falls to a half": Flaw("ledger.vy", "* 2 // 3", "// 2"),
     "a claim comes a second late": Flaw(
         "life.vy",

@@ -117,12 +117,13 @@ def deploy_ours(
     options: Options = Options(),
 ) -> tuple[Address, Address, Address, Address]:
     """Our contracts around this base token: hub, and registries of apps, datasets, workerpools."""
-    # The order of Hub.vy: the hub comes seventh after the token.
-    hub = created(sender, chain.nonce(sender) + 6)
+    # The order of Hub.vy: the hub comes eighth after the token.
+    hub = created(sender, chain.nonce(sender) + 7)
     early = "(string,string,uint256)[]"
     views = chain.deploy(code("HubViews") + encode(["address", "address"], [hub, token]), sender)
-    boost = chain.deploy(
-        code("HubBoost") + encode(["address", "address", early], [hub, token, categories]), sender
+    batch, boost = (
+        chain.deploy(code(piece) + encode(["address", "address", early], [hub, token, categories]), sender)
+        for piece in ("HubBatch", "HubBoost")
     )
     admin = chain.deploy(code("HubAdmin") + encode(["address", "address"], [hub, token]), sender)
     apps, datasets, workerpools = (
@@ -132,8 +133,8 @@ def deploy_ours(
     found = chain.deploy(
         code("Hub")
         + encode(
-            ["address"] * 7 + [early, "address", "address", "bool", "bool"],
-            [token, admin, boost, views, apps, datasets, workerpools, categories, *astuple(options)],
+            ["address"] * 8 + [early, "address", "address", "bool", "bool"],
+            [token, admin, boost, batch, views, apps, datasets, workerpools, categories, *astuple(options)],
         ),
         sender,
     )

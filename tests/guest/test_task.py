@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sealdeal.model.batches import short_digest
 from sealdeal.model.deals import (
     ResultStatement,
     authorisation_blob,
@@ -18,7 +19,7 @@ from sealdeal.model.deals import (
 )
 from sealdeal.model.eip712 import digest as typed_digest
 from sealdeal.model.keys import recover_digest, recover_message
-from sealdeal.model.orders import Params
+from sealdeal.model.orders import BATCH, TEE_TDX, Params
 from sealdeal.model.results import decrypt_result, generate_result_key
 from sealdeal.model.sealing import SecretKind
 from sealdeal.model.types import address, hexstr, keccak, unhex
@@ -431,3 +432,13 @@ async def test_a_killed_guest_is_lost_not_hanging(scene: MakeScene, sandbox: Any
 def test_done_is_read_strictly() -> None:
     with pytest.raises(AttemptFailed):
         Done.read({"enclave": OWNER.address})
+
+
+async def test_a_batched_deals_digest_is_short(scene: MakeScene) -> None:
+    task = scene(QUIET, bits=TEE_TDX | BATCH)
+    done = await task.run()
+    assert done.digest == short_digest(hashlib.sha256(b"done").digest())
+    message = enclave_message(WORKER.address, task.task, done.digest)
+    assert recover_message(message, done.enclave_signature) == done.enclave
+    assert task.store.upload["deterministHash"] == hexstr(done.digest)
+    assert ResultStatement.from_json(task.store.proof["statement"]).digest == done.digest

@@ -63,3 +63,45 @@ def test_any_bytes_on_chain_are_read_or_refused(data: bytes) -> None:
 def test_a_location_that_is_not_ipfs_is_refused() -> None:
     with pytest.raises(InvalidInput, match="/ipfs/CID"):
         cid.cid_in("https://example.org")
+
+
+def test_a_directory_is_that_of_ipfs() -> None:
+    assert cid.block_cid(cid.directory_block({})) == "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn"
+    hello = "Qmf412jQZiuVUtdgnB36FXFX7xg5V6KEbSJ4dpQuhkLyfD"
+    assert cid.dag_size(len(b"hello world")) == 19  # what `ipfs add` shows of it
+    block = cid.directory_block({"2": (hello, 19), "10": (hello, 19), "1": (hello, 19)})
+    assert list(cid.directory_links(block)) == ["1", "10", "2"]
+    assert set(cid.directory_links(block).values()) == {hello}
+    assert cid.parse_cid(cid.block_cid(block, 1))[-32:] == cid.parse_cid(cid.block_cid(block))[-32:]
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), st.binary(max_size=9), max_size=9))
+def test_directories_read_back(files: dict[str, bytes]) -> None:
+    entries = {name: (cid.cid_of(data), cid.dag_size(len(data))) for name, data in files.items()}
+    block = cid.directory_block(entries)
+    assert cid.directory_links(block) == {name: each for name, (each, _) in entries.items()}
+    assert cid.directory_block(dict(reversed(entries.items()))) == block
+
+
+@pytest.mark.parametrize("size", [0, 1, cid.CHUNK, cid.CHUNK + 1, cid.CHUNK * (cid.WIDTH + 1) + 5])
+def test_the_size_of_a_dag_is_that_of_its_blocks(size: int) -> None:
+    chunks = [min(cid.CHUNK, size - at) for at in range(0, size, cid.CHUNK)] or [0]
+    assert (
+        size + len(chunks) * 6 <= cid.dag_size(size) <= size + len(chunks) * 80 + 20_000 * (len(chunks) > 1)
+    )
+
+
+@given(st.binary(max_size=80))
+def test_what_is_no_directory_is_refused(block: bytes) -> None:
+    if block != cid.directory_block({}):
+        with pytest.raises(InvalidInput):
+            cid.directory_links(block)
+
+
+def test_a_place_in_a_directory() -> None:
+    name = cid.cid_of(b"")
+    assert cid.path_in(f"/ipfs/{name}") == (name, "")
+    assert cid.path_in(f"/ipfs/{name}/7") == (name, "7")
+    for wrong in ("", "/ipfs/", f"/ipfs/{name}/", f"/ipfs/{name}/a/b", "/ipfs/Qm/7", f"/ipns/{name}/7"):
+        with pytest.raises(InvalidInput):
+            cid.path_in(wrong)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from sealdeal.model import deals
+from sealdeal.model.batches import batch_result
+from sealdeal.model.cid import cid_of
 from sealdeal.model.deals import Deal, Grant, Resource, ResultStatement
 from sealdeal.model.eip712 import digest
 from sealdeal.model.errors import IntegrityError, InvalidInput
@@ -27,7 +29,7 @@ DIGEST = keccak(b"result")
 KEY_TEXT = "the beneficiary's key"
 
 
-def receipt() -> Receipt:
+def receipt(results: str = RESULTS) -> Receipt:
     """The receipt of a task that went as it should."""
     deal = Deal(
         dealid=keccak(b"deal"),
@@ -69,7 +71,7 @@ def receipt() -> Receipt:
         task=taskid,
         worker=WORKER.address,
         digest=DIGEST,
-        results=keccak(RESULTS.encode()),
+        results=keccak(results.encode()),
         beneficiaryKey=hashlib.sha256(KEY_TEXT.encode()).digest(),
     )
     asked = message_digest(deals.authorisation_message(WORKER.address, taskid, ENCLAVE.address))
@@ -86,7 +88,7 @@ def receipt() -> Receipt:
         worker=WORKER.address,
         price=8,
         digest=hexstr(DIGEST),
-        results=RESULTS,
+        results=results,
         transaction=hexstr(keccak(b"transaction")),
         block=7,
         proof={
@@ -175,3 +177,20 @@ def test_another_beneficiarys_key_is_found() -> None:
 def test_what_is_no_receipt_is_refused(wrong: object) -> None:
     with pytest.raises(InvalidInput, match="receipt"):
         Receipt.from_json(wrong)
+
+
+def test_the_receipt_of_a_task_that_was_settled_in_a_batch() -> None:
+    """The enclave signed the result's own link; on chain is its index in a directory."""
+    own, directory = cid_of(b"result"), cid_of(b"directory")
+    link = json.dumps({"storage": "ipfs", "location": f"/ipfs/{own}"})
+    alone = receipt(link)
+    proof = {**alone.proof, "storeReceipt": {"receipt": {"cid": own}}}
+    settled = dataclasses.replace(alone, results=batch_result(directory, 0).decode(), proof=proof)
+    assert settled.check() == alone.check()
+    for wrong in (
+        dataclasses.replace(settled, results=batch_result(directory, 1).decode()),
+        dataclasses.replace(settled, proof=alone.proof),
+        dataclasses.replace(settled, proof={**proof, "storeReceipt": {"receipt": {"cid": directory}}}),
+    ):
+        with pytest.raises(IntegrityError):
+            wrong.check()

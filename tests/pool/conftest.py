@@ -79,9 +79,14 @@ async def start(network: Network, tmp_path: Path) -> Started:
 
     @asynccontextmanager
     async def started(
-        rules: Rules | None = None, waiting: Any = None, database: str = "pool.db", **options: Any
+        rules: Rules | None = None,
+        waiting: Any = None,
+        database: str = "pool.db",
+        transports: Any = None,
+        roles: tuple[str, ...] = ("node_0", "node_1"),
+        **options: Any,
     ) -> AsyncIterator[Pool]:
-        nodes = tuple((network.address(node), f"http://{node}") for node in ("node_0", "node_1"))
+        nodes = tuple((network.address(node), f"http://{node}") for node in roles)
         settings = PoolSettings(
             assets[2],
             nodes=nodes,
@@ -92,7 +97,9 @@ async def start(network: Network, tmp_path: Path) -> Started:
         )
         key: Key = network.key("pool_owner")
         url = f"sqlite+aiosqlite:///{tmp_path}/{database}"
-        scheduler = await Scheduler.open(url, network.as_("pool_owner"), key, settings, waiting=waiting)
+        scheduler = await Scheduler.open(
+            url, network.as_("pool_owner"), key, settings, waiting=waiting, transports=transports
+        )
         running = asyncio.create_task(scheduler.run())
         try:
             yield Pool(network, scheduler, create_app(scheduler, SECRET), assets)

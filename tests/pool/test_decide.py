@@ -14,15 +14,18 @@ from sealdeal.model.orders import TEE_TDX
 from sealdeal.model.types import Block, address, keccak
 from sealdeal.pool.decide import (
     BATCH,
+    BLOCK,
     SHORTEST_ATTEMPT,
     Action,
     Assign,
     AttemptView,
     Claim,
+    ClaimUnset,
     End,
     Forget,
     Initialize,
     Note,
+    Settle,
     TaskView,
     View,
     WorkerView,
@@ -69,8 +72,20 @@ def see(
     attempts: tuple[AttemptView, ...] = (),
     rules: Rules | None = None,
     noted: frozenset[tuple[bytes, str]] = frozenset(),
+    handed: tuple[int, ...] = (),
 ) -> View:
-    return View(Block(7, bytes(32), NOW), tasks, workers, attempts, noted, rules or Rules())
+    results = frozenset(a_task(index).taskid for index in handed)
+    return View(Block(7, bytes(32), NOW), tasks, workers, attempts, noted, rules or Rules(), results)
+
+
+def in_a_bag(index: int = 0, start: int = NOW, **given: object) -> TaskView:
+    """A task of a batched deal, which has not begun."""
+    usual = {"status": TaskStatus.UNSET, "batched": True, "block": index // BLOCK, **given}
+    return a_task(index, start, **usual)
+
+
+def settle(*indices: int) -> Settle:
+    return Settle(DEAL, tuple(a_task(index).taskid for index in indices))
 
 
 ID = a_task().taskid
@@ -128,6 +143,72 @@ CASES: dict[str, tuple[View, list[Action]]] = {
     "a standard deal needs a worker for it": (
         see(a_task(tag=0, tee=False), workers=(a_worker(), a_worker(SECOND, standard=True))),
         [assign(who=SECOND)],
+    ),
+    "a task of a bag is not begun": (see(in_a_bag()), []),
+    "a task of a bag is given before it begins": (see(in_a_bag(), workers=(a_worker(),)), [assign()]),
+    "a bag waits for its last task": (
+        see(in_a_bag(), in_a_bag(1), handed=(0,), attempts=(an_attempt(),)),
+        [],
+    ),
+    "a bag is settled when all is there": (
+        see(in_a_bag(), in_a_bag(1, status=TaskStatus.ACTIVE), handed=(0, 1)),
+        [settle(0, 1)],
+    ),
+    "what has ended is not waited for": (
+        see(in_a_bag(), in_a_bag(1, status=TaskStatus.COMPLETED), handed=(0,)),
+        [settle(0)],
+    ),
+    "what somebody contributed to is not settled": (
+        see(in_a_bag(), in_a_bag(1, status=TaskStatus.ACTIVE, contributors=(SECOND,)), handed=(0, 1)),
+        [settle(0)],
+    ),
+    "what nobody can do any more is not waited for": (
+        see(
+            in_a_bag(1),
+            in_a_bag(),
+            handed=(1,),
+            attempts=tuple(an_attempt(n, FIRST, status=LOST) for n in (1, 2, 3)),
+            noted=frozenset({(ID, "ATTEMPTS_EXHAUSTED")}),
+        ),
+        [settle(1)],
+    ),
+    "each block is settled by itself": (
+        see(in_a_bag(BLOCK - 1), in_a_bag(BLOCK), in_a_bag(BLOCK + 1), handed=(BLOCK - 1, BLOCK)),
+        [settle(BLOCK - 1)],
+    ),
+    "near the deadline what is there is settled": (
+        see(in_a_bag(0, NOW - 6 * T), in_a_bag(1, NOW - 6 * T), handed=(0,)),
+        [settle(0)],
+    ),
+    "a little earlier it is not": (see(in_a_bag(0, NOW - 6 * T + 1), in_a_bag(1, NOW), handed=(0,)), []),
+    "after the deadline nothing is settled": (
+        see(
+            in_a_bag(0, NOW - 7 * T),
+            handed=(0,),
+            noted=frozenset({(ID, "CONTRIBUTION_TIMEOUT")}),
+        ),
+        [],
+    ),
+    "a bag's tasks that never began are begun and claimed": (
+        see(
+            in_a_bag(0, NOW - 10 * T),
+            in_a_bag(1, NOW - 10 * T, status=TaskStatus.ACTIVE),
+            noted=frozenset({(a_task(n).taskid, "CONTRIBUTION_TIMEOUT") for n in (0, 1)}),
+        ),
+        [Claim((a_task(1).taskid,)), ClaimUnset(((DEAL, 0),))],
+    ),
+    "who handed in is neither late nor lost, and is free": (
+        see(
+            in_a_bag(),
+            in_a_bag(1),
+            workers=(a_worker(),),
+            attempts=(an_attempt(deadline=NOW - 1), an_attempt(2, SECOND, task=a_task(2).taskid)),
+            handed=(0,),
+        ),
+        [
+            End(a_task(2).taskid, 2, ABORTED, "TASK_NOT_ACTIVE", "the deal is not on the chain any more"),
+            Assign(a_task(1).taskid, FIRST, 1, DEADLINE),
+        ],
     ),
     "who failed never gets it again": (
         see(a_task(), workers=(a_worker(),), attempts=(an_attempt(status=FAILED),)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from sealdeal.model.deals import Assignment, Deal, Resource, task_id
 from sealdeal.model.errors import NotFound
 from sealdeal.model.types import ZERO, ZERO32, Block, address, keccak
-from sealdeal.pool.store import LOG_SECONDS, TRAIL, Log, PoolStore, Step
+from sealdeal.pool.store import LOG_SECONDS, TRAIL, Log, PoolStore, ResultRow, Step
 from sealdeal.sdk.pool import Attempt
 from tests.postgres import postgres_url  # noqa: F401  # a fixture
 
@@ -45,7 +46,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     yield store
     if request.param == "postgresql":
         async with store.database.write() as connection:
-            for name in ("attempts", "events", "logs", "deals", "tasks", "blocks"):
+            for name in ("attempts", "results", "events", "logs", "deals", "tasks", "blocks"):
                 await connection.exec_driver_sql(f"DELETE FROM pool_{name}")
     await store.close()
 
@@ -134,3 +135,19 @@ async def test_logs_are_kept_for_three_days(store: PoolStore) -> None:
     await store.keep_log(keccak(b"another"), Log(WORKER, "", ""))
     clock.now -= LOG_SECONDS
     assert await store.logs_of(task) == [], "an old log is gone for good"
+
+
+async def test_a_result_is_kept_with_its_step_or_not_at_all(store: PoolStore) -> None:
+    task, other = keccak(b"task"), keccak(b"other")
+    given = Assignment(task, WORKER, 1, 99)
+    row = ResultRow(task, WORKER, address(bytes(20)), bytes(32), b"signature", b"word", "Qm1")
+    ongoing = Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING
+    assert not await store.change(given, ongoing, result=row), "there is no such attempt"
+    assert await store.results_of([task]) == {}
+    await store.assign(given, b"signature")
+    assert await store.change(given, ongoing, result=row)
+    assert await store.change(given, ongoing, result=replace(row, cid="Qm2")), "said again"
+    assert await store.results_of([task, other]) == {task: replace(row, cid="Qm2")}
+    await store.close_attempt(given, Attempt.ABORTED, "TASK_NOT_ACTIVE", "")
+    assert not await store.change(given, ongoing, result=row)
+    assert (await store.results_of([task]))[task].cid == "Qm2"

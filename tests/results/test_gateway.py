@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealdeal.model.cid import CHUNK, cid_of
+from sealdeal.model.cid import CHUNK, cid_of, directory_block
 from sealdeal.model.errors import IntegrityError, InvalidInput, NotFound, TooLarge
 from sealdeal.model.keys import Key
 from sealdeal.results import FolderStore, Results, create_app
 from sealdeal.results.app import _range
+from sealdeal.results.blobs import BLOCK_LIMIT
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.results import ResultsClient
 
@@ -177,3 +178,50 @@ async def test_a_store_that_names_other_content_is_caught() -> None:
     async with ResultsClient("http://store", httpx2.MockTransport(lies)) as client:
         with pytest.raises(IntegrityError, match=HELLO):
             await client.add(b"something else")
+
+
+async def test_a_directory_is_served_by_name(client: ResultsClient, http: httpx2.AsyncClient) -> None:
+    files = {"0": b"zero", "10": b"ten"}
+    cids = {name: await client.add(data) for name, data in files.items()}
+    directory = await client.put_directory(cids)
+    assert await client.put_directory(cids) == directory
+    for name, data in files.items():
+        answer = await http.get(f"/ipfs/{directory}/{name}")
+        assert (answer.status_code, answer.content) == (200, data)
+        assert answer.headers["x-ipfs-path"] == f"/ipfs/{directory}/{name}"
+        assert (await http.get(f"/ipfs/{directory}/{name}", headers={"Range": "bytes=1-1"})).content == data[
+            1:2
+        ]
+        assert await client.cid_at(f"/ipfs/{directory}/{name}") == cids[name]
+    assert await client.cid_at(f"/ipfs/{cids['0']}") == cids["0"]
+    assert (await http.head(f"/ipfs/{directory}/10")).headers["content-length"] == "3"
+    for path in (f"{directory}/1", f"{cids['0']}/1", directory, f"{cids['0']}?format=raw"):
+        assert (await http.get(f"/ipfs/{path}")).status_code == 404, path
+    with pytest.raises(NotFound):
+        await client.cid_at(f"/ipfs/{directory}/1")
+    with pytest.raises(NotFound):
+        await client.put_directory({"0": cid_of(b"not here")})
+
+
+async def test_only_directories_are_blocks(http: httpx2.AsyncClient) -> None:
+    for path, block in (
+        ("/api/v0/block/put", directory_block({})),
+        ("/api/v0/block/put?cid-codec=raw", directory_block({})),
+        ("/api/v0/block/put?cid-codec=dag-pb", b"a file"),
+        ("/api/v0/block/put?cid-codec=dag-pb", b""),
+    ):
+        assert (await http.post(path, files={"file": ("block", block)})).status_code == 400, (path, block)
+    large = bytes(BLOCK_LIMIT + 1)
+    answer = await http.post("/api/v0/block/put?cid-codec=dag-pb", files={"file": ("block", large)})
+    assert answer.status_code == 413
+
+
+async def test_a_store_that_lies_about_a_directory_is_found_out(
+    client: ResultsClient, tmp_path: Path
+) -> None:
+    directory = await client.put_directory({"0": await client.add(b"mine")})
+    other = directory_block({"0": (await client.add(b"another's"), 17)})
+    (path,) = (tmp_path / "blobs").rglob("*.directory")
+    path.write_bytes(other)
+    with pytest.raises(IntegrityError, match="other bytes"):
+        await client.cid_at(f"/ipfs/{directory}/0")

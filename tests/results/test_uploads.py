@@ -12,9 +12,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from sealdeal.model.batches import short_digest
 from sealdeal.model.deals import Deal, authorisation_message, enclave_message
 from sealdeal.model.errors import BadSignature, Conflict, InvalidInput, NotFound, TooLarge, Unauthorized
 from sealdeal.model.keys import Key
+from sealdeal.model.orders import BATCH, TEE_TDX
 from sealdeal.model.types import ZERO, hexstr, keccak
 from sealdeal.results import FolderStore, Results, create_app
 from sealdeal.sdk.http import in_memory
@@ -289,3 +291,22 @@ async def test_malformed_uploads(store: Store, body: bytes) -> None:
 async def test_malformed_authorisations(store: Store, body: bytes) -> None:
     with pytest.raises(InvalidInput, match="expected"):
         await store.client.request("POST", "/v1/results/token", content=body, headers={"Authorization": "0x"})
+
+
+async def test_a_task_that_has_not_begun_is_found_in_a_batched_deal_only(store: Store) -> None:
+    network = store.network
+    assets = await network.assets("bags")
+    store.deal = await network.deal(assets=assets, bits=TEE_TDX | BATCH, volume=2)
+    digest = short_digest(DIGEST)
+    worker = network.address("worker")
+    signature = ENCLAVE.sign_message(enclave_message(worker, store.task, digest))
+    right = store.authorisation()
+    with pytest.raises(Unauthorized, match="not on the chain"):
+        await store.client.token(replace(right, index=1), key("worker"))
+    token = await store.client.token(right, key("worker"))
+    location = await store.upload(token, digest=digest, enclave_signature=signature)
+    assert await store.client.link(store.task) == location
+
+    store.deal = await network.deal(assets=assets, volume=2)
+    with pytest.raises(Unauthorized, match="not on the chain"):
+        await store.token()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_bytes
@@ -108,6 +108,12 @@ class Guest:
     key: Key = field(default_factory=lambda: Key.generate(token_bytes))
     sealing: SealingKey = field(default_factory=lambda: SealingKey.generate(token_bytes))
     result_key: str = ""
+    index: int = 0
+    """The task's, from the deal's first."""
+
+    @property
+    def place(self) -> tuple[bytes, int]:
+        return self.deal.dealid, self.deal.bot_first + self.index
 
     @property
     def network(self) -> Network:
@@ -115,7 +121,8 @@ class Guest:
 
     async def nonces(self, clients: list[SmsClient] | None = None) -> dict[Address, bytes]:
         found = [
-            await c.nonces(self.assignment, self.signature) for c in clients or self.nodes.clients.values()
+            await c.nonces(self.assignment, self.signature, self.place)
+            for c in clients or self.nodes.clients.values()
         ]
         self.result_key = found[0].beneficiaryKey
         return {nonce.node: unhex(nonce.nonce) for nonce in found}
@@ -129,7 +136,7 @@ class Guest:
             hub=hub.addresses.hub,
             quorum=quorum.address,
             deal=self.deal,
-            task_index=self.deal.bot_first,
+            task_index=self.place[1],
             worker=self.assignment.worker,
             attempt=self.assignment.attempt,
             app_multiaddr=multiaddr_text(app.multiaddr),
@@ -172,16 +179,16 @@ class Guest:
             "hpke_key": self.sealing.public,
             "enclave": self.key.address,
             "nonces": nonces,
+            "place": self.place,
         }
         return await client.releases(self.assignment, self.signature, **{**terms, **changes})
 
-    async def gather(self) -> Gathered:
-        """As a guest does: nonces of all nodes, one quote, every node's answer."""
-        nonces = await self.nonces()
+    async def gather(self, roles: Sequence[str] = NODES) -> Gathered:
+        """As a guest does: nonces of the nodes that are there, one quote, every node's answer."""
+        clients = [self.nodes.clients[self.network.address(role)] for role in roles]
+        nonces = await self.nonces(clients)
         manifest = await self.manifest()
-        answers = [
-            await self.ask(client, nonces, manifest=manifest) for client in self.nodes.clients.values()
-        ]
+        answers = [await self.ask(client, nonces, manifest=manifest) for client in clients]
         return gather(manifest, self.sealing, self.key.address, answers)
 
     async def refused(self, client: SmsClient | None = None, **options: Any) -> Release:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sealdeal.model.deals import authorisation_message, enclave_message, task_id
+from sealdeal.model.batches import Batch, Leaf, batch_message
+from sealdeal.model.deals import authorisation_blob, authorisation_message, enclave_message, task_id
 from sealdeal.model.errors import InvalidInput, SecretRefused
 from sealdeal.model.evidence import (
     CollateralExpired,
@@ -24,15 +25,16 @@ from sealdeal.model.evidence import (
     WrongTcb,
 )
 from sealdeal.model.keys import Key, message_digest
-from sealdeal.model.orders import Params
+from sealdeal.model.orders import BATCH, TEE_TDX, Params
 from sealdeal.model.release import gather
 from sealdeal.model.results import generate_result_key
 from sealdeal.model.sealing import Door, SealingKey, SecretKind, release_info
-from sealdeal.model.types import ZERO, ZERO32, Address, hexstr, keccak
+from sealdeal.model.types import ZERO, ZERO32, Address, hexstr, keccak, unhex
 from sealdeal.sdk.sms import (
     RESULT_KEY_NAME,
     AssignmentRefused,
     AttemptTaken,
+    BatchRefused,
     DeadlinePassed,
     ManifestDiffers,
     NonceRefused,
@@ -530,3 +532,62 @@ async def test_a_node_outside_the_quorum_gives_nothing(nodes: Nodes, guest_of: G
     stranger = await nodes.start("worker")
     with pytest.raises(NotInQuorum):
         await guest.nonces([nodes.clients[stranger.address]])
+
+
+# --- batches ------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_granted_only_leaf_by_leaf(
+    nodes: Nodes, network: Network, guest_of: GuestOf
+) -> None:
+    """Tasks that have not begun: each guest gets its grant, and the node then signs for what it granted."""
+    deal = await network.deal(bits=TEE_TDX | BATCH, volume=3, with_dataset=False)
+    guests: list[Guest] = []
+    for index in range(2):
+        guest = await guest_of(deal, initialise=False, task=deal.task_ids()[index])
+        guest.index = index
+        if not guests:
+            with pytest.raises(NotFinalYet):
+                await guest.nonces()
+            await network.mine(CONFIRMATIONS)
+        await guest.gather()
+        guests.append(guest)
+    worker = network.address("worker")
+    leaves = [Leaf(guest.place[1], worker, guest.key.address) for guest in guests]
+    batch = Batch.of(deal.dealid, deal.bot_first, leaves)
+    grants = [await client.grant_batch(batch) for client in nodes.clients.values()]
+    until = (await network.hub.task_of(deal, deal.bot_first)).contribution_deadline
+    assert {grant.validUntil for grant in grants} == {until}
+    blob = authorisation_blob(until, {g.node: unhex(g.signature) for g in grants[:THRESHOLD]})
+    assert await network.quorum.is_valid(batch_message(network.domain, batch), blob)
+
+    other = Leaf(deal.bot_first + 2, worker, guests[0].key.address)
+    for wrong in (
+        [*leaves, other],
+        [dataclasses.replace(leaves[0], worker=network.address("second_worker"))],
+        [dataclasses.replace(leaves[0], enclave=guests[1].key.address)],
+        [dataclasses.replace(leaves[0], index=deal.bot_first + 3)],
+    ):
+        with pytest.raises(BatchRefused):
+            await nodes.first.grant_batch(Batch.of(deal.dealid, deal.bot_first, wrong))
+    with pytest.raises(InvalidInput):
+        await nodes.first.grant_batch(dataclasses.replace(batch, enclaves=batch.enclaves[:20]))
+    with pytest.raises(NotFinalYet):
+        await nodes.first.grant_batch(dataclasses.replace(batch, dealid=ZERO32))
+    await network.pass_time(until)
+    await network.mine(CONFIRMATIONS)
+    with pytest.raises(DeadlinePassed):
+        await nodes.first.grant_batch(batch)
+
+
+async def test_deals_that_do_not_ask_get_no_batch(nodes: Nodes, network: Network, guest_of: GuestOf) -> None:
+    deal = await network.deal(with_dataset=False, volume=2)
+    guest = await guest_of(deal)
+    await guest.gather()
+    leaf = Leaf(deal.bot_first, network.address("worker"), guest.key.address)
+    with pytest.raises(BatchRefused, match="does not ask"):
+        await nodes.first.grant_batch(Batch.of(deal.dealid, deal.bot_first, [leaf]))
+    unbegun = await guest_of(deal, initialise=False, task=deal.task_ids()[1])
+    unbegun.index = 1
+    with pytest.raises(TaskNotActive):
+        await unbegun.nonces()

@@ -166,3 +166,9 @@ async def test_spent_nonces_are_forgotten_when_they_have_expired(store: SecretSt
 async def test_the_audit_keeps_everything(store: SecretStore) -> None:
     await store.commit_release(LINE, b"\x08" * 32, b"\x01" * 32, 700)
     assert await store.audit() == [LINE]
+
+
+async def test_what_was_granted_is_remembered(store: SecretStore) -> None:
+    await store.commit_release(LINE, b"\x08" * 32, b"\x09" * 32, 200)
+    assert await store.granted([LINE.task, bytes(32)]) == {(LINE.task, WORKER, ENCLAVE)}
+    assert await store.granted([bytes(32)]) == set()

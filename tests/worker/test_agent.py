@@ -27,8 +27,9 @@ from sealdeal.model.deals import (
     task_id,
 )
 from sealdeal.model.eip712 import digest
-from sealdeal.model.errors import Unavailable
-from sealdeal.model.types import ZERO, hexstr, keccak
+from sealdeal.model.errors import InvalidInput, Unavailable
+from sealdeal.model.orders import BATCH, TEE_TDX
+from sealdeal.model.types import ZERO, hexstr, keccak, unhex
 from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.sdk.pool import Attempt, AttemptEnded, Report, Work, WorkerState
 from sealdeal.sdk.results import ResultsClient
@@ -51,6 +52,7 @@ class Pool:
         self.away = 0
         """How many more requests fail."""
         self.over = False
+        self.refuses: Attempt | None = None
         self.signer = "pool_owner"
         """Whose word lets workers contribute to deals without a TEE."""
         self.silent = 0
@@ -73,6 +75,8 @@ class Pool:
         self._answer()
         if self.over:
             raise AttemptEnded("this attempt is over")
+        if report.status == self.refuses:
+            raise InvalidInput("no such result is wanted")
         async with self.heard:
             self.reports.append(report)
             self.heard.notify_all()
@@ -117,7 +121,8 @@ class Stage:
         hub = self.network.as_("requester")
         dealid, _ = await hub.match_orders(app, dataset, pool, request)
         self.deal: Deal = await hub.deal(dealid)
-        await self.network.as_("pool_owner").initialize(self.deal.dealid, 0)
+        if not self.deal.batched:
+            await self.network.as_("pool_owner").initialize(self.deal.dealid, 0)
         self.task = task_id(self.deal.dealid, 0)
         return self.assigned()
 
@@ -199,6 +204,33 @@ async def test_a_task_is_run_contributed_and_reported(stage: Stage) -> None:
             Attempt.CONTRIBUTE_AND_FINALIZE_DONE,
         ]
         assert stage.sandbox.swept == 1
+
+
+async def test_the_result_of_a_batched_deal_is_handed_to_the_scheduler(stage: Stage) -> None:
+    work = await stage.open(bits=TEE_TDX | BATCH)
+    async with stage.working():
+        stage.pool.work.put_nowait(work)
+        await stage.pool.last(Attempt.STARTED)
+        stage.pool.away = 3
+        handed = await stage.pool.last(Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING)
+        said = stage.honest()
+        assert handed.result is not None and handed.result.enclave == said["enclave"]
+        assert hexstr(handed.result.digest) == said["digest"]
+        assert hexstr(handed.result.signature) == said["enclaveSignature"]
+        assert len(handed.result.authorisation) == len(unhex(said["authorization"]))
+        while stage.pool.states[-1].running:
+            await asyncio.sleep(0.05)
+    assert await stage.status() is TaskStatus.UNSET
+    assert Attempt.CONTRIBUTE_AND_FINALIZE_DONE not in stage.pool.said
+
+
+async def test_a_scheduler_that_takes_no_result_hears_that_the_attempt_failed(stage: Stage) -> None:
+    work = await stage.open(bits=TEE_TDX | BATCH)
+    stage.pool.refuses = Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING
+    async with stage.working():
+        stage.pool.work.put_nowait(work)
+        failed = await stage.pool.last(Attempt.CONTRIBUTE_AND_FINALIZE_FAILED)
+        assert "no such result" in failed.message
 
 
 async def test_the_guest_is_told_what_the_chain_shows(stage: Stage) -> None:

@@ -6,9 +6,11 @@ reason; `intent` names the act so that it is done once, also over a crash (see `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from sealdeal.model.batches import Batch, Proof
+from sealdeal.model.deals import Deal
 from sealdeal.model.errors import Conflict, InvalidInput, NotFound
 from sealdeal.model.orders import (
     NO_DATASET,
@@ -295,6 +297,23 @@ class Hub(HubReads):
         args = (taskid, digest, results, callback, enclave, enclave_signature, authorisation)
         return await self._act(self.hub, "contributeAndFinalize", *args, intent=intent)
 
+    async def settle_batch(
+        self,
+        deal: Deal,
+        batch: Batch,
+        proofs: Mapping[int, Proof],
+        directory: str,
+        authorisation: bytes,
+        *,
+        intent: bytes | None = None,
+    ) -> Receipt:
+        """End the tasks of a batch that have a proof (by index) and have not ended, as the pool's owner.
+
+        `directory`: CID of the folder that has the results by index; `authorisation`: the TEE broker's.
+        """
+        args = batch.settle(deal.bot_first, proofs, directory, authorisation)
+        return await self._act(self.hub, "settleBatch", *args, intent=intent)
+
     async def claim(self, taskid: Bytes32, *, intent: bytes | None = None) -> Receipt:
         """Fail a task whose final deadline has passed; the payer gets everything back."""
         return await self._act(self.hub, "claim", taskid, intent=intent)
@@ -302,6 +321,13 @@ class Hub(HubReads):
     async def claim_array(self, taskids: Sequence[Bytes32], *, intent: bytes | None = None) -> Receipt:
         """Claim many tasks, all or none."""
         return await self._act(self.hub, "claimArray", list(taskids), intent=intent)
+
+    async def initialize_and_claim_array(
+        self, tasks: Sequence[tuple[Bytes32, int]], *, intent: bytes | None = None
+    ) -> Receipt:
+        """Claim many tasks (dealid, index) that have not begun, all or none."""
+        dealids, indices = [dealid for dealid, _ in tasks], [index for _, index in tasks]
+        return await self._act(self.hub, "initializeAndClaimArray", dealids, indices, intent=intent)
 
     # --- the hub's owner
 

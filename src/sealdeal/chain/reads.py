@@ -24,6 +24,7 @@ from sealdeal.model.deals import (
     Task,
     TaskStatus,
     WorkerpoolInfo,
+    task_id,
 )
 from sealdeal.model.eip712 import Domain, hub_domain
 from sealdeal.model.errors import NotFound
@@ -213,6 +214,13 @@ class HubReads(Reader):
         """Many tasks, in order."""
         found = await self.read_many([(self.hub, "viewTask", taskid) for taskid in taskids], at=at)
         return [_task(taskid, view) for taskid, view in zip(taskids, found, strict=True)]
+
+    async def task_of(self, deal: Deal, index: int, at: Block | None = None) -> Task:
+        """A task of a deal; one that has not begun is UNSET, with the deadlines that it will have."""
+        task = await self.task(task_id(deal.dealid, index), at)
+        if task.status is not TaskStatus.UNSET:
+            return task
+        return deal.to_begin(index, (await self.category(deal.category, at)).reference_time)
 
     async def contribution(self, taskid: Bytes32, worker: Address, at: Block | None = None) -> Contribution:
         """A worker's contribution to a task; UNSET when there is none."""

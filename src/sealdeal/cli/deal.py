@@ -29,6 +29,7 @@ async def run(
     args: str = "",
     category: int = 0,
     volume: int = 1,
+    batch: bool = False,
     max_price: str | None = None,
     encrypt: bool = True,
     wait: bool = True,
@@ -50,6 +51,8 @@ async def run(
         Size of the task: 0 XS (5 min), 1 S (20 min), 2 M (1 h), 3 L (3 h), 4 XL (10 h).
     volume
         How many tasks.
+    batch
+        Have them settled many at a time, by a workerpool that offers it: for large bags.
     max_price
         Refuse when one task costs more RLC than this, all together.
     encrypt
@@ -61,7 +64,7 @@ async def run(
     """
     async with session.connected(session.unlock(wallet)) as client:
         program, data = address(app), address(dataset)
-        quote: Quote = await client.quote(program, dataset=data, category=category)
+        quote: Quote = await client.quote(program, dataset=data, category=category, batch=batch)
         if max_price is not None and quote.price > parse_rlc(max_price):
             raise Conflict(f"one task costs {format_rlc(quote.price)} now, above your maximum of {max_price}")
         if encrypt:
@@ -73,6 +76,7 @@ async def run(
             category=category,
             volume=volume,
             max_prices=quote,
+            batch=batch,
         )
         made = await client.deal_of(request, timeout=timeout)
         taskid = made.task_ids()[0]

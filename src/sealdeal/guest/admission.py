@@ -122,8 +122,7 @@ class Asking:
             raise Failure("TEE_PREPARATION_FAILED", f"the platform gives no evidence: {error}") from None
         self._proven = manifest, enclave, hpke, evidence
         body = {
-            "assignment": self.hello.assignment.to_json(),
-            "signature": hexstr(self.hello.signature),
+            **self._assigned(),
             "manifest": manifest.to_json(),
             "evidence": evidence.to_json(),
             "hpkeKey": hexstr(hpke.public),
@@ -189,8 +188,16 @@ class Asking:
             yield node, ended
 
     def _ask_nonce(self, node: Address) -> Call:
-        signed = {"assignment": self.hello.assignment.to_json(), "signature": hexstr(self.hello.signature)}
-        return _post(self.channel, node, "/tee/nonces", signed)
+        return _post(self.channel, node, "/tee/nonces", self._assigned())
+
+    def _assigned(self) -> dict[str, Any]:
+        """The assignment, and where its task lies: a node can't find one that has not begun by its id."""
+        return {
+            "assignment": self.hello.assignment.to_json(),
+            "signature": hexstr(self.hello.signature),
+            "dealid": hexstr(self.hello.deal.dealid),
+            "index": self.hello.index,
+        }
 
     def _collect_nonces(self) -> dict[Address, Nonce]:
         taken: dict[Address, Nonce] = {}

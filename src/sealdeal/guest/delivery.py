@@ -49,9 +49,10 @@ class Delivery:
         """
         self.channel, self.hello, self.admission, self.outcome = channel, hello, admission, outcome
         self.task, self.worker = task_id(hello.deal.dealid, hello.index), hello.worker
+        self.digest = hello.deal.settled_digest(outcome.digest)
         self.enclave, self.signature, self.authorisation = ZERO, b"", b""
         if admission is not None:
-            message = enclave_message(self.worker, self.task, outcome.digest)
+            message = enclave_message(self.worker, self.task, self.digest)
             self.enclave = admission.enclave.address
             self.signature = admission.enclave.sign_message(message)
             self.authorisation = admission.gathered.authorisation
@@ -77,7 +78,7 @@ class Delivery:
             "worker": self.worker,
             "attempt": self.hello.attempt,
             "enclave": self.enclave,
-            "digest": hexstr(self.outcome.digest),
+            "digest": hexstr(self.digest),
             "results": hexstr(said),
             "callback": hexstr(self.outcome.callback),
             "enclaveSignature": hexstr(self.signature),
@@ -93,7 +94,7 @@ class Delivery:
         statement = ResultStatement(
             task=self.task,
             worker=self.worker,
-            digest=self.outcome.digest,
+            digest=self.digest,
             results=keccak(results),
             beneficiaryKey=hashlib.sha256(key.encode()).digest() if key else bytes(32),
         )
@@ -141,7 +142,7 @@ class Delivery:
             "taskIndex": self.hello.index,
             "image": self.hello.app_multiaddr,
             "cmd": self.hello.deal.parsed_params.args,
-            "deterministHash": hexstr(self.outcome.digest),
+            "deterministHash": hexstr(self.digest),
             "enclaveSignature": hexstr(self.signature),
         }
 

@@ -1,7 +1,7 @@
 """Content identifiers, equal to those of IPFS's default importer, and the multiaddrs that carry them.
 
 UnixFS files: chunks of 256 KiB, a balanced DAG of width 174, dag-pb nodes, sha2-256. CIDv0 wraps each
-leaf in a UnixFS node; CIDv1 keeps leaves raw. Formats: https://docs.ipfs.tech/concepts/content-addressing
+leaf in a UnixFS node; CIDv1 keeps leaves raw. Directories are one dag-pb node, without sharding. Formats: https://docs.ipfs.tech/concepts/content-addressing
 and the UnixFS and multiformats specifications.
 """
 
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 from .errors import InvalidInput
 
 CHUNK, WIDTH = 262_144, 174
 _DAG_PB, _RAW = 0x70, 0x55
 _P2P = 421
+_DIRECTORY = b"\x08\x01"  # UnixFS: Type = Directory
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 Node = tuple[bytes, int, int]
@@ -99,6 +101,65 @@ def cid_of(data: bytes | Iterable[bytes], version: int = 0) -> str:
     return hasher.cid()
 
 
+def dag_size(size: int) -> int:
+    """Bytes of all blocks of a file of `size` bytes (version 0): what links to it state."""
+    whole, rest = divmod(size, CHUNK)  # sizes depend on no content
+    level = [_leaf(bytes(CHUNK), 0)] * whole + ([_leaf(bytes(rest), 0)] if rest or not whole else [])
+    while len(level) > 1:
+        level = [_parent(level[i : i + WIDTH], 0) for i in range(0, len(level), WIDTH)]
+    return level[0][1]
+
+
+def directory_block(entries: Mapping[str, tuple[str, int]]) -> bytes:
+    """The block of a directory: name -> (CID, bytes of all blocks below it)."""
+    links = (
+        _field(2, _field(1, parse_cid(cid)) + _field(2, name) + _field(3, size))
+        for name, (cid, size) in sorted((name.encode(), entry) for name, entry in entries.items())
+    )
+    return b"".join(links) + _field(1, _DIRECTORY)
+
+
+def block_cid(block: bytes, version: int = 0) -> str:
+    """The CID of one dag-pb block."""
+    return _text(_cid(_DAG_PB, block, version))
+
+
+def directory_links(block: bytes) -> dict[str, str]:
+    """Name -> CID of what a directory's block holds. Raises InvalidInput when it is no such block."""
+    links, data = {}, b""
+    for number, value in _fields(block):
+        if number == 1 and isinstance(value, bytes):
+            data = value
+        elif number == 2 and isinstance(value, bytes):
+            link = dict(_fields(value))
+            raw, name = link.get(1), link.get(2)
+            if not isinstance(raw, bytes) or not isinstance(name, bytes):
+                raise InvalidInput("expected a directory, got a node whose links have no name")
+            cid = _text(raw)
+            parse_cid(cid)
+            try:
+                links[name.decode()] = cid
+            except UnicodeDecodeError:
+                raise InvalidInput("expected names in UTF-8 in a directory") from None
+    if data != _DIRECTORY:
+        raise InvalidInput("expected the dag-pb block of a UnixFS directory, got something else")
+    return links
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """The fields of a protobuf message that has varints and length-delimited ones only."""
+    while message:
+        key, message = _read_varint(message)
+        number, message = _read_varint(message)
+        if key & 7 == 0:
+            yield key >> 3, number
+        elif key & 7 == 2 and number <= len(message):
+            yield key >> 3, message[:number]
+            message = message[number:]
+        else:
+            raise InvalidInput("expected a dag-pb block, got something else")
+
+
 def _text(raw: bytes) -> str:
     if raw[:1] == b"\x01":
         return "b" + base64.b32encode(raw).decode().lower().rstrip("=")
@@ -174,6 +235,15 @@ def cid_in(location: str) -> str:
             parse_cid(location[len(prefix) :])
             return location[len(prefix) :]
     raise InvalidInput(f"expected a location /ipfs/CID, got {location[:100]!r}")
+
+
+def path_in(location: str) -> tuple[str, str]:
+    """(CID, name in that directory) in `/ipfs/CID/NAME`; the name is empty in `/ipfs/CID`.
+
+    Raises InvalidInput for another location.
+    """
+    found = re.fullmatch(r"(/ipfs/[^/]+)/([^/]+)", location)
+    return (cid_in(found[1]), found[2]) if found else (cid_in(location), "")
 
 
 def pieces(data: bytes, size: int = CHUNK) -> Iterator[bytes]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from .batches import short_digest
 from .eip712 import Address, AddressList, Bool, Bytes, Bytes32_, Domain, Typed, Uint256
 from .errors import InvalidInput
-from .orders import TEE, Params, tag_bits
-from .types import ZERO, Bytes32, address_bytes, keccak
+from .orders import BATCH, TEE, Params, tag_bits
+from .types import ZERO, ZERO32, Bytes32, address_bytes, keccak
 from .types import Address as AddressType
 
 CONTRIBUTION_RATIO, REVEAL_RATIO, FINAL_RATIO = 7, 2, 10
@@ -79,6 +80,40 @@ class Deal:
     def tee(self) -> bool:
         """Whether the deal asks for a trusted execution environment."""
         return bool(tag_bits(self.tag) & TEE)
+
+    @property
+    def batched(self) -> bool:
+        """Whether its tasks are settled in batches: the tag asks for it, and the hub would do it."""
+        return bool(tag_bits(self.tag) & BATCH) and self.tee and self.trust == 1 and self.callback == ZERO
+
+    def awaits(self, task: Task) -> bool:
+        """Whether a result of this task of the deal may still be given: it is ACTIVE, or, in a batched deal,
+        has not begun (its batch begins and ends it at once)."""
+        return task.status is TaskStatus.ACTIVE or (self.batched and task.status is TaskStatus.UNSET)
+
+    def settled_digest(self, digest: Bytes32) -> Bytes32:
+        """A result's digest as the enclave signs it and the chain keeps it."""
+        return short_digest(digest) if self.batched else digest
+
+    def to_begin(self, index: int, reference_time: int) -> Task:
+        """A task that has not begun, with the deadlines it will have. `reference_time`: its category's."""
+        return Task(
+            taskid=task_id(self.dealid, index),
+            status=TaskStatus.UNSET,
+            dealid=self.dealid,
+            idx=index,
+            timeref=reference_time,
+            contribution_deadline=self.start_time + CONTRIBUTION_RATIO * reference_time,
+            reveal_deadline=0,
+            final_deadline=self.start_time + FINAL_RATIO * reference_time,
+            consensus_value=ZERO32,
+            reveal_counter=0,
+            winner_counter=0,
+            contributors=(),
+            result_digest=ZERO32,
+            results=b"",
+            results_callback=b"",
+        )
 
     @property
     def has_dataset(self) -> bool:

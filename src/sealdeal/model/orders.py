@@ -19,6 +19,8 @@ from .types import Address as AddressType
 
 TEE, SCONE, GRAMINE, TDX, GPU = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 8
 """Bits of a tag (wire.md §0.2)."""
+BATCH = 1 << 128
+"""Bit of a tag that asks a pool to settle the deal's tasks in batches (model/batches.py). Ours alone."""
 TEE_TDX = TEE | TDX
 FRAMEWORKS = SCONE | GRAMINE | TDX
 """Bits that a dataset order may carry without any effect (poco.md §15)."""
@@ -36,7 +38,7 @@ def tag_bits(value: Bytes32) -> int:
 
 def tag_names(value: Bytes32) -> str:
     """`tee,tdx`, for people; bits without a name show as `bit 9`."""
-    names = {0: "tee", 1: "scone", 2: "gramine", 3: "tdx", 8: "gpu"}
+    names = {0: "tee", 1: "scone", 2: "gramine", 3: "tdx", 8: "gpu", 128: "batch"}
     bits = tag_bits(value)
     return ",".join(names.get(i, f"bit {i}") for i in range(256) if bits >> i & 1) or "none"
 
@@ -266,6 +268,7 @@ def owner_field(order: Order) -> AddressType:
 
 
 __all__ = [
+    "BATCH",
     "FRAMEWORKS",
     "GPU",
     "GRAMINE",

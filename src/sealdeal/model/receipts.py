@@ -9,9 +9,11 @@ add (`sdk.client` does both). Format: the JSON of `to_json`, `version` 1.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from .cid import path_in
 from .deals import (
     Grant,
     ResultStatement,
@@ -24,6 +26,7 @@ from .eip712 import digest
 from .errors import IntegrityError, InvalidInput, SealdealError
 from .evidence import Evidence, Manifest, report_data
 from .keys import message_digest, recover_digest, recover_message
+from .results import result_location
 from .types import Address, Bytes32, address, bytes32, keccak, unhex
 
 
@@ -112,7 +115,7 @@ class Receipt:
             task=taskid,
             worker=worker,
             digest=bytes32(self.digest),
-            results=keccak(self.results.encode()),
+            results=keccak(self._stated_results(manifest.task_index).encode()),
             beneficiaryKey=_key_hash(manifest.result_key),
         )
         _same("the result statement", expected, statement)
@@ -121,6 +124,20 @@ class Receipt:
         _same("the signer of the contribution", self.enclave, came)
         _ = self.evidence, self.expected_report_data()  # the caller verifies them; here they must be readable
         return frozenset(self._grants(worker, taskid))
+
+    def _stated_results(self, index: int) -> str:
+        """The link that the enclave signed: the one on chain; or, of a task settled in a batch, the result's
+        own, which the store's receipt names. On chain then is the task's index in a directory, made later.
+        """
+        try:
+            _, name = path_in(result_location(self.results.encode()))
+        except InvalidInput:
+            name = ""
+        if not name:
+            return self.results
+        _same("the result's place in its batch", str(index), name)
+        link = "/ipfs/" + self.proof["storeReceipt"]["receipt"]["cid"]
+        return json.dumps({"storage": "ipfs", "location": link})
 
     def _grants(self, worker: Address, taskid: Bytes32) -> list[Address]:
         asked = message_digest(authorisation_message(worker, taskid, self.enclave))

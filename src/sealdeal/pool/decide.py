@@ -5,7 +5,8 @@ says what to do now. It remembers nothing. Carrying its actions out twice, or in
 the chain refuses a second initialisation or claim, and an attempt's number is taken once.
 
 A task ends in one of two ways: a worker's contributeAndFinalize completes it, or, once its final deadline
-has passed, a claim refunds the requester (and costs the pool its stake; nobody else has to notice).
+has passed, a claim refunds the requester (and costs the pool its stake; nobody else has to notice). Those
+of a batched deal are not begun one by one: workers hand in results, and blocks of them are settled together.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from sealdeal.model.batches import MAX_TASKS
 from sealdeal.model.deals import CONTRIBUTION_RATIO, FINAL_RATIO, Deal, Task, TaskStatus, task_id
 from sealdeal.model.orders import tag_bits
 from sealdeal.model.types import Address, Block
@@ -25,6 +27,10 @@ SHORTEST_ATTEMPT = 30
 """Seconds that an attempt is given at least, while the contribution deadline allows."""
 BATCH = 50
 """Tasks in one transaction: about 4 million gas."""
+BLOCK = MAX_TASKS
+"""Tasks of a batched deal that are settled together; a page of the deal has two such blocks."""
+HASTE = 600
+"""Seconds before the contribution deadline at which a block is no longer waited for; less for short tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +49,40 @@ class TaskView:
     trust: int
     worker_stake: int
     """nRLC."""
+    batched: bool = False
+    block: int = 0
+    """Which block of its deal's tasks it is in."""
 
     @classmethod
     def of(cls, deal: Deal, index: int, task: Task, reference_time: int) -> TaskView:
         """From what the chain shows; an UNSET task's deadlines are those it will get (poco.md §8)."""
-        unset = task.status == TaskStatus.UNSET
-        start = deal.start_time
+        if task.status == TaskStatus.UNSET:
+            task = deal.to_begin(index, reference_time)
         return cls(
             taskid=task_id(deal.dealid, index),
             dealid=deal.dealid,
             index=index,
             status=task.status,
             contributors=task.contributors,
-            contribution_deadline=start + CONTRIBUTION_RATIO * reference_time
-            if unset
-            else task.contribution_deadline,
-            final_deadline=start + FINAL_RATIO * reference_time if unset else task.final_deadline,
+            contribution_deadline=task.contribution_deadline,
+            final_deadline=task.final_deadline,
             tag=tag_bits(deal.tag),
             tee=deal.tee,
             trust=deal.trust,
             worker_stake=deal.worker_stake,
+            batched=deal.batched,
+            block=(index - deal.bot_first) // BLOCK,
         )
+
+    @property
+    def open(self) -> bool:
+        """Whether a worker may work on it."""
+        return self.status == TaskStatus.ACTIVE or (self.batched and self.status == TaskStatus.UNSET)
+
+    @property
+    def reference_time(self) -> int:
+        """Seconds."""
+        return (self.final_deadline - self.contribution_deadline) // (FINAL_RATIO - CONTRIBUTION_RATIO)
 
     @property
     def ended(self) -> bool:
@@ -120,6 +139,8 @@ class View:
     noted: frozenset[tuple[bytes, str]] = frozenset()
     """(task, cause) of notes that were made already."""
     rules: Rules = field(default_factory=Rules)
+    handed: frozenset[bytes] = frozenset()
+    """Tasks of batched deals whose result was handed in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +154,21 @@ class Initialize:
 class Claim:
     """Refund the requesters of these tasks, in one transaction."""
 
+    tasks: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimUnset:
+    """The same for tasks (dealid, index) of batched deals that have not begun."""
+
+    tasks: tuple[tuple[bytes, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Settle what was handed in for these tasks of one block."""
+
+    dealid: bytes
     tasks: tuple[bytes, ...]
 
 
@@ -173,7 +209,7 @@ class Forget:
     dealid: bytes
 
 
-Action = Initialize | Claim | Assign | End | Note | Forget
+Action = Initialize | Claim | ClaimUnset | Settle | Assign | End | Note | Forget
 
 
 def decide(view: View, now: float) -> list[Action]:
@@ -183,14 +219,19 @@ def decide(view: View, now: float) -> list[Action]:
     """
     tasks = {task.taskid: task for task in view.tasks}
     workers = {worker.address: worker for worker in view.workers}
-    ends = [end for attempt in view.attempts if (end := _end(attempt, tasks, workers, view.rules, now))]
+    ends = [end for attempt in view.attempts if (end := _end(attempt, tasks, workers, view, now))]
     closed = {(end.task, end.attempt): end.status for end in ends}
     attempts = [
         AttemptView(a.task, a.worker, a.number, a.deadline, closed.get((a.task, a.number), a.status))
         for a in view.attempts
     ]
     assigns, notes = _assign(view, attempts, now)
-    unset = [task for task in view.tasks if task.status == TaskStatus.UNSET]
+    unset = [task for task in view.tasks if task.status == TaskStatus.UNSET and not task.batched]
+    undone = [
+        task
+        for task in view.tasks
+        if task.status == TaskStatus.UNSET and task.batched and now >= task.final_deadline
+    ]
     overdue = [
         task
         for task in view.tasks
@@ -200,6 +241,8 @@ def decide(view: View, now: float) -> list[Action]:
         *ends,
         *(Initialize(tuple((t.dealid, t.index) for t in some)) for some in _batches(unset)),
         *(Claim(tuple(t.taskid for t in some)) for some in _batches(overdue)),
+        *(ClaimUnset(tuple((t.dealid, t.index) for t in some)) for some in _batches(undone)),
+        *_settle(view, attempts, now),
         *assigns,
         *(note for note in notes if (note.task, note.cause) not in view.noted),
         *_forget(view.tasks, attempts),
@@ -210,7 +253,7 @@ def _end(
     attempt: AttemptView,
     tasks: dict[bytes, TaskView],
     workers: dict[Address, WorkerView],
-    rules: Rules,
+    view: View,
     now: float,
 ) -> End | None:
     """How a live attempt ends now, if it does."""
@@ -231,13 +274,16 @@ def _end(
         return end(Attempt.ABORTED, "TASK_NOT_ACTIVE", "the task was claimed: its final deadline passed")
     if attempt.status == Attempt.CONTRIBUTE_AND_FINALIZE_DONE and now < task.final_deadline:
         return None  # the worker says it is on chain; this block is too old to show it
+    if attempt.task in view.handed and now < task.final_deadline:
+        return None  # its worker has done its part
     if now >= task.contribution_deadline:
         return end(Attempt.FAILED, "CONTRIBUTION_TIMEOUT", "the contribution deadline passed")
     if now >= attempt.deadline:
         return end(Attempt.FAILED, "ASSIGNMENT_EXPIRED", "the attempt's own deadline passed")
     worker = workers.get(attempt.worker)
-    if worker is None or now - worker.seen >= rules.lost_after:
-        return end(Attempt.WORKER_LOST, "WORKER_LOST", f"nothing heard of it for {rules.lost_after:g} s")
+    lost_after = view.rules.lost_after
+    if worker is None or now - worker.seen >= lost_after:
+        return end(Attempt.WORKER_LOST, "WORKER_LOST", f"nothing heard of it for {lost_after:g} s")
     return None
 
 
@@ -246,11 +292,11 @@ def _assign(view: View, attempts: list[AttemptView], now: float) -> tuple[list[A
     busy: dict[Address, int] = defaultdict(int)
     for attempt in attempts:
         tried[attempt.task].append(attempt)
-        busy[attempt.worker] += attempt.live
+        busy[attempt.worker] += attempt.live and attempt.task not in view.handed
     present = [w for w in view.workers if now - w.seen < view.rules.lost_after]
     assigns, notes = [], []
     for task in sorted(view.tasks, key=lambda task: (task.contribution_deadline, task.taskid)):
-        if task.status != TaskStatus.ACTIVE:
+        if not task.open or task.taskid in view.handed:
             continue
         before = tried[task.taskid]
         if reason := _hopeless(task, before, view.rules, now):
@@ -291,6 +337,31 @@ def _hopeless(task: TaskView, before: list[AttemptView], rules: Rules, now: floa
             task.taskid, "ATTEMPTS_EXHAUSTED", f"{rules.attempts} attempts failed; see each one's cause"
         )
     return None
+
+
+def _settle(view: View, attempts: list[AttemptView], now: float) -> list[Settle]:
+    """Blocks of which nothing more is to be waited for, and whatever there is when the time runs out."""
+    tried: dict[bytes, list[AttemptView]] = defaultdict(list)
+    for attempt in attempts:
+        tried[attempt.task].append(attempt)
+    blocks: dict[tuple[bytes, int], list[TaskView]] = defaultdict(list)
+    for task in view.tasks:
+        if task.batched and task.open and not task.contributors and now < task.contribution_deadline:
+            blocks[task.dealid, task.block].append(task)
+    settles = []
+    for (dealid, _), block in sorted(blocks.items()):
+        there = [task for task in block if task.taskid in view.handed]
+        missing = [
+            task
+            for task in block
+            if task.taskid not in view.handed and not _hopeless(task, tried[task.taskid], view.rules, now)
+        ]
+        haste = now >= block[0].contribution_deadline - min(HASTE, block[0].reference_time)
+        if there and (haste or not missing):
+            settles.append(
+                Settle(dealid, tuple(task.taskid for task in sorted(there, key=lambda t: t.index)))
+            )
+    return settles
 
 
 def _able(worker: WorkerView, task: TaskView) -> bool:

@@ -35,7 +35,7 @@ def task_status(task: Task, attempts: Sequence[AttemptRow], deadline: int, now: 
         return "AT_LEAST_ONE_REVEALED" if task.reveal_counter else "CONSENSUS_REACHED"
     if now >= deadline:
         return "CONTRIBUTION_TIMEOUT"
-    if task.status == TaskStatus.UNSET:
+    if task.status == TaskStatus.UNSET and not attempts:
         return "INITIALIZING" if sent else "RECEIVED"
     if len(attempts) >= ATTEMPTS and all(row.status.failed for row in attempts):
         return "RUNNING_FAILED"

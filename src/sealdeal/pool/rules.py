@@ -21,6 +21,8 @@ class Rules:
     require_stake: bool = False
     """Give work only to workers whose free stake covers the deal's worker stake, which the contract
     does not ask for in contributeAndFinalize."""
+    batch: bool = True
+    """Offer to settle the tasks of deals that ask for it in batches."""
 
 
 @dataclass(frozen=True)

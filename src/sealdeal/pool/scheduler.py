@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 
 from sealdeal.chain import Batch, Follower, Hub, Receipt, Reverted, RolledBack
@@ -19,17 +19,21 @@ from sealdeal.model.eip712 import Domain, digest
 from sealdeal.model.errors import InvalidInput, SealdealError
 from sealdeal.model.keys import Key
 from sealdeal.model.types import Block, hexstr, keccak
+from sealdeal.sdk.http import Transport
 from sealdeal.sdk.pool import MAX_WAIT, Events, PoolConfig, SmsNode
 
+from .batches import Batches
 from .decide import (
     Action,
     Assign,
     AttemptView,
     Claim,
+    ClaimUnset,
     End,
     Forget,
     Initialize,
     Note,
+    Settle,
     TaskView,
     View,
     WorkerView,
@@ -74,6 +78,7 @@ class Scheduler:
         *,
         waiting: Waiting | None = None,
         clock: Callable[[], float] = time.time,
+        transports: Mapping[str, Transport] | None = None,
     ) -> None:
         self.store, self.hub, self.key, self.settings, self.chain_id = store, hub, key, settings, chain_id
         self.domain: Domain = pool_domain(chain_id, hub.addresses.hub)
@@ -85,7 +90,10 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._sight = asyncio.Lock()  # the tables and `block` change together, as a view sees them
         self._signals = Signals()
-        self.workers = Workers(store, settings, key, self._signals, self.deal, self._wake.set, clock)
+        self._batches = Batches(hub, chain_id, settings, transports)
+        self.workers = Workers(
+            store, settings, key, self._signals, self.deal, self._batches.take, self._wake.set, clock
+        )
         self._deals: dict[bytes, Deal] = {}
         self._times: dict[int, int] = {}
         self._seen: tuple[bytes, tuple[TaskView, ...]] = (b"", ())
@@ -103,11 +111,12 @@ class Scheduler:
         *,
         waiting: Waiting | None = None,
         clock: Callable[[], float] = time.time,
+        transports: Mapping[str, Transport] | None = None,
     ) -> Scheduler:
         """`hub` acts with the wallet of `key`, which owns the workerpool.
 
-        `waiting`: a local chain's heartbeat, held while only the clock is waited for. Raises InvalidInput
-        when the key does not own the workerpool.
+        `waiting`: a local chain's heartbeat, held while only the clock is waited for. `transports`: by URL,
+        for services in this process. Raises InvalidInput when the key does not own the workerpool.
         """
         owner = await hub.owner_of(settings.workerpool)
         if key.address != owner:
@@ -116,13 +125,14 @@ class Scheduler:
             )
         store = await PoolStore.open(database_url, clock)
         chain_id = await hub.rpc.chain_id()
-        return cls(store, hub, key, settings, chain_id, waiting=waiting, clock=clock)
+        return cls(store, hub, key, settings, chain_id, waiting=waiting, clock=clock, transports=transports)
 
     async def close(self) -> None:
         """Give back the database. Transactions that are on their way go on: the next start sees them."""
         for sending in self._sending:
             sending.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
+        await self._batches.close()
         await self.store.close()
 
     async def run(self) -> None:
@@ -136,15 +146,22 @@ class Scheduler:
     async def _follow(self) -> None:
         """Keep the derived tables and `block` at the chain, `confirmations` below its head."""
         while True:
+            trail = await self.store.trail()
             follower = Follower(
                 self.hub.rpc,
                 [self.hub.hub],
                 confirmations=self.settings.confirmations,
-                start=await self.store.trail() or None,
+                start=trail or None,
                 origin=self.settings.origin,
                 names=FOLLOWED,
             )
             try:
+                if self.block is None and trail:
+                    # Started again, perhaps on a chain that makes no block unless somebody acts.
+                    final = await self.hub.final_block(self.settings.confirmations)
+                    if final == max(trail, key=lambda block: block.number):
+                        self.block = final
+                        self._wake.set()
                 async for item in follower:
                     async with self._sight:
                         if isinstance(item, Batch):
@@ -223,6 +240,7 @@ class Scheduler:
             ),
             noted=frozenset(await self.store.noted(ids)),
             rules=self.settings.rules,
+            handed=frozenset(await self.store.results_of([task.taskid for task in tasks if task.batched])),
         )
 
     async def _tasks(self, block: Block) -> tuple[TaskView, ...]:
@@ -285,6 +303,14 @@ class Scheduler:
                 due = [(taskid,) for taskid in taskids if ("claim", taskid) not in self._acts]
                 if due:
                     self._send("claim", due, self._claim([taskid for (taskid,) in due]))
+            case ClaimUnset(tasks):
+                unsent = [task for task in tasks if ("claim unset", *task) not in self._acts]
+                if unsent:
+                    self._send("claim unset", unsent, self._claim_unset(unsent))
+            case Settle(dealid, taskids):
+                due = [(taskid,) for taskid in taskids if ("settle", taskid) not in self._acts]
+                if due:
+                    self._send("settle", due, self._settle(dealid, [taskid for (taskid,) in due]))
             case Assign():
                 await self._assign(action)
             case End():
@@ -357,6 +383,24 @@ class Scheduler:
             except Reverted:
                 pass
         return await _each(self.hub.claim(taskid, intent=keccak(b"claim" + taskid)) for taskid in taskids)
+
+    async def _claim_unset(self, tasks: Sequence[tuple[bytes, int]]) -> Receipt | None:
+        def intent(some: Sequence[tuple[bytes, int]]) -> bytes:
+            return keccak(b"initializeAndClaim" + b"".join(task_id(*task) for task in some))
+
+        if len(tasks) > 1:
+            try:
+                return await self.hub.initialize_and_claim_array(tasks, intent=intent(tasks))
+            except Reverted:
+                pass
+        return await _each(
+            self.hub.initialize_and_claim_array([task], intent=intent([task])) for task in tasks
+        )
+
+    async def _settle(self, dealid: bytes, taskids: Sequence[bytes]) -> Receipt | None:
+        deal, found = await self.deal(dealid), await self.store.results_of(taskids)
+        indices = {task_id(dealid, index): index for index in deal.indices()}
+        return await self._batches.settle(deal, {indices[taskid]: row for taskid, row in found.items()})
 
     def _tell(self, taskids: Iterable[bytes]) -> None:
         for taskid in set(taskids):

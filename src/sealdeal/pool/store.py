@@ -1,6 +1,7 @@
 """What a scheduler keeps.
 
-Owned: the attempts (the assignments it signed and what became of them), the steps it saw, workers' logs.
+Owned: the attempts (the assignments it signed and what became of them), the results of batched deals, the
+steps it saw, workers' logs.
 Derived from the chain: its pool's deals and tasks, and the blocks it has followed.
 """
 
@@ -78,6 +79,19 @@ logs = sa.Table(
     info=OWNED,
 )
 
+results = sa.Table(
+    "pool_results",
+    tables,
+    sa.Column("task", Bytes32, primary_key=True),
+    sa.Column("worker", AddressColumn, nullable=False),
+    sa.Column("enclave", AddressColumn, nullable=False),
+    sa.Column("digest", Bytes32, nullable=False),
+    sa.Column("signature", sa.LargeBinary, nullable=False),
+    sa.Column("authorisation", sa.LargeBinary, nullable=False),
+    sa.Column("cid", sa.Text, nullable=False),
+    info=OWNED,
+)
+
 deals = sa.Table(
     "pool_deals",
     tables,
@@ -132,6 +146,22 @@ class AttemptRow:
     @property
     def number(self) -> int:
         return self.assignment.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRow:
+    """A result of a batched deal's task, as its worker handed it in and the scheduler checked it."""
+
+    task: bytes
+    worker: Address
+    enclave: Address
+    digest: bytes
+    signature: bytes
+    """The enclave's, 65 bytes."""
+    authorisation: bytes
+    """The quorum's word for (worker, task, enclave)."""
+    cid: str
+    """Where the result lies in the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,8 +296,19 @@ class PoolStore:
                 await self._tell(connection, _step(given, Attempt.CREATED))
         return bool(added)
 
-    async def change(self, given: Assignment, status: Attempt, *, tell: bool = True, **values: Any) -> bool:
-        """Move a live attempt on; False when it has ended. `values`: columns, as `Report` names them."""
+    async def change(
+        self,
+        given: Assignment,
+        status: Attempt,
+        *,
+        tell: bool = True,
+        result: ResultRow | None = None,
+        **values: Any,
+    ) -> bool:
+        """Move a live attempt on; False when it has ended. `values`: columns, as `Report` names them.
+
+        `result`: what it handed in, kept with its step or not at all.
+        """
         row = (
             sa.update(attempts)
             .where(
@@ -280,6 +321,10 @@ class PoolStore:
         told = {name: values.get(name, "") for name in ("step", "cause", "message")}
         async with self.database.write() as connection:
             changed: int = (await connection.execute(row)).rowcount
+            if changed and result is not None:
+                kept = self._insert(results).values(asdict(result))
+                said = {name: value for name, value in asdict(result).items() if name != "task"}
+                await connection.execute(kept.on_conflict_do_update(index_elements=["task"], set_=said))
             if changed and tell:
                 await self._tell(connection, _step(given, status, tx_hash=values.get("tx_hash"), **told))
         return bool(changed)
@@ -312,6 +357,14 @@ class PoolStore:
             query = sa.select(attempts).where(some).order_by(attempts.c.task, attempts.c.number)
             found += map(_attempt, await self._rows(query))
         return found
+
+    async def results_of(self, taskids: Sequence[bytes]) -> dict[bytes, ResultRow]:
+        """The results that were handed in for these tasks."""
+        found: list[Any] = []
+        for start in range(0, len(taskids), 500):
+            some = results.c.task.in_(taskids[start : start + 500])
+            found += await self._rows(sa.select(results).where(some))
+        return {row.task: ResultRow(**row._asdict()) for row in found}
 
     async def live_attempts(self, worker: Address | None = None) -> list[AttemptRow]:
         """Attempts that have not ended, of one worker or of all."""

@@ -20,6 +20,7 @@ from sealdeal.sdk.pool import (
     RESERVED,
     Attempt,
     AttemptEnded,
+    Handed,
     Report,
     SmsNode,
     Work,
@@ -27,7 +28,7 @@ from sealdeal.sdk.pool import (
 )
 
 from .rules import PoolSettings
-from .store import AttemptRow, Log, PoolStore, Step
+from .store import AttemptRow, Log, PoolStore, ResultRow, Step
 
 RECONNECT = 5.0
 """Seconds that a worker whose connection broke has to come back, before it counts as lost."""
@@ -68,11 +69,12 @@ class Workers:
         key: Key,
         signals: Signals,
         deal: Callable[[bytes], Awaitable[Deal]],
+        take: Callable[[AttemptRow, Deal, Handed], Awaitable[ResultRow]],
         wake: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self._store, self._settings, self._key, self._signals = store, settings, key, signals
-        self._deal, self._wake, self._clock = deal, wake, clock
+        self._deal, self._take, self._wake, self._clock = deal, take, wake, clock
         self._there: dict[Address, _Presence] = {}
 
     def known(self) -> dict[Address, tuple[WorkerState, float]]:
@@ -134,9 +136,10 @@ class Workers:
         running = {(one.task, one.attempt) for one in state.running}
         if live := await self._store.live_attempts(worker):
             await self._store.heard_of(worker)
+        handed = await self._store.results_of([row.task for row in live])
         for row in live:
             begun = row.status not in (Attempt.CREATED, Attempt.CONTRIBUTE_AND_FINALIZE_DONE)
-            if begun and (row.task, row.number) not in running:
+            if row.task not in handed and begun and (row.task, row.number) not in running:
                 why = "the worker was started again and knows nothing of this attempt"
                 await self._store.close_attempt(row.assignment, Attempt.WORKER_LOST, "WORKER_LOST", why)
                 self._signals.set(row.task)
@@ -195,6 +198,10 @@ class Workers:
             raise InvalidInput(f"the attempt is {row.status} already, it can't go back to {report.status}")
         if there := self._there.get(worker):
             there.seen = self._clock()
+        result = None
+        if report.result is not None:
+            dealid, _ = await self._store.deal_of(task)
+            result = await self._take(row, await self._deal(dealid), report.result)
         values = {
             "step": report.step,
             "cause": report.cause or ("UNKNOWN" if report.status.failed else ""),
@@ -207,7 +214,7 @@ class Workers:
             await self._store.complete(row.assignment, **values)
             return
         tell = (row.status, row.step) != (report.status, report.step) or bool(report.cause)
-        if not await self._store.change(row.assignment, report.status, tell=tell, **values):
+        if not await self._store.change(row.assignment, report.status, tell=tell, result=result, **values):
             await self._own(worker, task, attempt)  # it ended in between: says so
         if report.stdout is not None or report.stderr is not None:
             await self._store.keep_log(task, Log(worker, report.stdout or "", report.stderr or ""))

@@ -11,11 +11,13 @@ from fastapi import FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from sealdeal import __version__
-from sealdeal.model.errors import InvalidInput, TooLarge
+from sealdeal.model.cid import block_cid, directory_links
+from sealdeal.model.errors import InvalidInput, NotFound, TooLarge
 from sealdeal.model.types import address, bytes32, unhex
 from sealdeal.sdk.http import answer_errors
 from sealdeal.sdk.results import ADD_LIMIT, PROOF_LIMIT, UPLOAD_LIMIT, Authorisation
 
+from .blobs import BLOCK_LIMIT
 from .multipart import Multipart, boundary_of, filename_of
 from .uploads import Results, Upload
 
@@ -100,15 +102,48 @@ def create_app(results: Results) -> FastAPI:
             raise InvalidInput("expected a form with a file, it has none")
         return Response("\n".join(lines) + "\n", media_type="application/json")
 
+    @app.post("/api/v0/block/put")
+    async def put_block(request: Request) -> dict[str, Any]:
+        """kubo's block/put, for directories: their one dag-pb block."""
+        if request.query_params.get("cid-codec") != "dag-pb":
+            raise InvalidInput(
+                "expected cid-codec=dag-pb: blocks of directories are stored here, and no others"
+            )
+        form = Multipart(request.stream(), boundary_of(request.headers.get("content-type", "")))
+        async for _ in form.parts():
+            block = b""
+            async for piece in form.data():
+                block += piece
+                if len(block) > BLOCK_LIMIT:
+                    raise TooLarge(f"a block may have {BLOCK_LIMIT} bytes here")
+            await results.blobs.put_directory(block)
+            return {"Key": block_cid(block, 1), "Size": len(block)}
+        raise InvalidInput("expected a form with a block, it has none")
+
     @app.api_route("/ipfs/{cid}", methods=["GET", "HEAD"])
     async def gateway(cid: str, request: Request) -> Response:
-        """Content by its CID, whole or a range of it."""
+        """Content by its CID, whole or a range of it; of a directory its block, with `format=raw`."""
+        if request.query_params.get("format") == "raw":
+            block = await results.blobs.directory(cid)
+            headers = {"X-Content-Type-Options": "nosniff"}
+            return Response(block, media_type="application/vnd.ipld.raw", headers=headers)
+        return await content(cid, f"/ipfs/{cid}", request)
+
+    @app.api_route("/ipfs/{cid}/{name}", methods=["GET", "HEAD"])
+    async def in_directory(cid: str, name: str, request: Request) -> Response:
+        """The content of this name in a directory."""
+        links = directory_links(await results.blobs.directory(cid))
+        if name not in links:
+            raise NotFound(f"there is no {name[:100]!r} in directory {cid}")
+        return await content(links[name], f"/ipfs/{cid}/{name}", request)
+
+    async def content(cid: str, path: str, request: Request) -> Response:
         size = await results.blobs.size(cid)
         headers = {
             "Accept-Ranges": "bytes",
             "Cache-Control": "public, max-age=29030400, immutable",
             "Etag": f'"{cid}"',
-            "X-Ipfs-Path": f"/ipfs/{cid}",
+            "X-Ipfs-Path": path,
             # Anyone may add anything: a browser must not run it in this origin's name.
             "Content-Security-Policy": "sandbox",
             "X-Content-Type-Options": "nosniff",

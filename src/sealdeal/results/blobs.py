@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
 
-from sealdeal.model.cid import CidHasher
+from sealdeal.model.cid import CidHasher, block_cid, directory_links
 from sealdeal.model.errors import NotFound, SealdealError, TooLarge
 from sealdeal.sdk.results import ADD_LIMIT, ContentCheck, content_key
 
@@ -24,6 +24,8 @@ PIECE = 1 << 20
 """Bytes written, hashed and read at a time: what one transfer keeps in memory."""
 RESERVE = 256 << 20
 """Bytes of the disk that are left free."""
+BLOCK_LIMIT = 1 << 20
+"""Bytes of a directory's block: what every IPFS node transfers."""
 STALE = 24 * 3600
 """Seconds after which an unfinished file is debris of a crash."""
 
@@ -53,6 +55,12 @@ class Blobs(Protocol):
 
     def read(self, cid: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         """Bytes `start` to `stop` (exclusive) of a file, in pieces. Raises as `size`."""
+
+    async def put_directory(self, block: bytes) -> None:
+        """Keep a directory, given as its block. Raises InvalidInput when it is none, TooLarge, StoreFull."""
+
+    async def directory(self, cid: str) -> bytes:
+        """The block of a directory. Raises InvalidInput when `cid` is none, NotFound when it is not here."""
 
 
 class FolderStore:
@@ -124,6 +132,37 @@ class FolderStore:
             while left > 0 and (piece := await asyncio.to_thread(file.read, min(left, PIECE))):
                 left -= len(piece)
                 yield piece
+
+    async def put_directory(self, block: bytes) -> None:
+        """Keep a directory, given as its block. Raises InvalidInput when it is none, TooLarge, StoreFull."""
+        if len(block) > BLOCK_LIMIT:
+            raise TooLarge(f"a directory's block may have {BLOCK_LIMIT} bytes, this one has {len(block)}")
+        directory_links(block)
+        self._check_room(len(block))
+        temporary = self._incoming / secrets.token_hex(16)
+        final = self._directory_path(block_cid(block))
+
+        def write() -> None:
+            with temporary.open("xb") as file:
+                file.write(block)
+                _flush(file)
+            self._install(temporary, final)
+
+        try:
+            await asyncio.to_thread(write)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _directory_path(self, cid: str) -> Path:
+        path = self._path(cid)  # beside files, which lie under their content's name without their own blocks
+        return path.with_name(f"{path.name}.directory")
+
+    async def directory(self, cid: str) -> bytes:
+        """The block of a directory. Raises InvalidInput when `cid` is none, NotFound when it is not here."""
+        try:
+            return await asyncio.to_thread(self._directory_path(cid).read_bytes)
+        except FileNotFoundError:
+            raise NotFound(f"{cid} is no directory in this store") from None
 
     async def check(self, cid: str) -> None:
         """Read a file back. Raises IntegrityError when the disk has changed it."""

@@ -22,7 +22,15 @@ from typing import Any
 from sealdeal.chain import Hub, Reverted
 from sealdeal.model import eip712
 from sealdeal.model.cid import pieces
-from sealdeal.model.deals import ContributionStatus, Deal, Task, TaskStatus, enclave_message, result_hash
+from sealdeal.model.deals import (
+    ContributionStatus,
+    Deal,
+    Task,
+    TaskStatus,
+    enclave_message,
+    result_hash,
+    task_id,
+)
 from sealdeal.model.errors import InvalidInput, NotFound, TooLarge, Unauthorized
 from sealdeal.model.keys import Key, message_digest, recover_message
 from sealdeal.model.types import ZERO, Address, Block, bytes32, hexstr, unhex
@@ -113,7 +121,7 @@ class Results:
         signer = recover_message(given.message, signature)
         if signer != given.worker:
             raise Unauthorized(f"expected the signature of the worker {given.worker}, it is by {signer}")
-        at, task, deal = await self._on_chain(given.task)
+        at, task, deal = await self._on_chain(given)
         if self._now(at) >= task.final_deadline:
             raise Unauthorized("the task's final deadline has passed: no result is taken any more")
         if (given.enclave != ZERO) != deal.tee:
@@ -136,21 +144,29 @@ class Results:
                 f"expected the authorisation to be signed by {who} {signer}: the hub says it is not"
             )
 
-    async def _on_chain(self, taskid: bytes) -> tuple[Block, Task, Deal]:
+    async def _on_chain(self, given: Authorisation) -> tuple[Block, Task, Deal]:
+        """The task at the newest block. One that has not begun counts in a batched deal only, and is found by
+        what the authorisation says about its place."""
         at = await self.hub.block()
         try:
-            task = await self.hub.task(taskid, at)
-            return at, task, await self.hub.deal(task.dealid, at)
+            task = await self.hub.task(given.task, at)
+            if task.status is not TaskStatus.UNSET:
+                return at, task, await self.hub.deal(task.dealid, at)
+            if given.index < 2**256 and task_id(given.dealid, given.index) == given.task:
+                deal = await self.hub.deal(given.dealid, at)
+                if deal.batched and given.index in deal.indices():
+                    return at, await self.hub.task_of(deal, given.index, at), deal
         except NotFound:
-            raise Unauthorized(f"task {hexstr(taskid)} is not on the chain (block {at.number})") from None
+            pass
+        raise Unauthorized(f"task {hexstr(given.task)} is not on the chain (block {at.number})")
 
     async def accept(self, token: str, upload: Upload) -> str:
         """Store a result; returns `/ipfs/CID`. Raises Unauthorized unless this worker may upload it now."""
         worker = self.wallet(token)
         given = await self.store.authorisation(upload.task, worker)
-        at, task, deal = await self._on_chain(upload.task)
+        at, task, deal = await self._on_chain(given)
         if given.enclave != ZERO:
-            if task.status != TaskStatus.ACTIVE:
+            if not deal.awaits(task):
                 raise Unauthorized(f"expected an ACTIVE task, it is {task.status.name}")
             message = enclave_message(worker, upload.task, upload.digest)
             signer = recover_message(message, upload.enclave_signature)

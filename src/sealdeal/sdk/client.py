@@ -25,12 +25,13 @@ from typing import Any, Self, TypeVar
 from sealdeal.chain import Hub, Quorum, Rpc, Sender, Wallet
 from sealdeal.chain import Receipt as TxReceipt
 from sealdeal.model import results, sealing
-from sealdeal.model.cid import cid_in, multiaddr_bytes
+from sealdeal.model.cid import multiaddr_bytes
 from sealdeal.model.deals import AccountState, Deal, Task, TaskStatus, deal_id
 from sealdeal.model.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unavailable
 from sealdeal.model.evidence import ReportData
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import (
+    BATCH,
     TEE_TDX,
     AppOrder,
     DatasetOrder,
@@ -327,12 +328,20 @@ class Sealdeal:
             *(node.push_named_secret(self.key, RESULT_KEY_NAME, key_text) for node in self.nodes)
         )
 
-    async def quote(self, app: Address, *, dataset: Address = ZERO, category: int = 0) -> Quote:
-        """The cheapest open offers for one run now. Raises NotFound naming what nobody offers."""
+    async def quote(
+        self, app: Address, *, dataset: Address = ZERO, category: int = 0, batch: bool = False
+    ) -> Quote:
+        """The cheapest open offers for one run now, of workerpools that settle in batches if `batch`.
+
+        Raises NotFound naming what nobody offers.
+        """
+        bits = BATCH if batch else None
         me = self._key.address if self._key else ZERO
         apps, pools = await asyncio.gather(
             self.market.app_orders(app, dataset=dataset, requester=me),
-            self.market.workerpool_orders(category=category, app=app, dataset=dataset, requester=me),
+            self.market.workerpool_orders(
+                category=category, app=app, dataset=dataset, requester=me, min_tag=bits
+            ),
         )
         data = await self.market.dataset_orders(dataset, app=app, requester=me) if dataset != ZERO else None
         for found, what in (
@@ -359,17 +368,19 @@ class Sealdeal:
         max_prices: Quote | None = None,
         workerpool: Address = ZERO,
         beneficiary: Address | None = None,
+        batch: bool = False,
     ) -> Bytes32:
         """Ask for `volume` runs, at the best offers' prices unless `max_prices` says other ones; the hash.
 
         The request waits in the market until it is matched, with given `max_prices` even while nobody
         offers its app or data. Raises Conflict when its payment does not lie in the escrow (`deposit`), or
-        the SMS nodes lack the dataset's key or the beneficiary's result key.
+        the SMS nodes lack the dataset's key or the beneficiary's result key. `batch`: the tasks are to be
+        settled many at a time, by a workerpool that offers it.
         """
         wanted = params or Params(result_encryption=True)
         receiver = beneficiary or self.key.address
         await self._check_secrets(dataset, receiver if wanted.result_encryption else None)
-        limits = max_prices or await self.quote(app, dataset=dataset, category=category)
+        limits = max_prices or await self.quote(app, dataset=dataset, category=category, batch=batch)
         need, have = limits.price * volume, (await self.hub.account(self.key.address)).stake
         if have < need:
             raise Conflict(
@@ -385,7 +396,7 @@ class Sealdeal:
             workerpoolmaxprice=limits.workerpool,
             requester=self.key.address,
             volume=volume,
-            tag=tag(TEE_TDX),
+            tag=tag(TEE_TDX | BATCH if batch else TEE_TDX),
             category=category,
             beneficiary=receiver,
             params=wanted.to_text(),
@@ -468,14 +479,15 @@ class Sealdeal:
             raise NotFound(f"task {hexstr(taskid)} has no result: it is {task.status.name}")
         receipt = await self.receipt(task)
         location = results.result_location(task.results)
-        archive = await self.results.fetch(cid_in(location), limit=RESULT_LIMIT)
+        archive = await self.results.fetch(await self.results.cid_at(location), limit=RESULT_LIMIT)
         if not results.is_encrypted_result(archive):
             files = results.unzip_result(archive)
         elif private_key is None:
             raise InvalidInput("the result is encrypted for its beneficiary: give the private key")
         else:
             files = results.decrypt_result(archive, private_key)
-        if (found := results.digest_of(files)) != task.result_digest:
+        deal = await self.hub.deal(task.dealid)
+        if (found := deal.settled_digest(results.digest_of(files))) != task.result_digest:
             raise IntegrityError(
                 f"the result's digest is {hexstr(found)}; on chain it is {hexstr(task.result_digest)}"
             )

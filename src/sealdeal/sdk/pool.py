@@ -20,7 +20,7 @@ from sealdeal.model.deals import Assignment
 from sealdeal.model.eip712 import Address, Bytes32_, Domain, String, Typed, Uint256, digest
 from sealdeal.model.errors import Conflict, InvalidInput, Unauthorized
 from sealdeal.model.keys import Key, recover_digest
-from sealdeal.model.orders import TEE_TDX
+from sealdeal.model.orders import BATCH, TEE_TDX
 from sealdeal.model.types import Address as AddressType
 from sealdeal.model.types import address, bytes32, hexstr, keccak, unhex
 
@@ -146,7 +146,7 @@ class WorkerState(_Camel):
     slots: Annotated[int, pydantic.Field(ge=0, le=1024)] = 1
     """Tasks that it can run at once."""
     running: tuple[Running, ...] = ()
-    tags: Annotated[int, pydantic.Field(ge=0, lt=2**256)] = TEE_TDX
+    tags: Annotated[int, pydantic.Field(ge=0, lt=2**256)] = TEE_TDX | BATCH
     """Tag bits that it can serve."""
     standard: bool = False
     """Whether it runs deals without a TEE too."""
@@ -190,6 +190,17 @@ class Work(_Camel):
             raise Unauthorized(f"expected an assignment of the pool's owner {owner}, it is by {signer}")
 
 
+class Handed(_Camel):
+    """A result of a batched deal: what the worker would contribute, for the scheduler to settle."""
+
+    enclave: Account
+    digest: Hex32
+    signature: Hex
+    """The enclave's, as the hub wants it."""
+    authorisation: Hex
+    """The quorum's word for (worker, task, enclave)."""
+
+
 class Report(_Camel):
     """What a worker says about an attempt."""
 
@@ -204,6 +215,8 @@ class Report(_Camel):
     stderr: str | None = None
     tx_hash: Hex32 | None = None
     enclave: Account | None = None
+    result: Handed | None = None
+    """Of a batched deal, with `CONTRIBUTE_AND_FINALIZE_ONGOING`: the scheduler settles it."""
 
     @pydantic.field_validator("message")
     @classmethod
@@ -412,6 +425,7 @@ __all__ = [
     "AttemptEnded",
     "Challenge",
     "Events",
+    "Handed",
     "PoolClient",
     "PoolConfig",
     "Report",

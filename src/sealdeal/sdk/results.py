@@ -15,7 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sealdeal.model.cid import CHUNK, CidHasher, cid_in, cid_of, cid_version, parse_cid
+from sealdeal.model.cid import (
+    CHUNK,
+    CidHasher,
+    block_cid,
+    cid_in,
+    cid_of,
+    cid_version,
+    dag_size,
+    directory_block,
+    directory_links,
+    parse_cid,
+    path_in,
+)
 from sealdeal.model.deals import authorisation_message
 from sealdeal.model.eip712 import Address, Bytes32_, Domain, String, Typed, Uint256, digest
 from sealdeal.model.errors import BadSignature, IntegrityError, InvalidInput, NotFound, TooLarge
@@ -265,6 +277,38 @@ class ResultsClient(Client):
         if found != own:
             raise IntegrityError(f"expected the store to answer {own}, it said {found[:100]}")
         return found
+
+    async def put_directory(self, entries: Mapping[str, str]) -> str:
+        """Store a directory of files that lie in the store (name -> CID, version 0); returns its CID.
+
+        Raises NotFound when one of them is not there, IntegrityError when the store names other content.
+        """
+        sizes = await asyncio.gather(*map(self.size, entries.values()))
+        block = directory_block(
+            {name: (cid, dag_size(size)) for (name, cid), size in zip(entries.items(), sizes, strict=True)}
+        )
+        query, files = {"cid-codec": "dag-pb", "mhtype": "sha2-256"}, {"file": ("directory", block)}
+        answer = await self.request("POST", "/api/v0/block/put", params=query, files=files)
+        found, own = str(_last_json(answer.text).get("Key")), block_cid(block)
+        if content_key(found) != content_key(own):
+            raise IntegrityError(f"expected the store to answer {own}, it said {found[:100]}")
+        return own
+
+    async def cid_at(self, location: str) -> str:
+        """The CID of what lies at `/ipfs/CID`, or `/ipfs/CID/NAME`, as the directory's verified block says.
+
+        Raises InvalidInput, NotFound, IntegrityError.
+        """
+        cid, name = path_in(location)
+        if not name:
+            return cid
+        block = (await self.request("GET", f"/ipfs/{cid}", params={"format": "raw"})).content
+        if content_key(block_cid(block)) != content_key(cid):
+            raise IntegrityError(f"expected the block of directory {cid}, other bytes came")
+        links = directory_links(block)
+        if name not in links:
+            raise NotFound(f"there is no {name[:100]!r} in directory {cid}")
+        return links[name]
 
     async def size(self, cid: str) -> int:
         """Bytes of a stored file. Raises NotFound."""

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
+import pydantic
+
+from sealdeal.model.batches import Batch
 from sealdeal.model.deals import Assignment
 from sealdeal.model.eip712 import digest
 from sealdeal.model.errors import (
@@ -34,7 +37,7 @@ from sealdeal.model.sealing import (
     secrets_domain,
     share_secret,
 )
-from sealdeal.model.types import Address, hexstr
+from sealdeal.model.types import ZERO32, Address, hexstr
 
 from .http import Client, Message
 
@@ -88,6 +91,10 @@ class TooManyAttempts(SecretRefused):
     status = 409
 
 
+class BatchRefused(SecretRefused):
+    """A batch has a task whose worker and enclave this node never granted; the message names the tasks."""
+
+
 class NotInQuorum(SecretRefused):
     """This node is no member of the hub's quorum: its grant would not count."""
 
@@ -124,12 +131,20 @@ class Shared(Message):
     share: str
 
 
-class NonceRequest(Message):
-    """`POST /tee/nonces`."""
+class Assigned(Message):
+    """An assignment, and where its task lies."""
 
     assignment: dict[str, Any]
     signature: str
     """The workerpool owner's, on `pool_domain`."""
+    dealid: str = hexstr(ZERO32)
+    """The task's deal: a task that has not begun can't be found by its id."""
+    index: Annotated[int, pydantic.Field(ge=0, lt=2**256)] = 0
+    """The task's, in its request."""
+
+
+class NonceRequest(Assigned):
+    """`POST /tee/nonces`."""
 
 
 class Nonce(Message):
@@ -151,11 +166,19 @@ class NodeNonce(Message):
     nonce: str
 
 
-class ReleaseRequest(Message):
+class BatchGrant(Message):
+    """What a node answers to `POST /tee/batches`."""
+
+    node: Address
+    validUntil: int
+    """Chain time in seconds: the deal's contribution deadline."""
+    signature: str
+    """The node's, of `Grant` on the quorum's domain."""
+
+
+class ReleaseRequest(Assigned):
     """`POST /tee/releases`; the answer is a `model.release.Release`."""
 
-    assignment: dict[str, Any]
-    signature: str
     manifest: dict[str, Any]
     evidence: dict[str, Any]
     hpkeKey: str
@@ -222,9 +245,14 @@ class SmsClient(Client):
         body = Shared(document=document.to_json(), signature=hexstr(signature), share=hexstr(share))
         await self.request("POST", "/shares", json=body.model_dump())
 
-    async def nonces(self, assignment: Assignment, signature: bytes) -> Nonce:
-        """A nonce for the guest of this assignment."""
-        body = NonceRequest(assignment=assignment.to_json(), signature=hexstr(signature))
+    async def nonces(
+        self, assignment: Assignment, signature: bytes, place: tuple[bytes, int] = (ZERO32, 0)
+    ) -> Nonce:
+        """A nonce for the guest of this assignment. `place`: (dealid, index) of a task that has not begun."""
+        dealid, index = hexstr(place[0]), place[1]
+        body = NonceRequest(
+            assignment=assignment.to_json(), signature=hexstr(signature), dealid=dealid, index=index
+        )
         return Nonce.model_validate(await self.json("POST", "/tee/nonces", json=body.model_dump()))
 
     async def releases(
@@ -237,9 +265,12 @@ class SmsClient(Client):
         hpke_key: bytes,
         enclave: Address,
         nonces: Mapping[Address, bytes],
+        place: tuple[bytes, int] = (ZERO32, 0),
     ) -> Release:
         """Sealed secrets and a grant, for a guest whose evidence convinces the node. `gather` checks them."""
         body = ReleaseRequest(
+            dealid=hexstr(place[0]),
+            index=place[1],
             assignment=assignment.to_json(),
             signature=hexstr(signature),
             manifest=manifest.to_json(),
@@ -249,6 +280,10 @@ class SmsClient(Client):
             nonces=[NodeNonce(node=node, nonce=hexstr(nonce)) for node, nonce in nonces.items()],
         )
         return Release.from_json(await self.json("POST", "/tee/releases", json=body.model_dump()))
+
+    async def grant_batch(self, batch: Batch) -> BatchGrant:
+        """The node's word for a batch. Raises BatchRefused unless it granted each of its leaves before."""
+        return BatchGrant.model_validate(await self.json("POST", "/tee/batches", json=batch.to_json()))
 
 
 def _route(kind: str, subject: Address, name: str) -> tuple[str, dict[str, str]]:

@@ -10,13 +10,14 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sealdeal import __version__
+from sealdeal.model.batches import Batch
 from sealdeal.model.deals import Assignment
 from sealdeal.model.errors import InvalidInput, NotFound, TooLarge
 from sealdeal.model.evidence import Evidence, Manifest, TrustClass
 from sealdeal.model.sealing import APP_SECRET_NAME, SecretKind, SecretShares
 from sealdeal.model.types import Address, address, bytes32, unhex
 from sealdeal.sdk.http import answer_errors
-from sealdeal.sdk.sms import NodeInfo, Nonce, NonceRequest, ReleaseRequest, Shared, SimulatedOnly
+from sealdeal.sdk.sms import BatchGrant, NodeInfo, Nonce, NonceRequest, ReleaseRequest, Shared, SimulatedOnly
 
 from .release import Node
 
@@ -132,7 +133,8 @@ def create_app(node: Node, *, unsafe_simulated_public: bool = False) -> FastAPI:
     @app.post("/tee/nonces")
     async def nonce(body: NonceRequest) -> Nonce:
         """A nonce for the guest of an assignment."""
-        return await node.nonce(Assignment.from_json(body.assignment), unhex(body.signature))
+        place = bytes32(body.dealid), body.index
+        return await node.nonce(Assignment.from_json(body.assignment), unhex(body.signature), place)
 
     @app.post("/tee/releases")
     async def release(body: ReleaseRequest) -> dict[str, Any]:
@@ -145,8 +147,14 @@ def create_app(node: Node, *, unsafe_simulated_public: bool = False) -> FastAPI:
             hpke_key=bytes32(body.hpkeKey),
             enclave=address(body.enclave),
             nonces=_nonces(body),
+            place=(bytes32(body.dealid), body.index),
         )
         return answer.to_json()
+
+    @app.post("/tee/batches")
+    async def grant_batch(body: dict[str, Any]) -> BatchGrant:
+        """A grant for many tasks of a deal at once, whose enclaves this node granted one by one before."""
+        return await node.grant_batch(Batch.from_json(body))
 
     return app
 

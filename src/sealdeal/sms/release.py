@@ -20,9 +20,21 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from sealdeal import tee
 from sealdeal.chain import Hub, Quorum
+from sealdeal.model.batches import Batch, batch_message
 from sealdeal.model.cid import multiaddr_text
-from sealdeal.model.deals import AppInfo, Assignment, DatasetInfo, Deal, Task, TaskStatus, pool_domain
-from sealdeal.model.eip712 import digest
+from sealdeal.model.deals import (
+    AppInfo,
+    Assignment,
+    DatasetInfo,
+    Deal,
+    Grant,
+    Task,
+    TaskStatus,
+    pool_domain,
+    quorum_domain,
+    task_id,
+)
+from sealdeal.model.eip712 import digest, hub_domain
 from sealdeal.model.errors import (
     BadSignature,
     ChainError,
@@ -67,6 +79,8 @@ from sealdeal.model.types import ZERO, ZERO32, Address, Block, Bytes32, address_
 from sealdeal.sdk.sms import (
     RESULT_KEY_NAME,
     AssignmentRefused,
+    BatchGrant,
+    BatchRefused,
     DeadlinePassed,
     ManifestDiffers,
     Nonce,
@@ -83,6 +97,10 @@ NONCE_SECONDS = 600
 """Life of a nonce: a guest gathers nonces, a quote and answers in a few seconds."""
 MAX_NAME_BYTES = 256
 """Length of a named secret's name."""
+
+Place = tuple[Bytes32, int]
+"""(dealid, index): where a task lies that can't be found by its id, because it has not begun."""
+NOWHERE: Place = (ZERO32, 0)
 
 _REQUESTER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PAYLOAD_SLACK = 128  # a share is as long as the salted, padded payload
@@ -268,12 +286,13 @@ class Node:
 
     # --- for guests -------------------------------------------------------------------------------
 
-    async def nonce(self, assignment: Assignment, signature: bytes) -> Nonce:
+    async def nonce(self, assignment: Assignment, signature: bytes, place: Place = NOWHERE) -> Nonce:
         """A nonce for the guest of a true assignment, and the beneficiary's key.
 
-        Raises a SecretRefused that says why, or NotFinalYet (ask again later).
+        `place`: where the task lies, for one of a batched deal that has not begun. Raises a SecretRefused
+        that says why, or NotFinalYet (ask again later).
         """
-        view = await self._view(assignment, signature)
+        view = await self._view(assignment, signature, place)
         result_key = await self._result_key(view.deal)
         expires = self._now() + NONCE_SECONDS
         head = expires.to_bytes(8, "big") + self._rng(16)
@@ -290,6 +309,7 @@ class Node:
         hpke_key: bytes,
         enclave: Address,
         nonces: Sequence[tuple[Address, bytes]],
+        place: Place = NOWHERE,
     ) -> Release:
         """This node's sealed secrets and its grant for the guest that the evidence is about.
 
@@ -298,7 +318,7 @@ class Node:
         if enclave == ZERO:
             raise InvalidInput("expected the guest's signing address, got the zero address")
         nonce, expires = self._own_nonce(nonces, assignment)
-        view = await self._view(assignment, signature)
+        view = await self._view(assignment, signature, place)
         expected = self._manifest(view, assignment, await self._result_key(view.deal))
         if differences := expected.differences(manifest):
             raise ManifestDiffers(
@@ -339,19 +359,52 @@ class Node:
         await self.store.commit_release(line, hpke_key, hashlib.sha256(nonce).digest(), expires)
         return answer
 
-    async def _view(self, assignment: Assignment, signature: bytes) -> _View:
+    async def grant_batch(self, batch: Batch) -> BatchGrant:
+        """This node's grant for a batch, each of whose leaves it granted before.
+
+        Raises InvalidInput for what is no batch of the deal, BatchRefused, NotFinalYet, or another
+        SecretRefused that says why.
+        """
+        block = await self.hub.final_block(self.confirmations)
+        try:
+            deal = await self.hub.deal(batch.dealid, block)
+        except NotFound:
+            raise NotFinalYet(f"deal {hexstr(batch.dealid)} is not on chain at this node's depth") from None
+        if not deal.batched:
+            raise BatchRefused(f"deal {hexstr(batch.dealid)} does not ask for batches")
+        leaves = {
+            (task_id(deal.dealid, leaf.index), leaf.worker, leaf.enclave)
+            for leaf in batch.leaves(deal.bot_first)
+            if leaf.index in deal.indices()
+        }
+        if len(leaves) != batch.tasks.bit_count():
+            raise BatchRefused("expected tasks of the deal, got some beyond its last")
+        if unknown := leaves - await self.store.granted({task for task, _, _ in leaves}):
+            tasks = ", ".join(sorted(hexstr(task) for task, _, _ in unknown))
+            raise BatchRefused(f"this node granted nothing to these tasks' workers and enclaves: {tasks}")
+        until = (await self.hub.task_of(deal, min(deal.indices()), block)).contribution_deadline
+        if max(self._now(), block.timestamp) >= until:
+            raise DeadlinePassed(f"deal {hexstr(deal.dealid)}: the contribution deadline ended at {until}")
+        if self.address not in await self.quorum.members(block):
+            raise NotInQuorum(f"node {self.address} is no member of quorum {self.quorum.address}")
+        asked = batch_message(hub_domain(self.chain_id, self.hub.addresses.hub), batch)
+        granted = digest(quorum_domain(self.chain_id, self.quorum.address), Grant(asked, until))
+        signature = hexstr(self.key.sign_digest(granted))
+        return BatchGrant(node=self.address, validUntil=until, signature=signature)
+
+    async def _view(self, assignment: Assignment, signature: bytes, place: Place) -> _View:
         """The task and all around it at one final block, once the assignment deserves it."""
         block = await self.hub.final_block(self.confirmations)
-        task = await self.hub.task(assignment.task, block)
         named = f"task {hexstr(assignment.task)}"
-        if task.status is not TaskStatus.ACTIVE:
-            newest = await self.hub.task(assignment.task)
-            if task.status is TaskStatus.UNSET and newest.status is TaskStatus.ACTIVE:
+        found = await self._waiting(assignment.task, place, block)
+        if found is None:
+            if await self._waiting(assignment.task, place, None):
                 raise NotFinalYet(
                     f"{named} is not {self.confirmations} blocks deep yet at this node: ask again in a moment"
                 )
-            raise TaskNotActive(f"expected {named} to be ACTIVE, it is {task.status.name}")
-        deal = await self.hub.deal(task.dealid, block)
+            status = (await self.hub.task(assignment.task, block)).status
+            raise TaskNotActive(f"expected {named} to be ACTIVE, it is {status.name}")
+        task, deal = found
         try:
             signer = recover_digest(
                 digest(pool_domain(self.chain_id, self.hub.addresses.hub), assignment), signature
@@ -381,6 +434,25 @@ class Node:
         if self.address not in nodes:
             raise NotInQuorum(f"node {self.address} is no member of quorum {self.quorum.address}")
         return _View(block, task, deal, app, dataset, nodes, threshold)
+
+    async def _waiting(self, taskid: bytes, place: Place, at: Block | None) -> tuple[Task, Deal] | None:
+        """The task and its deal, if it waits for a result: it is ACTIVE, or has not begun in a batched deal.
+
+        Anyone may begin a task for its gas: what has not begun gets nothing that it could not get then.
+        """
+        task = await self.hub.task(taskid, at)
+        if task.status is TaskStatus.ACTIVE:
+            return task, await self.hub.deal(task.dealid, at)
+        dealid, index = place
+        if task.status is not TaskStatus.UNSET or index < 0 or task_id(dealid, index) != taskid:
+            return None
+        try:
+            deal = await self.hub.deal(dealid, at)
+        except NotFound:
+            return None
+        if not deal.batched or index not in deal.indices():
+            return None
+        return await self.hub.task_of(deal, index, at), deal
 
     async def _dataset(self, deal: Deal, block: Block) -> DatasetInfo | None:
         return await self.hub.dataset(deal.dataset.pointer, block) if deal.has_dataset else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets as randomness
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -251,6 +251,13 @@ class SecretStore:
         bound = {"task": line.task, "slot": len(rows), "attempt": line.attempt, "worker": line.worker}
         bound |= {"enclave": line.enclave, "hpke_key": hpke_key}
         await connection.execute(sa.insert(_enclaves).values(bound))
+
+    async def granted(self, tasks: Collection[bytes]) -> set[tuple[bytes, Address, Address]]:
+        """(task, worker, enclave) of each grant that was given for these tasks."""
+        some = _enclaves.c.task.in_(list(tasks))
+        query = sa.select(_enclaves.c.task, _enclaves.c.worker, _enclaves.c.enclave).where(some)
+        async with self._database.read() as connection:
+            return {(row.task, row.worker, row.enclave) for row in await connection.execute(query)}
 
     async def audit(self, task: bytes | None = None, dataset: Address | None = None) -> list[Released]:
         """What left, oldest first; for one task or one dataset, or all."""

@@ -36,7 +36,7 @@ from sealdeal.model.evidence import Evidence
 from sealdeal.model.types import ZERO, Address, Block, hexstr, keccak
 from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.sdk.http import Client
-from sealdeal.sdk.pool import Attempt, PoolClient, Report, Running, Work, WorkerState
+from sealdeal.sdk.pool import Attempt, Handed, PoolClient, Report, Running, Work, WorkerState
 from sealdeal.sdk.results import Authorisation, ResultsClient
 from sealdeal.sdk.sms import SmsClient
 
@@ -227,6 +227,9 @@ class Worker:
             reports.add(Report(status=Attempt.STARTED))
             done = await self._run_guest(work, slot, seen, reports)
             enclave = done.enclave if seen.deal.tee else None
+            if seen.deal.batched:
+                await self._hand_in(seen.task, done, reports)
+                return
             reports.add(Report(status=Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING, enclave=enclave))
             reports.stop = lambda: None  # a contribution that has begun is brought to its end
             transaction = await self._contribute(work, seen.task, done)
@@ -261,8 +264,8 @@ class Worker:
                 block = await self.hub.final_block(self.confirmations)
                 deal = await self.hub.deal(work.dealid, block)
                 task = await self.hub.task(work.task, block)
-                if task.status is not TaskStatus.UNSET:
-                    return await self._check(work, block, deal, task)
+                if task.status is not TaskStatus.UNSET or deal.batched:
+                    return await self._check(work, block, deal)
             except (NotFound, BlockGone):
                 pass
             if asyncio.get_running_loop().time() > give_up:
@@ -272,7 +275,7 @@ class Worker:
                 )
             await asyncio.sleep(_PAUSE)
 
-    async def _check(self, work: Work, block: Block, deal: Deal, task: Task) -> Seen:
+    async def _check(self, work: Work, block: Block, deal: Deal) -> Seen:
         chain_id = await self.hub.rpc.chain_id()
         hub, assignment = self.hub.addresses.hub, work.assignment
         work.check(pool_domain(chain_id, hub), deal.workerpool.owner)
@@ -284,12 +287,13 @@ class Worker:
             raise AttemptFailed(
                 "TASK_DESCRIPTION_INVALID", f"the task is none of deal {hexstr(deal.dealid)}'s"
             )
+        task = await self.hub.task_of(deal, work.index, block)
         account, mine = await asyncio.gather(
             self.hub.account(self.address, block), self.hub.contribution(work.task, self.address)
         )
-        now = await self.hub.task(work.task)
+        now = await self.hub.task_of(deal, work.index)
         ours = mine.status is not ContributionStatus.UNSET
-        if now.status is not TaskStatus.ACTIVE and not (now.status is TaskStatus.COMPLETED and ours):
+        if not deal.awaits(now) and not (now.status is TaskStatus.COMPLETED and ours):
             raise AttemptFailed("TASK_NOT_ACTIVE", f"the task is {now.status.name} already")
         if deal.trust > 1:
             stake = f"deals of trust {deal.trust} ask a worker to lock {deal.worker_stake} nRLC"
@@ -445,6 +449,34 @@ class Worker:
                     raise AttemptFailed("CHAIN_UNREACHABLE", str(away)) from None
                 log.warning("worker %s: contribution waits for the chain: %s", self.address, away)
                 await asyncio.sleep(_CHAIN_PAUSE)
+
+    async def _hand_in(self, task: Task, done: Done, reports: Reports) -> None:
+        """Give the result to the scheduler, which settles it in a batch; waits for one that is away until the
+        time is over. Raises AttemptFailed, or the scheduler's refusal."""
+        handed = Handed(
+            enclave=done.enclave,
+            digest=done.digest,
+            signature=done.enclave_signature,
+            authorisation=done.authorisation,
+        )
+        reports.add(
+            Report(
+                status=Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING,
+                step="handed in",
+                cause=done.fault_cause,
+                message=done.fault_message,
+                exit_code=done.exit_code,
+                enclave=done.enclave,
+                result=handed,
+            )
+        )
+        try:
+            async with asyncio.timeout(max(0, task.contribution_deadline - (await self._now()))):
+                await reports.said()
+        except TimeoutError:
+            raise AttemptFailed("CONTRIBUTION_TIMEOUT", "the scheduler took no result in time") from None
+        if reports.refusal is not None:
+            raise reports.refusal
 
     async def _now(self) -> int:
         """The chain's time, or this machine's while the chain is away."""

@@ -28,6 +28,8 @@ class Reports:
         self.last = Attempt.CREATED
         self.refused = False
         """Whether the scheduler said that the attempt is over."""
+        self.refusal: SealdealError | None = None
+        """Why the scheduler did not take the last report, if it did not."""
         self.stop: Callable[[], Any] = lambda: None
         """Called once then."""
         self._sending = asyncio.create_task(self._send())
@@ -51,6 +53,7 @@ class Reports:
 
     async def _send(self) -> None:
         while (report := await self._queue.get()) is not None:
+            self.refusal = None
             for wait in waits():
                 try:
                     await self._pool.report(self._work.task, self._work.attempt, report)
@@ -62,8 +65,14 @@ class Reports:
                 except Unavailable:
                     await asyncio.sleep(wait)
                 except SealdealError as error:
+                    self.refusal = error
                     log.warning("the scheduler refused a report: %s: %s", error.code, error)
                     break
+            self._queue.task_done()
+
+    async def said(self) -> None:
+        """Wait until the scheduler has heard all that was added."""
+        await self._queue.join()
 
     def drop(self) -> None:
         """Send nothing more."""
