@@ -37,16 +37,17 @@ that was another there: the base token (`h_escrow`, `setup`), the group, the wal
 Targets: a TEE deal with a dataset settled in one transaction 0.27, other deals 0.30, several workers on a
 task 0.40, boost 0.55; escrow, registries and orders closed or told on chain 1.0.
 
-Some miss theirs; the arithmetic says why, and no form is known that would keep every view exact and meet them:
+Some miss theirs; the arithmetic says why, and no form is known that would keep every view exact and meet
+them:
 
-- `e_boost_bagN`: `viewTask` finds a boost task by its id alone, so each push writes a slot of its own, 22,100.
-  With 21,000 for the transaction, 4,600 for its data, 16,900 for the official events, 20,000 for four accounts,
-  and 8,000 for a signature, the record and the kitty that is 92,600 before the first instruction; 0.55 would be
-  78,100. In a boost of one task the cheaper match makes up for it.
-- `a_standard_callback`: results and callback data are 100 bytes, of which 71 find room in slots that the task
-  has already. The rest takes one more, 22,100.
-- `g_presigned`: four transactions that each sign an order cost 21,000 and a new slot, 22,100, and their data;
-  with the match that follows, 0.294 before the first instruction.
+- `e_boost_bagN`: `viewTask` finds a boost task by its id alone, so each push writes a slot of its own, for
+  22,100. With 21,000 for the transaction, 4,600 for its data, 16,900 for the events, 20,000 for four
+  accounts, and 8,000 for a signature, the record and the kitty, that is 92,600 before the first
+  instruction; 0.55 would be 78,100. In a boost of one task the cheaper match makes up for it.
+- `a_standard_callback`: results and callback data are 100 bytes, of which 71 find room in slots that the
+  task has already. The rest takes one more, 22,100.
+- `g_presigned`: four transactions that each sign an order cost 21,000 and a new slot, 22,100, and their
+  data; with the match that follows, 0.294 before the first instruction.
 
 ## Scenarios
 

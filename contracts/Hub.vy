@@ -21,6 +21,7 @@
           life        what happens to a task
           escrow      RLC become staked RLC and back
           management  orders signed and closed on chain
+          configuration  what the owner decides, and what the registries tell
           boost       deals whose results are pushed in one transaction, and not kept
 @dev Deployment, from one account, nonces n, n+1, ... (any order will do as long as the hub's address is known):
 
@@ -32,8 +33,9 @@
        n+5  AppRegistry(hub, creation code of App)      registries push their entries into the hub: each is told
        n+6  DatasetRegistry(hub, creation code of Dataset)                       its address, nobody asks them
        n+7  WorkerpoolRegistry(hub, creation code of Workerpool)
-       n+8  Hub(token, admin, boost, batch, views, appregistry, datasetregistry, workerpoolregistry, categories)
-       then, if wanted, setTeeBroker(quorum), and createCategory(...) for categories that come later
+       n+8  Hub(token, admin, boost, batch, views, appregistry, datasetregistry, workerpoolregistry, categories,
+                 teebroker, v3hub, kitty_capped, changes_delayed)
+       then, if wanted, createCategory(...) for categories that come later
 
      `hub` is the address that the deployer's nonce n+8 will have: keccak256(rlp([deployer, nonce]))[12:].
 """
@@ -109,7 +111,18 @@ def __init__(
     datasetregistry: address,
     workerpoolregistry: address,
     categories: DynArray[types.Category, settings.EARLY_CATEGORIES],
+    teebroker: address,
+    v3hub: address,
+    kitty_capped: bool,
+    changes_delayed: bool,
 ):
+    """
+    @param teebroker Who authorises enclaves; zero: the owner of each workerpool.
+    @param v3hub A hub of version 3 whose scores count, or zero.
+    @param kitty_capped Whether the kitty pays for a task at most the stake that its scheduler had in it. Otherwise, as
+           officially, a deal for nothing with oneself takes a tenth of the kitty.
+    @param changes_delayed Whether a change of broker, callback gas or registries waits (configuration.vy).
+    """
     settings.__init__(token, categories)
     orders.__init__(self)
     ADMIN = admin
@@ -118,7 +131,13 @@ def __init__(
     VIEWS = views
     settings.owner = msg.sender
     settings._set_registries(appregistry, datasetregistry, workerpoolregistry)
-    settings._set_callback_gas(CALLBACK_GAS)
+    settings.v3hub = v3hub
+    settings.common = (
+        convert(teebroker, uint256)
+        | (CALLBACK_GAS << settings.CALLBACK_GAS)
+        | (convert(kitty_capped, uint256) << settings.KITTY_CAPPED)
+        | (convert(changes_delayed, uint256) << settings.CHANGES_DELAYED)
+    )
     log events.OwnershipTransferred(previousOwner=empty(address), newOwner=msg.sender)
     for category: types.Category in categories:
         settings._create_category(category)

@@ -19,6 +19,7 @@ import matching
 import life
 import escrow
 import management
+import configuration
 
 initializes: settings
 initializes: ledger[settings := settings]
@@ -36,6 +37,7 @@ initializes: life[
 ]
 initializes: escrow[settings := settings, ledger := ledger]
 initializes: management[settings := settings, orders := orders, deals := deals]
+initializes: configuration[settings := settings, ledger := ledger]
 
 exports: (
     management.manageAppOrder,
@@ -65,11 +67,17 @@ exports: (
     escrow.increaseAllowance,
     escrow.decreaseAllowance,
     escrow.approveAndCall,
-    settings.sync,
-    settings.createCategory,
-    settings.setTeeBroker,
-    settings.setCallbackGas,
-    settings.transferOwnership,
+    configuration.transferOwnership,
+    configuration.configure,
+    configuration.setTeeBroker,
+    configuration.setCallbackGas,
+    configuration.changeRegistries,
+    configuration.createCategory,
+    configuration.applyChange,
+    configuration.sync,
+    configuration.updateEntries,
+    configuration.updateDomainSeparator,
+    configuration.importScore,
 )
 
 

@@ -11,7 +11,8 @@
           orders    viewConsumed viewPresigned verifySignature verifyPresignature verifyPresignatureOrSignature
           accounts  viewAccount balanceOf frozenOf allowance totalSupply name symbol decimals token
           assets    viewApp viewDataset viewWorkerpool appregistry datasetregistry workerpoolregistry
-          settings  owner teebroker callbackgas viewCategory countCategory domain eip712domain_separator
+          settings  owner teebroker callbackgas kitty_capped changes_delayed viewChange viewCategory countCategory domain
+                    eip712domain_separator
           constants contribution_deadline_ratio reveal_deadline_ratio final_deadline_ratio workerpool_stake_ratio
                     kitty_ratio kitty_min kitty_address groupmember_purpose
           legacy    viewAccountABILegacy viewDealABILegacy_pt1 viewDealABILegacy_pt2 viewConfigABILegacy
@@ -421,6 +422,27 @@ def teebroker() -> address:
 @view
 def callbackgas() -> uint256:
     return settings._callback_gas()
+
+
+@external
+@view
+def kitty_capped() -> bool:
+    return settings._option(settings.KITTY_CAPPED)
+
+
+@external
+@view
+def changes_delayed() -> bool:
+    return settings._option(settings.CHANGES_DELAYED)
+
+
+@external
+@view
+def viewChange(_selector: bytes4) -> settings.Change:
+    """
+    @notice What waits, and until when at least: the last call of this function of the owner's.
+    """
+    return settings.changes[_selector]
 
 
 @external

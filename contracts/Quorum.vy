@@ -4,8 +4,9 @@
 @license Apache-2.0
 @notice A hub asks its TEE broker whether an enclave may contribute to a task. Here no single node can say
         yes: the answer is yes (EIP-1271) when `threshold` members signed the same grant. Members change by
-        the members' own signatures; this contract has no owner. Should fewer than `threshold` members be left
-        who can sign, nothing can be granted or changed any more, and the hub's owner names another quorum.
+        the members' own signatures; this contract has no owner. It may own others, such as the hub: then what an
+        owner does takes as many signatures. Should fewer than `threshold` members be left who can sign, nothing
+        can be granted or changed any more, and the hub's owner, if it has another, names another quorum.
 @dev Every authorisation is a blob:
 
        32 bytes   validUntil, the last second of its life (unix time, big-endian)
@@ -16,6 +17,7 @@
 
        Grant(bytes32 digest,uint256 validUntil)
        Change(address[] add,address[] remove,uint256 threshold,bool compromised,uint256 nonce,uint256 validUntil)
+       Execute(address target,bytes data,uint256 nonce,uint256 validUntil)
 
      where `digest` is the hash that the hub asks about.
 """
@@ -30,6 +32,11 @@ event MemberRemoved:
 event ThresholdChanged:
     threshold: uint256
 
+event Executed:
+    target: indexed(address)
+    nonce: uint256
+    data: Bytes[DATA]
+
 
 # Most members.
 SIZE: constant(uint256) = 15
@@ -40,6 +47,9 @@ MAX_GRACE: constant(uint256) = 90 * 86400
 # Length of a signature, and of the longest blob.
 SIGNATURE: constant(uint256) = 65
 BLOB: constant(uint256) = 32 + SIZE * SIGNATURE
+
+# Longest calldata of what the members decide to execute: a category's three texts and more.
+DATA: constant(uint256) = 2048
 
 # EIP-1271's yes, and what is said instead of it.
 ACCEPTED: constant(bytes4) = 0x1626ba7e
@@ -58,6 +68,9 @@ GRANT_TYPE: constant(bytes32) = keccak256("Grant(bytes32 digest,uint256 validUnt
 CHANGE_TYPE: constant(bytes32) = keccak256(
     "Change(address[] add,address[] remove,uint256 threshold,bool compromised,uint256 nonce,uint256 validUntil)"
 )
+EXECUTE_TYPE: constant(bytes32) = keccak256(
+    "Execute(address target,bytes data,uint256 nonce,uint256 validUntil)"
+)
 
 
 # "hardware" or "simulated": what evidence its members accept. Fixed for ever, so that a network of the one
@@ -75,7 +88,8 @@ SEPARATOR: immutable(bytes32)
 # How many members must sign.
 threshold: public(uint256)
 
-# Number of changes so far; each change names it, so none can be replayed.
+# Number of changes and executions so far; each names it, so none can be replayed, and they happen in the order
+# in which the members agreed on them.
 nonce: public(uint256)
 
 # Signer -> last second at which a signature counts: for ever for a member, the end of grace for a removed
@@ -155,6 +169,27 @@ def changeMembers(
     self._remove(remove, compromised)
     self._add(add)
     self._set_threshold(threshold)
+
+
+# ---- Executions --------------------------------------------------------------------------------------------
+
+@external
+def execute(target: address, data: Bytes[DATA], nonce: uint256, blob: Bytes[BLOB]):
+    """
+    @notice Make a call as this contract, as `threshold` current members signed. Anyone may send it. If the target
+            refuses, nothing happened, and the same signatures may be tried again.
+    """
+    assert nonce == self.nonce, "Quorum: nonce is not the current one"
+    assert len(blob) >= 32, "Quorum: not authorised"
+    decision: bytes32 = keccak256(
+        abi_encode(EXECUTE_TYPE, target, keccak256(data), nonce, extract32(blob, 0))
+    )
+    assert self._signed(decision, blob, True), "Quorum: not authorised"
+    assert target.is_contract, "Quorum: the target has no code"
+    # First, so that the target cannot call back with the same signatures.
+    self.nonce = nonce + 1
+    log Executed(target=target, nonce=nonce, data=data)
+    raw_call(target, data)
 
 
 # ---- Views -------------------------------------------------------------------------------------------------

@@ -210,6 +210,9 @@ def matchOrdersBoost(
     assert orders._signed(
         requestOrder.requester, request_hash, requestOrder.sign, True
     ), "PocoBoost: Invalid request order signature"
+    assert orders._chosen(
+        requestOrder.salt, requestOrder.requester, settings.TOKEN
+    ), "PocoBoost: Request order chooses another matcher"
     first: uint256 = 0
     dealid: bytes32 = empty(bytes32)
     first, dealid = deals._next(request_hash)
@@ -389,8 +392,9 @@ def pushResultBoost(
         ledger._reward(deal.app_owner, deal.app_price, taskid)
     if deal.dataset_price > 0:
         ledger._reward(deal.dataset_owner, deal.dataset_price, taskid)
-    ledger._unlock(deal.scheduler, settlement._scheduler_stake(deal.workerpool_price))
-    fee: uint256 = unsafe_add(unsafe_sub(deal.workerpool_price, reward), ledger._draw_kitty(taskid, 1))
+    stake: uint256 = settlement._scheduler_stake(deal.workerpool_price)
+    ledger._unlock(deal.scheduler, stake)
+    fee: uint256 = unsafe_add(unsafe_sub(deal.workerpool_price, reward), ledger._draw_kitty(stake, taskid, 1))
     ledger._reward(deal.scheduler, fee, taskid)
     log events.ResultPushedBoost(dealId=dealId, index=index, results=results)
 

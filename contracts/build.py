@@ -40,9 +40,12 @@ HUB_PIECES = ("Hub", "HubAdmin", "HubBoost", "HubBatch", "HubViews")
 
 # Errors with names of their own, which Vyper 0.4 cannot declare.
 HUB_ERRORS = {
+    "CallerIsNotTheRequester": [],
     "IncompatibleDatasetOrder": [("string", "reason")],
     "SafeCastOverflowedUintDowncast": [("uint8", "bits"), ("uint256", "value")],
     "NotContractOwner": [("address", "_user"), ("address", "_contractOwner")],
+    "OperationFailed": [],
+    "UnsupportedOperation": [("bytes4", "selector")],
 }
 
 # Arguments of an event that Vyper cannot name as the ABI does.

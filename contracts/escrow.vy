@@ -6,6 +6,7 @@
 import types
 import settings
 import ledger
+import matching
 
 uses: settings
 uses: ledger
@@ -21,6 +22,9 @@ interface Spender:
     def receiveApproval(
         sender: address, amount: uint256, token: address, data: Bytes[types.PAYLOAD]
     ) -> bool: nonpayable
+
+# Longest refusal of a match that is passed on; the rest is cut off.
+REFUSAL: constant(uint256) = 1024
 
 # Whether base tokens are on their way: then what the hub holds and what it owes do not agree yet.
 moving: transient(bool)
@@ -63,11 +67,14 @@ def withdrawTo(amount: uint256, target: address) -> bool:
 @external
 def receiveApproval(sender: address, amount: uint256, token: address, data: Bytes[types.PAYLOAD]) -> bool:
     """
-    @notice Deposit for who approved the hub through the base token's `approveAndCall`. Anyone may call it: the tokens
-            go to the account of whom they come from.
+    @notice Deposit for who approved the hub through the base token's `approveAndCall`, and then match, if the data is
+            a call of `matchOrders`. Anyone may call it: the tokens go to the account of whom they come from, and
+            anyone could make the match.
     """
     assert token == settings.TOKEN, "wrong-token"
     self._deposit(sender, amount, sender)
+    if len(data) != 0:
+        self._match(sender, data)
     return True
 
 
@@ -81,6 +88,31 @@ def recover() -> uint256:
     excess: uint256 = staticcall Token(settings.TOKEN).balanceOf(self) - ledger.supply
     ledger._mint(settings.owner, excess)
     return excess
+
+
+@internal
+def _match(sender: address, data: Bytes[types.PAYLOAD]):
+    """
+    @notice Make the call of `matchOrders` that is in the data, if its requester is the sender of the tokens.
+    """
+    assert len(data) >= 4
+    selector: bytes4 = convert(slice(data, 0, 4), bytes4)
+    if selector != matching.MATCH_ORDERS:
+        raw_revert(abi_encode(selector, method_id=method_id("UnsupportedOperation(bytes4)")))
+    # The word that `matchOrders` will read: the requester is the seventh of the fourth argument.
+    request: uint256 = convert(extract32(data, 4 + 3 * 32), uint256)
+    assert request < types.PAYLOAD
+    if extract32(data, 4 + request + 6 * 32, output_type=address) != sender:
+        raw_revert(method_id("CallerIsNotTheRequester()"))
+    success: bool = False
+    refusal: Bytes[REFUSAL] = b""
+    success, refusal = raw_call(
+        self, data, max_outsize=REFUSAL, is_delegate_call=True, revert_on_failure=False
+    )
+    if not success:
+        if len(refusal) == 0:
+            raw_revert(method_id("OperationFailed()"))
+        raw_revert(refusal)
 
 
 @internal

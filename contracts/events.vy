@@ -194,3 +194,17 @@ event CreateCategory:
 event OwnershipTransferred:
     previousOwner: indexed(address)
     newOwner: indexed(address)
+
+
+# ---- Not in the official ABI ---------------------------------------------------------------------------------------
+
+# Only where changes are delayed: what waits, and until when at least.
+event ChangeScheduled:
+    selector: indexed(bytes4)
+    arguments: uint256[3]
+    effective: uint256
+
+
+event ChangeApplied:
+    selector: indexed(bytes4)
+    arguments: uint256[3]

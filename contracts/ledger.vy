@@ -38,6 +38,9 @@ supply: uint256
 # Owner -> spender -> how much the spender may still transfer.
 allowances: HashMap[address, HashMap[address, uint256]]
 
+# Worker -> whether the score of an older hub was imported.
+imported: HashMap[address, bool]
+
 
 # ---- Reading -------------------------------------------------------------------------------------------------------
 
@@ -92,6 +95,7 @@ def _transfer(source: address, to: address, amount: uint256):
 
 @internal
 def _approve(source: address, spender: address, amount: uint256):
+    assert source != empty(address), "ERC20: approve from the zero address"
     assert spender != empty(address), "ERC20: approve to the zero address"
     self.allowances[source][spender] = amount
     log events.Approval(owner=source, spender=spender, value=amount)
@@ -142,19 +146,28 @@ def _feed_kitty(amount: uint256, ref: bytes32):
 
 
 @internal
-def _draw_kitty(ref: bytes32, times: uint256) -> uint256:
+def _draw_kitty(stake: uint256, ref: bytes32, times: uint256) -> uint256:
     """
-    @return What the scheduler of so many successes, one after the other, is to be rewarded with: nothing from an
-            empty kitty.
+    @param stake What the scheduler had at stake in one task: the most that a capped kitty pays for it.
+    @param times Successes, one after the other.
+    @return What their scheduler is to be rewarded with: nothing from an empty kitty, nor from a capped one when nothing
+            was at stake.
     """
-    kitty: uint256 = settings._kitty()
+    common: uint256 = settings.common
+    kitty: uint256 = common >> settings.KITTY
     if kitty == 0:
         return 0
+    most: uint256 = kitty
+    if (common >> settings.KITTY_CAPPED) & 1 != 0:
+        if stake == 0:
+            return 0
+        most = stake
     rest: uint256 = kitty
     for i: uint256 in range(times, bound=types.BATCH):
-        rest -= min(max(rest * types.KITTY_RATIO // 100, types.KITTY_MIN), rest)
-    share: uint256 = kitty - rest
-    settings._set_kitty(kitty - share)
+        share: uint256 = min(max(unsafe_div(unsafe_mul(rest, types.KITTY_RATIO), 100), types.KITTY_MIN), rest)
+        rest = unsafe_sub(rest, min(share, most))
+    share: uint256 = unsafe_sub(kitty, rest)
+    settings.common = unsafe_sub(common, share << settings.KITTY)
     log events.Seize(owner=types.KITTY_ADDRESS, amount=share, ref=ref)
     return share
 
@@ -165,6 +178,15 @@ def _draw_kitty(ref: bytes32, times: uint256) -> uint256:
 @view
 def _score(worker: address) -> uint256:
     return self.accounts[worker] >> SCORE
+
+
+@internal
+def _raise_score(worker: address, score: uint256):
+    """
+    @notice Unless it is that high already.
+    """
+    word: uint256 = self.accounts[worker]
+    self.accounts[worker] = (word & (2**SCORE - 1)) | (max(word >> SCORE, score) << SCORE)
 
 
 @internal

@@ -161,6 +161,8 @@ def matchOrders(
     )
     if not orders._signed(_requestorder.requester, request_hash, _requestorder.sign, True):
         self._mismatch(0x50)
+    if not orders._chosen(_requestorder.salt, _requestorder.requester, settings.TOKEN):
+        self._mismatch(0x51)
     first: uint256 = 0
     dealid: bytes32 = empty(bytes32)
     first, dealid = deals._next(request_hash)

@@ -41,6 +41,10 @@ MAGIC: constant(bytes32) = 0x1626ba7e0000000000000000000000000000000000000000000
 # EIP-2: the highest s that a signature may have.
 HALF_ORDER: constant(uint256) = 57896044618658097711785492504343953926418782139537452191302581570759080747168
 
+# What a request order's salt begins with if it chooses who may match it, whose address follows: the 12 bytes
+# "sealdeal:mtc", as a number.
+CHOSEN: constant(uint256) = 35713337706267254260117632099
+
 # Parts of an order's word, drawn below.
 USED: constant(uint256) = 160
 WIDE: constant(uint256) = 255
@@ -226,6 +230,21 @@ def _presign(order: bytes32, signer: address):
 
 
 # ---- Restrictions --------------------------------------------------------------------------------------------------
+
+@internal
+@view
+def _chosen(salt: bytes32, requester: address, token: address) -> bool:
+    """
+    @return Whether the sender may match this request order: whom its salt chooses, if it does choose, or the requester,
+            for whom the base token speaks too (escrow.vy, `receiveApproval`).
+    """
+    word: uint256 = convert(salt, uint256)
+    if word >> 160 != CHOSEN:
+        return True
+    return (
+        msg.sender == requester or msg.sender == convert(word & types.ADDRESS_MASK, address) or msg.sender == token
+    )
+
 
 @internal
 @view

@@ -2,6 +2,7 @@
 """
 @title Settings: the hub's owner and what the owner decides, the categories, and the mirror of the registries
 @license Apache-2.0
+@notice The state, and how it is read and written. What is called from outside is in configuration.vy.
 """
 import types
 import events
@@ -9,11 +10,13 @@ import events
 # Parts of the common word, drawn below.
 BROKER_MASK: constant(uint256) = 2**160 - 1
 CALLBACK_GAS: constant(uint256) = 160
-CALLBACK_GAS_MASK: constant(uint256) = 2**32 - 1
+CALLBACK_GAS_MASK: constant(uint256) = 2**30 - 1
+KITTY_CAPPED: constant(uint256) = 190
+CHANGES_DELAYED: constant(uint256) = 191
 KITTY: constant(uint256) = 192
 
 # Bounds of what an owner may set: what the packed words can hold.
-CALLBACK_GAS_LIMIT: constant(uint256) = 2**32
+CALLBACK_GAS_LIMIT: constant(uint256) = 2**30
 TIMEREF_LIMIT: constant(uint256) = 2**31
 CATEGORY_LIMIT: constant(uint256) = 2**16
 
@@ -37,10 +40,23 @@ KIND_MASK: constant(uint256) = 2**8 - 1
 # What is kept of a registry's word: all below the title.
 RECORD_MASK: constant(uint256) = 2**TITLE - 1
 
+# Above the kind in a registrar's word.
+FORMER: constant(uint256) = 2**8
+
+
+interface Entry:
+    def registry() -> address: view
+
 
 struct Label:
     name: String[types.LABEL]
     description: String[types.LABEL]
+
+
+# A decision of the owner that waits.
+struct Change:
+    arguments: uint256[3]  # of the function, as words
+    effective: uint256  # unix time from which on it may be applied; zero when nothing waits
 
 
 # The base token, of which staked RLC are receipts. Never changes: it backs every balance.
@@ -56,8 +72,11 @@ owner: address
 
 # What every settlement reads, in one word so that it pays for one slot:
 #   bit 0  TEE broker, the signer of authorisations for enclaves (zero: the workerpool's owner signs)   160
-#     160  gas of a callback                                                                             32
+#     160  gas of a callback                                                                             30
+#     190  whether the kitty pays a task's scheduler at most the stake that the scheduler had in that task 1
+#     191  whether what the owner decides about broker, callback gas and registries waits                   1
 #     192  frozen balance of the kitty, nRLC                                                             64
+# Bits 190 and 191 are options of the deployment: the constructor writes them, nothing else does.
 common: uint256
 
 # Number of categories; they are never removed or changed.
@@ -85,7 +104,8 @@ assets: HashMap[uint256, address]
 # Title -> its owner: who is paid, also after a sale, for deals that were made before and do not keep their owners.
 owners: HashMap[uint256, address]
 
-# Registry -> the kind of entry it may push; zero for everyone else.
+# Registry -> the kind of entry it may push, which never changes; zero for everyone else. Plus FORMER once it was
+# replaced: it may still tell of the entries it has.
 registrars: HashMap[address, uint256]
 
 # The registry of apps, for clients: the hub asks no registry.
@@ -96,6 +116,12 @@ datasetregistry: address
 
 # The registry of workerpools.
 workerpoolregistry: address
+
+# Selector of one of the owner's functions -> its last call, while that waits (if changes are delayed).
+changes: HashMap[bytes4, Change]
+
+# A hub of version 3, from which workers' scores can be imported; zero for none. Never changes.
+v3hub: address
 
 
 @deploy
@@ -116,27 +142,7 @@ def _only_owner():
     assert msg.sender == self.owner, "Ownable: caller is not the owner"
 
 
-@external
-def transferOwnership(_newOwner: address):
-    if msg.sender != self.owner:
-        raw_revert(abi_encode(msg.sender, self.owner, method_id=method_id("NotContractOwner(address,address)")))
-    log events.OwnershipTransferred(previousOwner=self.owner, newOwner=_newOwner)
-    self.owner = _newOwner
-
-
 # ---- The common word -----------------------------------------------------------------------------------------------
-
-@external
-def setTeeBroker(_teebroker: address):
-    self._only_owner()
-    self._set_broker(_teebroker)
-
-
-@external
-def setCallbackGas(_callbackgas: uint256):
-    self._only_owner()
-    self._set_callback_gas(_callbackgas)
-
 
 @internal
 @view
@@ -156,9 +162,23 @@ def _callback_gas() -> uint256:
 
 
 @internal
+@pure
+def _check_callback_gas(limit: uint256):
+    assert limit < CALLBACK_GAS_LIMIT, "settings: callback gas above 2**30"
+
+
+@internal
 def _set_callback_gas(limit: uint256):
-    assert limit < CALLBACK_GAS_LIMIT, "settings: callback gas above 2**32"
+    """
+    @dev It was checked.
+    """
     self.common = (self.common & ~(CALLBACK_GAS_MASK << CALLBACK_GAS)) | (limit << CALLBACK_GAS)
+
+
+@internal
+@view
+def _option(place: uint256) -> bool:
+    return (self.common >> place) & 1 != 0
 
 
 @internal
@@ -176,14 +196,6 @@ def _set_kitty(amount: uint256):
 
 
 # ---- Categories ----------------------------------------------------------------------------------------------------
-
-@external
-def createCategory(name: String[types.LABEL], description: String[types.LABEL], workClockTimeRef: uint256) -> uint256:
-    self._only_owner()
-    return self._create_category(
-        types.Category(name=name, description=description, workClockTimeRef=workClockTimeRef)
-    )
-
 
 @internal
 def _create_category(category: types.Category) -> uint256:
@@ -238,34 +250,49 @@ def _category(category: uint256) -> types.Category:
 
 # ---- Registries and their entries ----------------------------------------------------------------------------------
 
-@external
-def sync(entry: address, packed: uint256):
-    """
-    @notice A registry tells of a new entry, or of an entry's new owner or policy.
-    """
-    self._sync(entry, packed)
-
-
 @internal
 def _set_registries(app: address, dataset: address, workerpool: address):
+    """
+    @notice Entries of former registries count on, and these tell on of their changes, until `updateEntries`
+            (configuration.vy) looks them up.
+    """
+    for former: address in [self.appregistry, self.datasetregistry, self.workerpoolregistry]:
+        self.registrars[former] |= FORMER
     self.appregistry = app
     self.datasetregistry = dataset
     self.workerpoolregistry = workerpool
-    self.registrars[app] = APP
-    self.registrars[dataset] = DATASET
-    self.registrars[workerpool] = WORKERPOOL
+    self._appoint(app, APP)
+    self._appoint(dataset, DATASET)
+    self._appoint(workerpool, WORKERPOOL)
 
 
 @internal
-def _sync(entry: address, record: uint256):
-    kind: uint256 = self.registrars[msg.sender]
-    assert kind != 0 and kind == (record >> KIND) & KIND_MASK, "settings: not a registry of this kind"
-    owner: uint256 = record & types.ADDRESS_MASK
+def _appoint(registry: address, kind: uint256):
+    known: uint256 = self.registrars[registry] & KIND_MASK
+    if known == 0 or known == kind:
+        self.registrars[registry] = kind
+
+
+@internal
+def _sync(entry: address, pushed: uint256):
+    """
+    @notice Keep what the sender, a registry, tells of an entry. Of nobody else's: whichever registries the owner
+            chooses, they cannot touch an entry that says that it is of another.
+    """
+    registrar: uint256 = self.registrars[msg.sender]
+    kind: uint256 = registrar & KIND_MASK
+    assert kind != 0 and kind == (pushed >> KIND) & KIND_MASK, "settings: not a registry of this kind"
+    assert (pushed >> SCHEDULER_RATIO) & SCHEDULER_RATIO_MASK <= 100, "settings: scheduler ratio above 100"
+    assert staticcall Entry(entry).registry() == msg.sender, "settings: not an entry of this registry"
     held: uint256 = self.entries[entry]
+    record: uint256 = pushed & RECORD_MASK
+    if registrar & FORMER != 0 and (held >> KIND) & KIND_MASK == 0:
+        # Known by now or not, it does not count.
+        record &= ~(KIND_MASK << KIND)
     title: uint256 = held >> TITLE
-    if title == 0 or owner != held & types.ADDRESS_MASK:
+    if title == 0 or record & types.ADDRESS_MASK != held & types.ADDRESS_MASK:
         title = self.titles + 1
         self.titles = title
         self.assets[title] = entry
-        self.owners[title] = convert(owner, address)
-    self.entries[entry] = (record & RECORD_MASK) | (title << TITLE)
+        self.owners[title] = convert(record & types.ADDRESS_MASK, address)
+    self.entries[entry] = record | (title << TITLE)

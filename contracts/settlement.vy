@@ -68,8 +68,9 @@ def _pay_resources(deal: deals.Terms, scheduler: address, taskid: bytes32):
         ledger._reward(self._owner(deal.app_owner, deal.app), deal.app_price, taskid)
     if deal.dataset_price > 0:
         ledger._reward(self._owner(deal.dataset_owner, deal.dataset), deal.dataset_price, taskid)
-    ledger._unlock(scheduler, self._scheduler_stake(deal.workerpool_price))
-    share: uint256 = ledger._draw_kitty(taskid, 1)
+    stake: uint256 = self._scheduler_stake(deal.workerpool_price)
+    ledger._unlock(scheduler, stake)
+    share: uint256 = ledger._draw_kitty(stake, taskid, 1)
     if share > 0:
         ledger._reward(scheduler, share, taskid)
 
@@ -84,8 +85,9 @@ def _pay_batch(deal: deals.Terms, scheduler: address, dealid: bytes32, count: ui
         ledger._reward(self._owner(deal.app_owner, deal.app), unsafe_mul(deal.app_price, count), dealid)
     if deal.dataset_price > 0:
         ledger._reward(self._owner(deal.dataset_owner, deal.dataset), unsafe_mul(deal.dataset_price, count), dealid)
-    ledger._unlock(scheduler, unsafe_mul(self._scheduler_stake(deal.workerpool_price), count))
-    share: uint256 = ledger._draw_kitty(dealid, count)
+    stake: uint256 = self._scheduler_stake(deal.workerpool_price)
+    ledger._unlock(scheduler, unsafe_mul(stake, count))
+    share: uint256 = ledger._draw_kitty(stake, dealid, count)
     if share > 0:
         ledger._reward(scheduler, share, dealid)
 

@@ -185,6 +185,7 @@ def test_only_the_development_level_fetches_the_official_contracts(
 ) -> None:
     monkeypatch.setattr(dev, "packages_fresh", lambda level: True)
     monkeypatch.setattr(dev, "anvil_fresh", lambda: True)
+    monkeypatch.setattr(dev, "halmos_fresh", lambda: True)
     right = packing(monkeypatch, b"{}")
     monkeypatch.setattr(dev, "pins", lambda name: {"version": "6.1.0", "sha512": right})
     dev.prepare("run")
@@ -193,6 +194,29 @@ def test_only_the_development_level_fetches_the_official_contracts(
     assert (elsewhere / "npm/@iexec/poco/artifacts/x.json").is_file()
     monkeypatch.setattr(dev, "npm_pack", lambda package, folder: pytest.fail(f"{package} fetched again"))
     dev.prepare("dev")
+
+
+def test_only_the_development_level_has_halmos_in_an_environment_of_its_own(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fresh in ("packages_fresh", "anvil_fresh", "poco_fresh"):
+        monkeypatch.setattr(dev, fresh, lambda *_: True)
+    monkeypatch.setattr(dev, "HALMOS", str(elsewhere / "halmos"))
+    monkeypatch.setattr(dev, "install_uv", lambda: None)
+    asked: list[tuple[str, ...]] = []
+
+    def uv(*arguments: str) -> None:
+        asked.append(arguments)
+        (elsewhere / "halmos/bin").mkdir(parents=True, exist_ok=True)
+        (elsewhere / "halmos/bin/halmos").touch()
+
+    monkeypatch.setattr(dev, "uv", uv)
+    dev.prepare("run")
+    assert not asked
+    dev.prepare("dev")
+    dev.prepare("dev")
+    assert [arguments[0] for arguments in asked] == ["venv", "pip"]
+    assert "--require-hashes" in asked[1] and asked[1][-1].endswith("requirements/halmos.txt")
 
 
 def test_without_pip_and_without_root_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from sealdeal.chain import (
     DeployOptions,
     Heartbeat,
     Hub,
+    Quorum,
     QuorumTerms,
     Reverted,
     Rpc,
@@ -32,7 +33,10 @@ from sealdeal.chain.errors import OutOfGasMoney
 from sealdeal.chain.local import ETHER
 from sealdeal.chain.reads import Reader
 from sealdeal.chain.wallet import Transaction, create_address
+from sealdeal.model.deals import Execute, quorum_domain
+from sealdeal.model.eip712 import digest
 from sealdeal.model.errors import ChainError, IntegrityError, InvalidInput
+from sealdeal.model.keys import Key
 from sealdeal.model.types import RLC, ZERO, address, hexstr
 from tests.chain.counter import wallet
 
@@ -110,6 +114,43 @@ async def test_otherwise(sender: Sender) -> None:
     (quorum,) = [one for one in await verify(sender.rpc, made) if one.name == "Quorum"]
     chosen = {"members": list(TERMS.members), "threshold": 2, "trust": "hardware", "grace": 60}
     assert (quorum.choices, quorum.differences) == (chosen, ())
+
+
+async def test_a_quorum_may_own_it(sender: Sender) -> None:
+    """Then what an owner does takes as many signatures as the quorum asks for, and may wait as well."""
+    nodes = [Key(bytes([n]) * 32) for n in (1, 2)]
+    terms = QuorumTerms([node.address for node in nodes], 2, "hardware")
+    tiny = [("tiny", "ended after ten seconds", 1)]
+    strict = DeployOptions(tiny, broker=terms, owner="quorum", kitty_capped=True, changes_delayed=True)
+    made = await deploy(sender, strict)
+    assert made.quorum
+    assert await owners(sender.rpc, made) == {made.quorum}
+    hub, quorum = Hub(sender.rpc, made), Quorum(sender.rpc, made.quorum)
+    assert await hub.tee_broker() == made.quorum  # at once, though a change of it would wait
+    data = hub.hub.abi.encode("setTeeBroker", STRANGER)
+    head = await sender.rpc.call("eth_getBlockByNumber", "latest", False)
+    until = int(head["timestamp"], 16) + 600
+    decision = Execute(made.hub, data, await quorum.changes(), until)
+    signed = digest(quorum_domain(await sender.rpc.chain_id(), made.quorum), decision)
+    signatures = {node.address: node.sign_digest(signed) for node in nodes}
+    with pytest.raises(Reverted, match="not authorised"):
+        await quorum.execute(sender, decision, dict([*signatures.items()][:1]))
+    await quorum.execute(sender, decision, signatures)
+    function = data[:4]
+    change = await hub.read(hub.hub, "viewChange", function)
+    assert change.arguments[0] == int(STRANGER, 16)
+    with pytest.raises(Reverted, match="too early"):
+        await sender.transact(hub.hub, "applyChange", function)
+    await sender.rpc.call("evm_setNextBlockTimestamp", hex(change.effective))
+    await sender.transact(hub.hub, "applyChange", function)
+    assert await hub.tee_broker() == STRANGER
+
+
+async def test_a_quorum_that_is_not_deployed_owns_nothing(sender: Sender) -> None:
+    for broker in (None, STRANGER):
+        with pytest.raises(InvalidInput, match="the terms of a quorum"):
+            await deploy(sender, DeployOptions(broker=broker, owner="quorum"))
+    assert await nonce(sender) == 0
 
 
 async def test_nobody_may_own_it(sender: Sender) -> None:
@@ -200,7 +241,7 @@ async def test_it_goes_on_from_where_it_stopped(stalled: Sender, blocks: int) ->
         await sender.rpc.aclose()
     assert made.hub == create_address(stalled.address, CREATIONS)
     assert await owners(stalled.rpc, made) == {STRANGER}
-    assert await nonce(stalled) == CREATIONS + 1 + 6 + 1 + 4  # 6 of registries, the broker, 4 owners
+    assert await nonce(stalled) == CREATIONS + 1 + 6 + 4  # 6 of registries, 4 owners
     assert not [one for one in await verify(stalled.rpc, made) if one.differences]
 
 

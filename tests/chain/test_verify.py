@@ -37,6 +37,10 @@ async def sender(network: Network) -> Sender:
     return made
 
 
+OFFICIAL = {"kitty_capped": False, "changes_delayed": False}
+"""Options of a hub that does as the official one."""
+
+
 async def differing(network: Network, **options: bool | int) -> dict[str, tuple[str, ...]]:
     found = await verify(network.rpc, network.addresses, **options)  # type: ignore[arg-type]
     return {one.name: one.differences for one in found if one.differences}
@@ -61,6 +65,8 @@ async def test_every_contract_is_compared(network: Network) -> None:
     assert not any(one.differences for one in found.values())
     assert all(one.ours for one in found.values())
     assert len(found["Hub"].choices["categories"]) == 6
+    assert found["Hub"].choices["teebroker"] == network.addresses.quorum
+    assert {name: found["Hub"].choices[name] for name in OFFICIAL} == OFFICIAL
     assert found["Quorum"].choices["trust"] == "simulated"
 
 
@@ -147,6 +153,15 @@ async def test_a_hub_of_other_contracts(network: Network, sender: Sender) -> Non
     }
 
 
+async def test_options_are_told(network: Network, sender: Sender) -> None:
+    for one in ("kitty_capped", "changes_delayed"):
+        made = await deploy(sender, replace(DeployOptions(), **{one: True}))  # type: ignore[arg-type]
+        for code_only in (False, True):
+            hub = (await verify(network.rpc, made, code_only=code_only))[0]
+            assert {name: hub.choices[name] for name in OFFICIAL} == OFFICIAL | {one: True}
+            assert hub.differences == ()
+
+
 async def test_a_quorum_that_is_not_the_broker(network: Network, sender: Sender) -> None:
     made = await deploy(sender, DeployOptions(broker=QuorumTerms([STRANGER], 1, "hardware")))
     says = await verify(network.rpc, replace(network.addresses, quorum=made.quorum))
@@ -225,7 +240,7 @@ async def test_a_creation_is_looked_for_since_a_block(network: Network, sender: 
         f"creation: not seen, it is not in the blocks from {number + 1} on",
     )
     assert await differing(network, since=number, code_only=True) == {}
-    assert (await verify(network.rpc, network.addresses, code_only=True))[0].choices == {}
+    assert (await verify(network.rpc, network.addresses, code_only=True))[0].choices == OFFICIAL
 
 
 async def test_a_node_that_does_not_search_is_said_not_to(network: Network) -> None:

@@ -87,6 +87,8 @@ class Deal:
     scheduler_ratio: int
     worker_stake: int
     """What each worker of `contribute` locks."""
+    boost: bool = False
+    """Whether its results are pushed: then nobody begins its tasks, and they are counted from 0."""
 
     @property
     def price(self) -> int:
@@ -104,7 +106,13 @@ class Deal:
 
     @property
     def final_deadline(self) -> int:
-        return self.start + 10 * self.timeref
+        """From here on its tasks are given up."""
+        return self.contribution_deadline if self.boost else self.start + 10 * self.timeref
+
+    @property
+    def indices(self) -> range:
+        """Of its tasks."""
+        return range(self.size) if self.boost else range(self.first, self.first + self.size)
 
 
 @dataclass
@@ -118,7 +126,7 @@ class Contribution:
 
 @dataclass
 class Task:
-    """A task that was initialised."""
+    """A task that was initialised; or of a boost deal, one that ended."""
 
     deal: Deal
     status: int = ACTIVE
@@ -270,7 +278,14 @@ class Books:
         return min(int(sold.order.volume) - self.used[sold.hash] for sold in orders)
 
     def match(
-        self, sponsor: Address, app: Sold, dataset: Sold | None, pool: Sold, request: Sold, now: int
+        self,
+        sponsor: Address,
+        app: Sold,
+        dataset: Sold | None,
+        pool: Sold,
+        request: Sold,
+        now: int,
+        boost: bool = False,
     ) -> Deal:
         """A deal of these orders, paid by the sponsor."""
         a: AppOrder = app.order
@@ -278,9 +293,10 @@ class Books:
         r: RequestOrder = request.order
         d: DatasetOrder = dataset.order if dataset else DatasetOrder(dataset=ZERO)
         orders = [app, pool, request] + ([dataset] if dataset else [])
-        tag = _bits(a.tag) | (_bits(d.tag) & ~FRAMEWORKS) | _bits(r.tag)
+        # Boost asks for the dataset's frameworks too, and does not look at what trust the pool offers.
+        tag = _bits(a.tag) | (_bits(d.tag) & ~(0 if boost else FRAMEWORKS)) | _bits(r.tag)
         demand(r.category == p.category and r.category < len(self.timerefs), "category")
-        demand(r.trust <= p.trust, "trust")
+        demand(r.trust <= (1 if boost else p.trust), "trust")
         demand(r.appmaxprice >= a.appprice, "app price")
         demand(r.datasetmaxprice >= d.datasetprice, "dataset price")
         demand(r.workerpoolmaxprice >= p.workerpoolprice, "pool price")
@@ -332,6 +348,7 @@ class Books:
             timeref=self.timerefs[r.category],
             scheduler_ratio=asset.scheduler_ratio,
             worker_stake=p.workerpoolprice * asset.stake_ratio // 100,
+            boost=boost,
         )
         locks = Counter({sponsor: deal.price * size})
         locks[deal.scheduler] += deal.stake * size
@@ -353,7 +370,7 @@ class Books:
             if dealid not in self.deals:
                 raise Refuse("no such deal")
             deal = self.deals[dealid]
-            demand(deal.first <= index < deal.first + deal.size, "of this deal")
+            demand(not deal.boost and index in deal.indices, "of this deal")
         taskids = [task_id(*pair) for pair in pairs]
         demand(len(set(taskids)) == len(taskids) and not set(taskids) & set(self.tasks), "once")
         for taskid, (dealid, _) in zip(taskids, pairs, strict=True):
@@ -466,9 +483,7 @@ class Books:
         self._callback_data(deal, callback_data, digest)
         self._authorised(deal, enclave, authoriser, attested)
         paid = self._pay_resources(deal)
-        reward = deal.pool_price * (100 - deal.scheduler_ratio) // 100
-        paid[worker] += reward
-        paid[deal.scheduler] += deal.pool_price - reward
+        self._pay_one(deal, worker, paid)
         seal = result_seal(worker, taskid, digest)
         task.consensus = result_hash(taskid, digest)
         task.reveals = task.winners = 1
@@ -477,19 +492,12 @@ class Books:
         self._end(taskid, task, paid, {})
 
     def claim(self, taskids: Sequence[Bytes32], now: int) -> None:
-        """Give up tasks: all or none."""
+        """Give up tasks that were begun: all or none."""
         tasks = [self._task(taskid, ACTIVE, REVEALING) for taskid in taskids]
         demand(len(set(taskids)) == len(taskids), "once")
         demand(all(task.deal.final_deadline <= now for task in tasks), "final deadline")
         for taskid, task in zip(taskids, tasks, strict=True):
-            deal = task.deal
-            self.stakes[deal.sponsor] += deal.price
-            for worker in task.contributions:
-                self.stakes[worker] += deal.worker_stake
-            self.kitty += deal.stake
-            self.settled[taskid] = Counter({KITTY: deal.stake})
-            self.settled[taskid][deal.scheduler] -= deal.stake
-            self._close(taskid, task, FAILED)
+            self._fail(taskid, task)
 
     def initialize_and_claim(self, pairs: Sequence[tuple[Bytes32, int]], now: int) -> None:
         """Give up tasks that nobody began: all or none."""
@@ -497,6 +505,42 @@ class Books:
         demand(all(deal.final_deadline <= now for deal in known), "final deadline")
         self.initialize(pairs)
         self.claim([task_id(*pair) for pair in pairs], now)
+
+    # ---- Boost
+
+    def push(
+        self,
+        worker: Address,
+        dealid: Bytes32,
+        index: int,
+        callback_data: bytes,
+        enclave: Address,
+        authoriser: Address,
+        attested: bool,
+        now: int,
+    ) -> None:
+        task = self._boosted(dealid, index)
+        deal = task.deal
+        demand(now < deal.contribution_deadline, "deadline")
+        self._authorised(deal, enclave, authoriser, attested)
+        demand(deal.callback == ZERO or len(callback_data) > 0, "callback data")
+        paid = self._pay_resources(deal)
+        self._pay_one(deal, worker, paid)
+        self._end(task_id(dealid, index), task, paid, {})
+
+    def claim_boost(self, dealid: Bytes32, index: int, now: int) -> None:
+        task = self._boosted(dealid, index)
+        demand(task.deal.final_deadline <= now, "deadline")
+        self._fail(task_id(dealid, index), task)
+
+    def _boosted(self, dealid: Bytes32, index: int) -> Task:
+        deal = self.deals.get(dealid)
+        if deal is None or not deal.boost or index not in deal.indices:
+            raise Refuse("of a boost deal")
+        demand(task_id(dealid, index) not in self.tasks, "once")
+        return Task(deal)
+
+    # ---- Ends
 
     def _task(self, taskid: Bytes32, *statuses: int) -> Task:
         if taskid not in self.tasks:
@@ -519,6 +563,24 @@ class Books:
         paid[deal.scheduler] += share
         return paid
 
+    @staticmethod
+    def _pay_one(deal: Deal, worker: Address, paid: Counter[Address]) -> None:
+        """The pool's price, to its only worker and the scheduler."""
+        reward = deal.pool_price * (100 - deal.scheduler_ratio) // 100
+        paid[worker] += reward
+        paid[deal.scheduler] += deal.pool_price - reward
+
+    def _fail(self, taskid: Bytes32, task: Task) -> None:
+        """The price goes back to the sponsor, the workers' stakes to them, the scheduler's into the kitty."""
+        deal = task.deal
+        self.stakes[deal.sponsor] += deal.price
+        for worker in task.contributions:
+            self.stakes[worker] += deal.worker_stake
+        self.kitty += deal.stake
+        self.settled[taskid] = Counter({KITTY: deal.stake})
+        self.settled[taskid][deal.scheduler] -= deal.stake
+        self._close(taskid, task, FAILED)
+
     def _end(self, taskid: Bytes32, task: Task, paid: Counter[Address], lost: dict[Address, int]) -> None:
         """Complete a task by which everyone won or lost this. What was locked was in no stake: the price, the
         scheduler's, the kitty's, and what workers lost."""
@@ -536,6 +598,7 @@ class Books:
 
     def _close(self, taskid: Bytes32, task: Task, status: int) -> None:
         task.status = status
+        self.tasks[taskid] = task
         self.open[task.deal.dealid] -= 1
         if not self.open[task.deal.dealid]:
             del self.open[task.deal.dealid]
@@ -558,7 +621,7 @@ class Chronicle:
         self.settled: dict[Bytes32, Counter[Address]] = defaultdict(Counter)
         """Task -> what everyone won or lost by it (Reward, Seize)."""
         self.endings: Counter[Bytes32] = Counter()
-        """Task -> how often it was finalised or claimed."""
+        """Task -> how often it was finalised, pushed or claimed."""
         self.sold: Counter[Bytes32] = Counter()
         """Order hash -> sum of the volumes of its matches."""
         self.closed: set[Bytes32] = set()
@@ -591,6 +654,8 @@ class Chronicle:
                     self.scores[worker] = self.scores[worker] * 2 // 3
                 case ("TaskFinalize", (taskid, _)) | ("TaskClaimed", (taskid,)):
                     self.endings[taskid] += 1
+                case "ResultPushedBoost", (dealid, index, _):
+                    self.endings[task_id(dealid, index)] += 1
                 case "OrdersMatched", (_, *hashes, volume):
                     for order in hashes:
                         self.sold[order] += volume

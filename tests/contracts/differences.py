@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from sealdeal.model.orders import FRAMEWORKS, Kind, tag_bits
-from tests.contracts.chain import text
+from sealdeal.model.types import keccak
+from tests.contracts.chain import panic, text
 from tests.contracts.differential import (
+    Answers,
     Call,
     Difference,
     Name,
     Order,
     Outcome,
-    Pair,
     Sign,
     SignedOrder,
     TokenId,
@@ -27,7 +28,8 @@ from tests.contracts.differential import (
 if TYPE_CHECKING:
     pass
 
-HUB, ZERO, OWNER = Name("hub"), Name("zero"), Name("owner")
+HUB, TOKEN, ZERO, OWNER = Name("hub"), Name("token"), Name("zero"), Name("owner")
+UNSUPPORTED = keccak(b"UnsupportedOperation(bytes4)")[:4]
 MATCHES = ("matchOrders", "sponsorMatchOrders")
 LONGEST = {
     "createCategory": 512,
@@ -38,7 +40,7 @@ LONGEST = {
 }
 """Bytes of a text or of data that ours takes, by function; 1024 elsewhere."""
 LONGEST_PARAMS = 4096
-TASKS, TRUST, SECONDS, GAS, RATIO = 2**24, 2**32, 2**31, 2**32, 2**16
+TASKS, TRUST, SECONDS, GAS, RATIO = 2**24, 2**32, 2**31, 2**30, 2**16
 """What ours takes less than: tasks, trust, a category's seconds, gas of callbacks, a worker's stake (%)."""
 
 
@@ -84,9 +86,9 @@ def framework_bits(call: Call) -> bool:
     )
 
 
-def refuses(reason: str | None) -> Callable[[Outcome, Outcome, Pair], bool]:
+def refuses(reason: str | None) -> Callable[[Answers], bool]:
     """Ours refuses with this text, or without data; the official one may do anything."""
-    return lambda _, ours, __: ours == Outcome(False, text(reason) if reason else b"")
+    return lambda answers: answers.ours == Outcome(False, text(reason) if reason else b"")
 
 
 def misses_a_signature(outcome: Outcome) -> bool:
@@ -96,14 +98,46 @@ def misses_a_signature(outcome: Outcome) -> bool:
     return outcome.data in codes or any(others) or (not outcome.ok and not outcome.data)
 
 
-def hub_holds_the_locked(official: Outcome, ours: Outcome, pair: Pair) -> bool:
+def hub_holds_the_locked(answers: Answers) -> bool:
     """The official balance of the hub is ours and all that is frozen."""
+    pair, official, ours = answers.pair, answers.official.data, answers.ours.data
     frozen = sum(pair.number("hub", "frozenOf", account) for account in pair.everyone())
-    official_balance, our_balance = (int.from_bytes(o.data[:32], "big") for o in (official, ours))
-    return official.data[32:] == ours.data[32:] and official_balance == our_balance + frozen
+    balances = [int.from_bytes(data[:32], "big") for data in (official, ours)]
+    return official[32:] == ours[32:] and balances[0] == balances[1] + frozen
+
+
+def sponsor_pays(answers: Answers) -> bool:
+    """Ours seizes a boost deal's sponsor; the official one its requester, if it can."""
+    [deal, *_] = answers.call.args
+    view = answers.pair.view(Call(HUB, "viewDealBoost", (deal,))).data
+    requester, sponsor = (answers.pair.sides[0].named(view[32 * i : 32 * (i + 1)]) for i in (6, 13))
+    official, ours = answers.official, answers.ours
+    if requester == sponsor:
+        return False
+    if official == Outcome(False, panic(17)):  # the requester has too little locked
+        later = ("PocoBoost: Callback requires data", "PocoBoost: Not enough gas after callback")
+        return ours.ok or ours.data in map(text, later)
+    if not ours.ok:
+        return False
+    hub, topics, data = ours.logs[0]
+    return data[:32] == sponsor and official.logs == ((hub, topics, requester + data[32:]), *ours.logs[1:])
+
+
+def no_price_of_no_dataset(answers: Answers) -> bool:
+    """Ours locks less for a boost deal, and all else is equal; or the official one cannot lock so much."""
+    official, ours = answers.official, answers.ours
+    return ours.ok and (not official.ok or official.logs[2:] == ours.logs[2:])
 
 
 DIFFERENCES = (
+    Difference(
+        row="`receiveApproval` with data makes the match that they are the call of",
+        concerns=lambda call: call.what in ("approveAndCall", "receiveApproval") and call.args[-1] != b"",
+        allowed=lambda answers: (
+            not answers.ours.ok and (answers.ours.data == b"" or answers.ours.data[:4] == UNSUPPORTED)
+        ),
+        example=lambda life: Call(TOKEN, "approveAndCall", (HUB, 0, b"x" * 100), OWNER),
+    ),
     Difference(
         row="`balanceOf(hub)` is what anyone sent to that account",
         concerns=lambda call: (
@@ -122,7 +156,7 @@ DIFFERENCES = (
     Difference(
         row="The zero address signs nothing",
         concerns=is_about_nobodys_signature,
-        allowed=lambda official, ours, _: misses_a_signature(ours),
+        allowed=lambda answers: misses_a_signature(answers.ours),
         example=lambda life: life.matching(
             ("request.requester", "zero"), ("request.sign", "junk"), function="sponsorMatchOrders"
         ),
@@ -130,7 +164,7 @@ DIFFERENCES = (
     Difference(
         row="An account with code may also sign with its key",
         concerns=lambda call: any(sign.signer == "delegated" for sign in signs(call.args)),
-        allowed=lambda official, ours, _: misses_a_signature(official),
+        allowed=lambda answers: misses_a_signature(answers.official),
         example=lambda life: life.matching(
             ("request.requester", "delegated"), ("request.signer", "delegated")
         ),
@@ -138,8 +172,9 @@ DIFFERENCES = (
     Difference(
         row="Bits 1 to 3 (the TEE frameworks) of a dataset order's tag are ignored",
         concerns=framework_bits,
-        allowed=lambda official, ours, _: (
-            official.data == text("iExecV5-matchOrders-0x06") or b"Tag compatibility" in official.data
+        allowed=lambda answers: (
+            answers.official.data == text("iExecV5-matchOrders-0x06")
+            or b"Tag compatibility" in answers.official.data
         ),
         example=lambda life: life.matching(("dataset.tag", 8), dataset=0),
         leaves_a_trace=True,
@@ -160,9 +195,9 @@ DIFFERENCES = (
         example=lambda life: Call(HUB, "createCategory", ("", "", SECONDS), OWNER),
     ),
     Difference(
-        row="gas of callbacks below 2^32",
+        row="gas of callbacks below 2^30",
         concerns=lambda call: call.what == "setCallbackGas" and call.args[0] >= GAS,
-        allowed=refuses("settings: callback gas above 2**32"),
+        allowed=refuses("settings: callback gas above 2**30"),
         example=lambda life: Call(HUB, "setCallbackGas", (GAS,), OWNER),
     ),
     Difference(
@@ -177,11 +212,28 @@ DIFFERENCES = (
 
 UNDECIDED = (
     Difference(
+        row="Of a boost deal that another sponsors, the sponsor is seized",
+        concerns=lambda call: call.what == "pushResultBoost",
+        allowed=sponsor_pays,
+        example=lambda life: life.pushing(sponsored=True),
+    ),
+    Difference(
+        row="A boost deal without a dataset locks no price for one",
+        concerns=lambda call: (
+            call.what in ("matchOrdersBoost", "sponsorMatchOrdersBoost")
+            and any(o.asset == ZERO and o["datasetprice"] for o in orders(call, Kind.DATASET))
+        ),
+        allowed=no_price_of_no_dataset,
+        example=lambda life: life.matching(
+            ("dataset.datasetprice", 1), ("request.datasetmaxprice", 1), function="matchOrdersBoost"
+        ),
+    ),
+    Difference(
         row="Calldata that end before an argument of any length does",
         concerns=lambda call: (
             call.spoil != "" and re.search(r"bytes\b|string|\[\]", call.signature) is not None
         ),
-        allowed=lambda official, _, __: official == Outcome(False, b""),
+        allowed=lambda answers: answers.official == Outcome(False, b""),
         example=lambda life: Call(HUB, "initializeArray", ([], []), OWNER, spoil="a byte less"),
     ),
     Difference(

@@ -490,6 +490,16 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a call did on both sides."""
+
+    call: Call
+    official: Outcome
+    ours: Outcome
+    pair: Pair
+
+
+@dataclass(frozen=True)
 class Difference:
     """One way in which the two may answer differently, told in docs/compatibility.md."""
 
@@ -497,8 +507,8 @@ class Difference:
     """Words that stand in its row there."""
     concerns: Callable[[Call], bool]
     """Whether it can play a role in this call."""
-    allowed: Callable[[Outcome, Outcome, Pair], bool]
-    """Whether these outcomes (the official one, ours) differ in this way."""
+    allowed: Callable[[Answers], bool]
+    """Whether the answers differ in this way."""
     example: Callable[[Life], Call]
     """A call whose outcomes do differ so."""
     leaves_a_trace: bool = False
@@ -533,6 +543,7 @@ class Pair:
     )
 
     def __init__(self, left: Side, right: Side, differences: Sequence[Difference] = ()) -> None:
+        LABELS.clear()
         self.sides = (left, right)
         self.differences = differences
         self.counts: dict[str, Count] = {}
@@ -705,7 +716,7 @@ class Pair:
     ) -> Outcome:
         """Outcomes that differ as one of the differences allows. Nothing was done then: gives a refusal."""
         for difference in suspects:
-            if difference.allowed(*outcomes, self):
+            if difference.allowed(Answers(call, *outcomes, self)):
                 self.differed[difference.row] = self.differed.get(difference.row, 0) + 1
                 return Outcome(False, b"")
         self.failed = True

@@ -41,8 +41,17 @@ AMOUNTS = (0, 1, RLC, 40 * RLC, 10**12, *HUGE)
 TAGS = (0, 1, 2, 3, 8, 9, 1 << 4, 1 << 8, 1 << 128, 1 << 200, 2**256 - 1)
 TRUSTS = (0, 1, 2, 3, 4, 5, 8, 9, 2**32 - 1, 2**32, 2**256 - 1)
 VOLUMES = (0, 1, 2, 3, 10, 255, 256, 2**16, 2**24 - 1, 2**24, 2**256 - 1)
+
+
+class Row(bytes):
+    """Many equal bytes, told as such."""
+
+    def __repr__(self) -> str:
+        return f"{self[:1]!r} * {len(self)}" if self else "b''"
+
+
 RESULTS = (
-    *(b"", b"a result", b"\xef\x00", b"\x00", b"x" * 31, b"x" * 32, b"x" * 33, b"y" * 1024),
+    *(b"", b"a result", b"\xef\x00", b"\x00", *(Row(b"x" * length) for length in (31, 32, 33, 1024))),
     b'{ "storage": "ipfs", "location": "/ipfs/QmRcJ8o7nYEnNJ8o7nYEnNJ8o7nYEnNJ8o7nYEnNJ8o7nY" }',
     b'{ "storage": "ipfs", "location": "/ipfs/Qm" }',
     b'{ "storage": "ipfs", "location": "/ipfs/Qm" } ',
@@ -226,7 +235,7 @@ escrow = one_of(
     calls(tokens, "approve(address,uint256)", spenders, amounts),
     calls(TOKEN, "approve(address,uint256)", HUB, 10**15),
     calls(HUB, "increaseAllowance", accounts, amounts),
-    calls(HUB, "decreaseAllowance", accounts, amounts),
+    calls(HUB, "decreaseAllowance", accounts, any_of((0, 0, 1, RLC, 2**256 - 1))),
     calls(
         tokens,
         "approveAndCall(address,uint256,bytes)",
@@ -234,7 +243,7 @@ escrow = one_of(
         amounts,
         any_of((b"", b"\1", b"x" * 100)),
     ),
-    calls(HUB, "receiveApproval", people, amounts, any_of((TOKEN, TOKEN, HUB, ZERO)), b""),
+    calls(HUB, "receiveApproval", people, any_of((0, 1, RLC, 10**15)), any_of((TOKEN, TOKEN, HUB)), b""),
     calls(HUB, "recover", sender=owner_or_not),
 )
 """Everything that moves money without a deal."""

@@ -186,7 +186,7 @@ WITNESS = """
 seen: public(bytes32)
 
 @external
-def read(to: address, calls: DynArray[Bytes[512], 64]):
+def read(to: address, calls: DynArray[Bytes[512], 128]):
     seen: bytes32 = empty(bytes32)
     for call: Bytes[512] in calls:
         done: bool = False

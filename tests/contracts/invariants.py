@@ -15,7 +15,7 @@ from functools import cached_property
 
 from sealdeal.model.deals import KITTY
 from sealdeal.model.types import ZERO, Address
-from tests.contracts.books import COMPLETED, FAILED, Books, Chronicle
+from tests.contracts.books import COMPLETED, FAILED, Books, Chronicle, Deal
 from tests.contracts.chain import Contract
 
 NOTHING: Counter[Address] = Counter()
@@ -143,6 +143,9 @@ def a_presigner_is_who_signed(at: At) -> None:
 def deals_never_change(at: At) -> None:
     """A deal says for ever what was agreed: who pays, who is paid, how much, whoever owns the assets now."""
     for dealid, deal in at.books.deals.items():
+        if deal.boost:
+            _boost_deals_never_change(at, deal)
+            continue
         seen = at.hub.viewDeal(dealid)
         assert (seen.app.pointer, seen.app.owner, seen.app.price) == (
             deal.app,
@@ -163,6 +166,19 @@ def deals_never_change(at: At) -> None:
         assert (seen.botFirst, seen.botSize, seen.startTime) == (deal.first, deal.size, deal.start)
         assert (seen.trust, int.from_bytes(seen.tag, "big")) == (deal.trust, deal.tag)
         assert (seen.workerStake, seen.schedulerRewardRatio) == (deal.worker_stake, deal.scheduler_ratio)
+
+
+def _boost_deals_never_change(at: At, deal: Deal) -> None:
+    """What a boost deal tells of itself: not its assets, nor what it is for."""
+    seen = at.hub.viewDealBoost(deal.dealid)
+    assert at.hub.viewDeal(deal.dealid).sponsor == ZERO, "a boost deal is no other"
+    assert (seen.appOwner, seen.appPrice) == (deal.app_owner, deal.app_price)
+    assert (seen.datasetOwner, seen.datasetPrice) == (deal.dataset_owner, deal.dataset_price)
+    assert (seen.workerpoolOwner, seen.workerpoolPrice) == (deal.scheduler, deal.pool_price)
+    assert (seen.sponsor, seen.requester, seen.callback) == (deal.sponsor, deal.requester, deal.callback)
+    assert (seen.botFirst, seen.botSize, seen.deadline) == (deal.first, deal.size, deal.final_deadline)
+    assert int.from_bytes(seen.shortTag, "big") == deal.tag % 2**24
+    assert seen.workerReward == deal.pool_price * (100 - deal.scheduler_ratio) // 100
 
 
 def deals_of_one_request_do_not_overlap(at: At) -> None:
@@ -188,7 +204,7 @@ def every_deals_money_ends_with_its_actors_or_its_payer(at: At) -> None:
         assert won == {who: amount for who, amount in at.books.settled[taskid].items() if amount}
         deal = task.deal
         actors = {deal.sponsor, deal.app_owner, deal.dataset_owner, deal.scheduler, *task.contributions}
-        assert set(won) <= actors | {KITTY}
+        assert deal.boost or set(won) <= actors | {KITTY}
         if task.status == FAILED:
             assert set(won) <= {deal.scheduler, KITTY}
 
@@ -197,7 +213,7 @@ def every_deals_money_ends_with_its_actors_or_its_payer(at: At) -> None:
 
 
 def tasks_end_once(at: At) -> None:
-    """A task ends by one TaskFinalize or one TaskClaimed, and what it was then it stays."""
+    """A task ends by one TaskFinalize, ResultPushedBoost or TaskClaimed, and what it was then it stays."""
     for taskid, task in at.books.tasks.items():
         assert at.chronicle.endings[taskid] == task.ended
     assert set(at.chronicle.endings) <= set(at.books.tasks)
@@ -207,6 +223,10 @@ def tasks_are_as_far_as_they_got(at: At) -> None:
     """Status, consensus, counters, deadlines and contributions of a task are those that the rules give it."""
     for taskid, task in at.books.tasks.items():
         seen, deal = at.hub.viewTask(taskid), task.deal
+        if deal.boost:
+            # Nothing else is kept.
+            assert (seen.status, seen.contributors) == (task.status, [])
+            continue
         assert (seen.status, seen.dealid) == (task.status, deal.dealid)
         assert (seen.consensusValue, seen.winnerCounter) == (task.consensus, task.winners)
         assert (seen.revealCounter, seen.revealDeadline) == (task.reveals, task.reveal_deadline)

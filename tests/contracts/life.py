@@ -251,7 +251,7 @@ class Life(Lived):
 
     # ---- Escrow and settings
 
-    @rule(4, call=draws.escrow)
+    @rule(6, call=draws.escrow)
     def move_money(self, call: Call) -> None:
         self.give(call)
 
@@ -439,6 +439,15 @@ class Life(Lived):
         four = self.make(Draft(Terms(**terms), changed))
         self.next_deal(four["request"].order)
         return Call(HUB, function, tuple(four.values()), Name("sponsor"))
+
+    def pushing(self, *, sponsored: bool) -> Call:
+        """The result of a boost deal's task that was just matched."""
+        function = "sponsorMatchOrdersBoost" if sponsored else "matchOrdersBoost"
+        self.settle(function, self.make(Draft()), Name("sponsor"))
+        task = self.task_of(self.deals[-1], 0)
+        authorisation = self.contribution(task, "worker", b"", None)[-1]
+        args = (task.deal.name, 0, b"", b"", authorisation, ZERO, b"")
+        return Call(HUB, "pushResultBoost", args, Name("worker"))
 
     def after_a_match(self, call: Call) -> Call:
         """This call, when tokens are locked."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, TypeVar
 
-from sealdeal.model.deals import KITTY, result_hash, task_id
+from sealdeal.model.deals import KITTY, result_hash, result_seal, task_id
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import (
     NO_DATASET,
@@ -54,6 +54,8 @@ FULL_CHECK = 50
 """Steps from one check of every invariant to the next."""
 ANSWERS = (b"the result", b"another")
 """What workers find out, and tell callbacks; a task's digest is its hash."""
+ANY = b"\1" * 65
+"""Nobody's signature."""
 
 T = TypeVar("T")
 Found = tuple[Bytes32, Task]
@@ -210,8 +212,12 @@ class Machine:
         for taskid, _ in self._unended():
             self._hub("claim", taskid, rule=self._claiming([taskid]))
         for dealid, deal in self.books.deals.items():
-            for index in range(deal.first, deal.first + deal.size):
-                if task_id(dealid, index) not in self.books.tasks:
+            for index in deal.indices:
+                if task_id(dealid, index) in self.books.tasks:
+                    continue
+                if deal.boost:
+                    self._hub("claimBoost", dealid, index, rule=self._claiming_boost(dealid, index))
+                else:
                     rule = self._giving_up([(dealid, index)])
                     self._hub("initializeAndClaimArray", [dealid], [index], rule=rule)
         stuck = {account: amount for account, amount in self.books.locked().items() if amount}
@@ -353,17 +359,19 @@ class Machine:
             terms["requesterrestrict"] = self._actor()
         return self._sold(kind(**terms, salt=self._salt()), self._signer(self.books.assets[asset].owner))
 
-    def _request(self, app: Any, dataset: Any, pool: Any, bits: int) -> Sold:
+    def _request(self, app: Any, dataset: Any, pool: Any, bits: int, boost: bool) -> Sold:
         """For these orders; or an old one, which may not fit."""
 
         def fits(order: Any) -> bool:
             prices = order.appmaxprice >= app.appprice and order.workerpoolmaxprice >= pool.workerpoolprice
             wanted = (app.app, dataset.dataset, pool.category)
-            return prices and (order.app, order.dataset, order.category) == wanted
+            fast = order.trust <= 1 or not boost
+            return prices and fast and (order.app, order.dataset, order.category) == wanted
 
         if self._often(50) and (old := self._old(RequestOrder, fits)):
             return old
         requester = self._actor()
+        trusts = (0, 1) if boost and self._often(95) else (0, 1, 1, 2, 3, 3, 4, 5)
         order = RequestOrder(
             app=app.app,
             appmaxprice=app.appprice + self.rng.choice((0, 0, 5 * RLC)),
@@ -375,7 +383,7 @@ class Machine:
             volume=self.rng.choice((1, 1, 2, 3, 6)),
             tag=tag(bits),
             category=pool.category,
-            trust=self.rng.choice([trust for trust in (0, 1, 1, 2, 3, 3, 4, 5) if trust <= pool.trust]),
+            trust=self.rng.choice([trust for trust in trusts if trust <= pool.trust]),
             beneficiary=self._account(),
             callback=self.rng.choice((ZERO, ZERO, *self.stage.callbacks, self.world.who("stranger"))),
             params="x" * self.rng.choice((0, 5, 31, 32, 33, 64, 200)),
@@ -394,21 +402,22 @@ class Machine:
             order = replace(order, **self.rng.choice(spoilt))
         return self._sold(order, self._signer(requester))
 
-    def match(self) -> None:
+    def match(self, boost: bool = False) -> None:
         bits = self.rng.choice((0, 0, TEE, TEE | 2))
         dataset = self._asset_order(DatasetOrder, self.stage.datasets, bits) if self._often(50) else None
         app = self._asset_order(AppOrder, self.stage.apps, bits)
         pool = self._asset_order(WorkerpoolOrder, self.stage.pools, bits)
         data = dataset.signed if dataset else NO_DATASET
-        request = self._request(app.order, data.order, pool.order, bits)
+        sponsored, boost = self._often(30), boost or self._often(15)
+        request = self._request(app.order, data.order, pool.order, bits, boost)
         orders = tuple(signed.as_tuple() for signed in (app.signed, data, pool.signed, request.signed))
-        sponsored = self._often(30)
 
         def rule(sender: Address, now: int) -> None:
             sponsor = sender if sponsored else request.order.requester
-            self.books.match(sponsor, app, dataset, pool, request, now)
+            self.books.match(sponsor, app, dataset, pool, request, now, boost)
 
-        self._hub("sponsorMatchOrders" if sponsored else "matchOrders", *orders, rule=rule)
+        function = ("sponsorMatchOrders" if sponsored else "matchOrders") + ("Boost" if boost else "")
+        self._hub(function, *orders, rule=rule)
 
     def manage(self) -> None:
         """Presign or close an order."""
@@ -459,7 +468,8 @@ class Machine:
 
     def begin(self) -> None:
         """Initialise one task, or some at once."""
-        if not self.books.deals:
+        if not self.books.deals or (not self._unbegun() and self._often()):
+            self.match()
             return
         pairs = self._distinct([self._place() for _ in range(self.rng.choice((1, 1, 1, 2, 3)))])
         rule: Rule = lambda _, __: self.books.initialize(pairs)  # noqa: E731
@@ -468,18 +478,21 @@ class Machine:
         else:
             self._hub("initializeArray", *zip(*pairs, strict=True), rule=rule)
 
-    def _place(self) -> tuple[Bytes32, int]:
-        """A deal and an index, mostly of a task that nobody began."""
-        deals = list(self.books.deals.values())
-        new = [
+    def _unbegun(self, boost: bool = False) -> list[tuple[Bytes32, int]]:
+        """Tasks of recent deals that nobody began or pushed."""
+        return [
             (deal.dealid, index)
-            for deal in deals[-8:]
-            for index in range(deal.first, deal.first + deal.size)
-            if task_id(deal.dealid, index) not in self.books.tasks
+            for deal in list(self.books.deals.values())[-12:]
+            for index in deal.indices
+            if deal.boost == boost and task_id(deal.dealid, index) not in self.books.tasks
         ]
+
+    def _place(self, boost: bool = False) -> tuple[Bytes32, int]:
+        """A deal and an index, mostly of a task that nobody began or pushed."""
+        new = self._unbegun(boost)
         if new and self._often(95):
             return self.rng.choice(new)
-        deal = self.rng.choice(deals)
+        deal = self.rng.choice(list(self.books.deals.values()))
         return deal.dealid, max(deal.first + self.rng.randrange(-1, deal.size + 1), 0)
 
     def _idle(self, task: Task) -> list[Address]:
@@ -645,6 +658,56 @@ class Machine:
         deadlines = [task.deal.contribution_deadline, task.deal.final_deadline, task.reveal_deadline]
         self._until(self.rng.choice(deadlines) + self.rng.choice((-1, 0, 1)))
 
+    # ---- Boost
+
+    def push(self) -> None:
+        if not self.books.deals or (not self._unbegun(boost=True) and self._often()):
+            self.match(boost=True)
+            return
+        dealid, index = self._place(boost=True)
+        deal, taskid = self.books.deals[dealid], task_id(dealid, index)
+        worker, _, sent, authoriser, _ = self._effort(taskid, Task(deal))
+        results, told = self._results(), b""
+        if deal.callback != ZERO and self._often(95):
+            told = self.rng.choice(ANSWERS)
+        digest = keccak(results if deal.callback == ZERO else told)
+        attested = sent.challenge != ZERO and self._often(95)
+        sign = (
+            self.world.keys["enclave"].sign_message(result_seal(worker, taskid, digest)) if attested else ANY
+        )
+        self._hub(
+            "pushResultBoost",
+            dealid,
+            index,
+            results,
+            told,
+            sent.authorization,
+            sent.challenge,
+            sign if sent.challenge != ZERO else b"",
+            rule=lambda sender, now: self.books.push(
+                sender,
+                dealid,
+                index,
+                told,
+                sent.challenge,
+                authoriser if sender == worker else ZERO,
+                attested and sender == worker,
+                now,
+            ),
+            sender=worker,
+        )
+
+    def claim_boost(self) -> None:
+        if not self.books.deals:
+            return
+        dealid, index = self._place(boost=True)
+        if self._often(30):
+            self._until(self.books.deals[dealid].final_deadline)
+        self._hub("claimBoost", dealid, index, rule=self._claiming_boost(dealid, index))
+
+    def _claiming_boost(self, dealid: Bytes32, index: int) -> Rule:
+        return lambda _, now: self.books.claim_boost(dealid, index, now)
+
     # ---- Money
 
     def deposit(self) -> None:
@@ -799,6 +862,8 @@ _WEIGHTED: tuple[tuple[Callable[[Machine], None], int], ...] = (
     (Machine.claim, 2),
     (Machine.give_up, 1),
     (Machine.wait, 1),
+    (Machine.push, 6),
+    (Machine.claim_boost, 1),
     (Machine.deposit, 3),
     (Machine.withdraw, 3),
     (Machine.gift, 1),

@@ -8,7 +8,7 @@ from typing import Any
 
 from eth_abi.abi import encode
 
-from sealdeal.model.deals import KITTY, authorisation_message, result_hash, result_seal
+from sealdeal.model.deals import KITTY, authorisation_message, result_hash, result_seal, task_id
 from sealdeal.model.orders import NO_DATASET, OrderOperation, Signed, tag
 from sealdeal.model.types import RLC, ZERO, Address, Bytes32, keccak
 from tests.contracts.actors import compiled
@@ -20,6 +20,10 @@ from tests.contracts.world import World
 ANY = b"\1" * 65
 """A signature that an imp accepts, as every other."""
 DIGEST = keccak(b"told")
+REFUSED = {"sync", "configure", "importScore", "applyChange"}
+"""What the imp cannot do: it is no registry, the hub is configured, no older hub is there, nothing waits."""
+IDLE = {"updateDomainSeparator"}
+"""Functions that write nothing, whoever calls them."""
 GAS = 200_000_000
 SLOT = re.compile(r"\b(\d+): StorageSlot \{ previous_or_original_value: \d+, present_value: (\d+) \}")
 ACCOUNT = re.compile(r"(0x[0-9a-fA-F]{40}): Account \{")
@@ -110,6 +114,7 @@ class Scene:
         late = self.deal(category=0, volume=5)
         self.claimable = [self.world.first_task(late, index) for index in range(3)]
         self.unbegun = (late, 3)
+        self.boost_late = self.deal("matchOrdersBoost", category=0, volume=2)
         self.silent = self.world.first_task(self.deal(category=1))
         self.contribute(self.silent, self.worker)
         self.chain.at(start + 3100)
@@ -117,6 +122,8 @@ class Scene:
         fresh = self.deal(volume=9)
         self.fresh = [self.world.first_task(fresh, index) for index in range(6)]
         self.later = fresh
+        self.boosted = self.deal("matchOrdersBoost", volume=3)
+        self.boost_told = self.deal("matchOrdersBoost", volume=3, callback=self.imp)
         told = self.deal(volume=4, callback=self.imp)
         self.told = [self.world.first_task(told, index) for index in range(3)]
         for taskid, worker in (
@@ -165,14 +172,18 @@ class Scene:
         sign = ANY if r.requester == self.imp else world.signed(r).sign
         return tuple(order.as_tuple() for order in (Signed(a, ANY), d, Signed(p, ANY), Signed(r, sign)))
 
-    def deal(self, **options: Any) -> Bytes32:
-        done = self.hub.matchOrders(*self.orders(**options))
+    def deal(self, function: str = "matchOrders", **options: Any) -> Bytes32:
+        done = self.hub.send(function, *self.orders(**options))
         dealid: Bytes32 = next(event[1] for event in done.events if event[0] == "OrdersMatched")
         return dealid
 
     def effort(self, taskid: Bytes32, worker: Address) -> tuple[Any, ...]:
         """What `contribute` is given."""
         return taskid, result_hash(taskid, DIGEST), result_seal(worker, taskid, DIGEST), ZERO, b"", ANY
+
+    def push(self, dealid: Bytes32, index: int) -> tuple[Any, ...]:
+        """What `pushResultBoost` is given."""
+        return dealid, index, b"", b"told", ANY, ZERO, b""
 
     def contribute(self, taskid: Bytes32, worker: Address) -> None:
         if worker == self.imp:
@@ -190,7 +201,7 @@ class Scene:
 
     def inner(self) -> dict[str, Call]:
         """A call of every function that changes the hub, each of which succeeds if the imp makes it by itself
-        (but for `sync`, a registry's); and calls about the very tasks that outer calls are about."""
+        (but for REFUSED); and calls about the very tasks that outer calls are about."""
         operation = OrderOperation(Signed(self.world.app_order(app=self.app), ANY), 1).as_tuple()
         dataset = OrderOperation(Signed(self.world.dataset_order(dataset=self.dataset), ANY), 1).as_tuple()
         pool = OrderOperation(Signed(self.world.pool_order(workerpool=self.pool), ANY), 1).as_tuple()
@@ -208,6 +219,12 @@ class Scene:
             "broadcastRequestOrder": (orders[3],),
             "matchOrders": orders,
             "sponsorMatchOrders": self.orders(volume=2),
+            "matchOrdersBoost": self.orders(volume=3),
+            "sponsorMatchOrdersBoost": self.orders(volume=4),
+            "pushResultBoost": self.push(self.boosted, 0),
+            "pushResultBoost of the same": self.push(self.boost_told, 0),
+            "claimBoost": (self.boost_late, 0),
+            "claimBoost of the same": (self.boost_told, 0),
             "initialize": (self.later, 6),
             "initializeArray": ([self.later] * 2, [7, 8]),
             "contribute": self.effort(self.fresh[0], self.imp),
@@ -237,6 +254,11 @@ class Scene:
             "decreaseAllowance": (self.requester, 0),
             "approveAndCall": (self.imp, 9, b""),
             "sync": (self.app, int(self.imp, 16) | 1 << 184),
+            "updateEntries": ([self.app],),
+            "configure": (self.imp, "", "", 9, self.imp, self.imp, self.imp, self.imp),
+            "importScore": (self.imp,),
+            "applyChange": (b"\0" * 4,),
+            "changeRegistries": (self.imp, self.requester, self.worker),
             "setTeeBroker": (self.requester,),
             "setCallbackGas": (4_000_000,),
             "createCategory": ("new", "category", 9),
@@ -283,6 +305,9 @@ class Scene:
             "contributeAndFinalize, callback": Outer(
                 self.of_hub("contributeAndFinalize", *direct, sender=self.worker)
             ),
+            "pushResultBoost, callback": Outer(
+                self.of_hub("pushResultBoost", *self.push(self.boost_told, 0), sender=self.worker)
+            ),
             "approveAndCall, spender": Outer(self.of_hub("approveAndCall", self.imp, 5, b"x")),
             "an entry's safe transfer, receiver": Outer(safe),
         }
@@ -292,6 +317,10 @@ class Scene:
         world, imp = self.world, self.imp
         outers = {
             "matchOrders, wallets": Outer(self.of_hub("matchOrders", *self.orders(data={}))),
+            "matchOrdersBoost, wallets": Outer(self.of_hub("matchOrdersBoost", *self.orders(data={}))),
+            "sponsorMatchOrdersBoost, wallets": Outer(
+                self.of_hub("sponsorMatchOrdersBoost", *self.orders(data={}))
+            ),
             "sponsorMatchOrders, wallets": Outer(self.of_hub("sponsorMatchOrders", *self.orders(data={}))),
             "recover, token": Outer(
                 self.through_imp(self.of_hub("recover")),
@@ -310,7 +339,8 @@ class Scene:
         }
         for name, options in {**given, "request's workerpool": {"workerpool": imp}}.items():
             orders = self.orders(requester=self.requester, **options)
-            outers[f"matchOrders, group as {name}"] = Outer(self.of_hub("matchOrders", *orders))
+            for function in ("matchOrders", "matchOrdersBoost"):
+                outers[f"{function}, group as {name}"] = Outer(self.of_hub(function, *orders))
         # An entry that no registry knows is asked for its owner before it is refused.
         unknown: dict[str, dict[str, Any]] = {
             "20": {"app": {"app": imp}},
@@ -339,31 +369,35 @@ class Scene:
         for function, order in owned.items():
             operation = OrderOperation(Signed(order, b""), 1, ANY).as_tuple()
             outers[f"{function}, wallet"] = Outer(self.of_hub(function, operation))
-        tasks = {"contribute": self.fresh[4], "contributeAndFinalize": self.fresh[5]}
-        for function, taskid in tasks.items():
-            for role in ("scheduler", "broker", "enclave"):
-                outers[f"{function}, {role}"] = self._effort_by(function, taskid, role)
+        for role in ("scheduler", "broker", "enclave"):
+            outers[f"contribute, {role}"] = self._effort_by("contribute", role)
+            outers[f"contributeAndFinalize, {role}"] = self._effort_by("contributeAndFinalize", role)
+            outers[f"pushResultBoost, {role}"] = self._effort_by("pushResultBoost", role)
         return outers
 
-    def _effort_by(self, function: str, taskid: Bytes32, role: str) -> Outer:
-        """A contribution that an imp authorises, as scheduler or broker, or attests, as enclave."""
+    def _effort_by(self, function: str, role: str) -> Outer:
+        """A worker's result that an imp authorises, as scheduler or broker, or attests, as enclave."""
         world, worker = self.world, self.worker
-        broker = world.who("broker")
+        dealid, index = self.boosted, 1
+        taskid = {
+            "contribute": self.fresh[4],
+            "contributeAndFinalize": self.fresh[5],
+            "pushResultBoost": task_id(dealid, index),
+        }[function]
+        digest = keccak(b"") if function == "pushResultBoost" else DIGEST
+        hashed, seal = result_hash(taskid, digest), result_seal(worker, taskid, digest)
+        attested = seal if function == "pushResultBoost" else keccak(hashed + seal)
         challenge = {"scheduler": ZERO, "broker": world.who("enclave"), "enclave": self.imp}[role]
-        hashed, seal = result_hash(taskid, DIGEST), result_seal(worker, taskid, DIGEST)
-        signed = world.keys["enclave"].sign_message(keccak(hashed + seal)) if role == "broker" else ANY
-        authorised = (
-            world.keys["broker"].sign_message(authorisation_message(worker, taskid, challenge))
-            if role == "enclave"
-            else ANY
-        )
-        attestation = (challenge, signed, authorised)
-        arguments = (
-            (taskid, hashed, seal, *attestation)
-            if function == "contribute"
-            else (taskid, DIGEST, b"", b"", *attestation)
-        )
-        named = {"scheduler": ZERO, "broker": self.imp, "enclave": broker}[role]
+        signed = world.keys["enclave"].sign_message(attested) if role == "broker" else ANY
+        authorised = ANY
+        if role == "enclave":
+            authorised = world.keys["broker"].sign_message(authorisation_message(worker, taskid, challenge))
+        arguments = {
+            "contribute": (taskid, hashed, seal, challenge, signed, authorised),
+            "contributeAndFinalize": (taskid, digest, b"", b"", challenge, signed, authorised),
+            "pushResultBoost": (dealid, index, b"", b"", authorised, challenge, signed),
+        }[function]
+        named = {"scheduler": ZERO, "broker": self.imp, "enclave": world.who("broker")}[role]
         setting = self.through_imp(Call(self.hub, "setTeeBroker", (named,), self.imp))
         return Outer(self.of_hub(function, *arguments, sender=worker), (setting,))
 
@@ -398,6 +432,8 @@ class Scene:
             *(self.hub.encode("viewTask", taskid) for taskid in tasks),
             *(self.hub.encode("viewContribution", taskid, self.worker) for taskid in tasks),
             *(self.hub.encode("resultFor", taskid) for taskid in tasks),
+            *(self.hub.encode("viewTask", task_id(self.boost_told, index)) for index in (0, 1)),
+            self.hub.encode("viewDealBoost", self.boost_told),
             self.hub.encode("owner"),
             self.hub.encode("teebroker"),
         ]

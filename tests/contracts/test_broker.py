@@ -10,6 +10,7 @@ import pytest
 from eth_abi.abi import encode
 
 from sealdeal.model.deals import (
+    Change,
     Grant,
     TaskStatus,
     authorisation_blob,
@@ -18,7 +19,6 @@ from sealdeal.model.deals import (
 )
 from sealdeal.model.eip712 import digest
 from sealdeal.model.keys import Key, message_digest
-from tests.contracts.test_quorum import Change
 from tests.contracts.world import CHAIN_ID, Contract, Enclave, World, code, key, refusal
 
 NODES = sorted((key(f"node {n}") for n in range(3)), key=lambda node: int(node.address, 16))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,11 +48,22 @@ def test_every_contract_fits_on_a_chain(build: ModuleType, compiled: dict[str, A
         assert len(artefact["runtime"]) // 2 - 1 < build.CODE_LIMIT, name
 
 
-def test_the_pieces_share_one_layout(compiled: dict[str, Any]) -> None:
-    layouts = [compiled[name]["layout"] for name in ("Hub", "HubAdmin", "HubViews")]
+def test_the_pieces_share_one_layout(build: ModuleType, compiled: dict[str, Any]) -> None:
+    hub, *others = [compiled[name]["layout"] for name in build.HUB_PIECES]
     for kind in ("storage_layout", "transient_storage_layout"):
-        assert layouts[0][kind] == layouts[1][kind] == layouts[2][kind]
-        assert layouts[0][kind]
+        assert hub[kind]
+        assert all(layout[kind] == hub[kind] for layout in others)
+
+
+def test_pieces_that_are_asked_answer_a_word(build: ModuleType, compiled: dict[str, Any]) -> None:
+    """A longer answer would mean that the piece has no such function, and the next one would be asked."""
+    word = re.compile(r"address|bool|u?int\d+|bytes\d+")
+    for name in build.HUB_PIECES[1:-1]:
+        functions = [entry for entry in compiled[name]["own_abi"] if entry["type"] == "function"]
+        assert functions
+        for function in functions:
+            kinds = [output["type"] for output in function["outputs"]]
+            assert len(kinds) <= 1 and all(map(word.fullmatch, kinds)), (name, function["name"], kinds)
 
 
 def test_pieces_that_disagree_are_refused(build: ModuleType, compiled: dict[str, Any]) -> None:

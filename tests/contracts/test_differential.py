@@ -27,21 +27,27 @@ def side(suite: str) -> Side:
     return Side(suite, World.start(Bench(), "official" if suite == "official" else "ours"))
 
 
+def suites() -> Pair:
+    return Pair(side("official"), side("ours"), ALLOWED)
+
+
 @pytest.fixture(scope="module")
 def pair() -> Pair:
-    return Pair(side("official"), side("ours"), ALLOWED)
+    return suites()
 
 
 STEPS = 80
 """Of a life."""
+RENEWAL = 500
+"""Lives after which the chains are made anew: they remember what they were asked, and grow."""
 REFUSED = {"configure", "importScore"}
 """What both refuse after deployment."""
 
 
-def lives(pair: Pair, seed: object, number: int, patience: float = PATIENCE) -> None:
+def lives(pair: Pair, seed: object, numbers: range, patience: float = PATIENCE) -> None:
     """So many lives. Raises Failed at the first that is not the same on both sides."""
-    for count in range(number):
-        live(lambda: Life(pair), f"{seed}/{count}", STEPS, called, patience)
+    for number in numbers:
+        live(lambda: Life(pair), f"{seed}/{number}", STEPS, called, patience)
 
 
 def called(cause: AssertionError) -> str:
@@ -50,11 +56,15 @@ def called(cause: AssertionError) -> str:
 
 
 @pytest.mark.hypothesis
-def test_both_live_alike(pair: Pair) -> None:
-    """Twice as many lives as the profile has examples; `LIVES` and `SEED` in the environment say otherwise."""
+def test_both_live_alike() -> None:
+    """Twice as many lives as the profile has examples, unless the environment says otherwise: LIVES, SEED."""
     number = int(os.environ.get("LIVES") or 2 * hypothesis.settings().max_examples)
-    lives(pair, os.environ.get("SEED") or time.time_ns(), number)
-    done = {function for function, count in pair.counts.items() if count.done}
+    seed = os.environ.get("SEED") or time.time_ns()
+    done: set[str] = set()
+    for first in range(0, number, RENEWAL):
+        pair = suites()
+        lives(pair, seed, range(first, min(first + RENEWAL, number)))
+        done |= {function for function, count in pair.counts.items() if count.done}
     official = {name for name, (_, kind) in hub_functions().items() if kind == "nonpayable"}
     unreached = {name for name in official - done - REFUSED if not pair.missing(name)}
     assert number < 100 or not unreached, "these were never called with success: the lives are too narrow"
@@ -90,4 +100,4 @@ def test_a_planted_difference_is_found(what: str) -> None:
     spoilt = side("ours")
     assert spoilt.chain.plant(*PLANTED[what]) > 0
     with pytest.raises(Failed):
-        lives(Pair(side("ours"), spoilt), what, 200, patience=0)
+        lives(Pair(side("ours"), spoilt), what, range(200), patience=0)

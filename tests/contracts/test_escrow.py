@@ -60,7 +60,7 @@ def test_deposit_for(rich: World) -> None:
 
 def test_approve_and_call_deposits(world: World) -> None:
     world.token.transfer(world.who("requester"), 9)
-    world.token.approveAndCall(world.hub.address, 9, b"ignored", sender=world.who("requester"))
+    world.token.approveAndCall(world.hub.address, 9, b"", sender=world.who("requester"))
     assert world.account("requester")[0] == WEALTH + 9
 
 

@@ -374,9 +374,12 @@ def test_without_a_dataset_nothing_is_consumed_for_it(world: World) -> None:
     assert consumed(world, orders)[0] == 1
 
 
+TOO_LARGE = text("deals: volume above 2**24 or trust above 2**32")
+
+
 def test_a_volume_above_the_bound_names_it(world: World) -> None:
     free: dict[str, Any] = {"app": {"appprice": 0}, "pool": {"workerpoolprice": 0}}
-    assert refused(world, world.four(volume=2**24, **free)) == text("deals: volume above 2**24 or trust above 2**32")
+    assert refused(world, world.four(volume=2**24, **free)) == TOO_LARGE
     dealid = world.deal(volume=2**24 - 1, **free)
     assert world.hub.viewDeal(dealid).botSize == 2**24 - 1
     # All deals of one request order together: an index is kept in 24 bits.
@@ -387,12 +390,12 @@ def test_a_volume_above_the_bound_names_it(world: World) -> None:
     dealid, _ = world.match((app, dataset, last, request))
     assert world.hub.viewTask(world.first_task(dealid, 2**24 - 2)).idx == 2**24 - 2
     more = world.signed(world.pool_order(workerpoolprice=0, volume=1))
-    assert refused(world, (app, dataset, more, request)) == text("deals: volume above 2**24 or trust above 2**32")
+    assert refused(world, (app, dataset, more, request)) == TOO_LARGE
 
 
 def test_a_trust_above_the_bound_names_it(world: World) -> None:
     orders = world.four(pool={"trust": 2**32}, request={"trust": 2**32})
-    assert refused(world, orders) == text("deals: volume above 2**24 or trust above 2**32")
+    assert refused(world, orders) == TOO_LARGE
 
 
 # ---- Money -------------------------------------------------------------------------------------------------

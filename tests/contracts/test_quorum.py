@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import boa
@@ -11,7 +12,7 @@ from eth_account.messages import encode_typed_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealdeal.model.deals import Change, Grant, authorisation_blob, quorum_domain
+from sealdeal.model.deals import Change, Execute, Grant, authorisation_blob, quorum_domain
 from sealdeal.model.eip712 import digest
 from sealdeal.model.keys import Key
 from sealdeal.model.types import Address, address, keccak
@@ -413,3 +414,212 @@ def test_members_follow_a_model(steps: list[tuple[set[int], set[int], bool]]) ->
         everyone = [NODES[n] for n in sorted(members)]
         assert quorum.threshold() <= len(members)
         assert quorum.isValidSignature(HASH, blob(quorum, *everyone)) == YES
+
+
+# ---- Executions --------------------------------------------------------------------------------------------
+
+TARGET = """
+COPY: constant(address) = 0x0000000000000000000000000000000000000004
+
+last: public(address)
+calls: public(uint256)
+data: public(Bytes[3000])
+refuses: bool
+
+@external
+def refuse(refuses: bool):
+    self.refuses = refuses
+
+@external
+@payable
+def __default__():
+    assert not self.refuses, "Target: not now"
+    self.last = msg.sender
+    self.calls += 1
+    self.data = raw_call(COPY, msg.data, max_outsize=3000, is_static_call=True)
+"""
+
+
+@pytest.fixture
+def target() -> Any:
+    """A contract that notes who called it with what."""
+    return inline(TARGET)
+
+
+def execution(quorum: Any, target: Any, data: bytes) -> Execute:
+    """The next one, good for a minute."""
+    return Execute(address(target.address), data, quorum.nonce(), now() + 60)
+
+
+def execute(quorum: Any, signers: Sequence[Key], wanted: Execute, signed: Execute | None = None) -> None:
+    """Have `signers` sign an execution, or another one, and anyone send it."""
+    hash = digest(domain_of(quorum), signed or wanted)
+    signatures = {signer.address: signer.sign_digest(hash) for signer in signers}
+    *fields, until = wanted.as_tuple()
+    quorum.execute(*fields, authorisation_blob(until, signatures))
+
+
+DATA = b"\x12\x34\x56\x78" + b"\x9a" * 100
+
+
+def test_members_make_a_call_as_the_quorum(quorum: Any, target: Any) -> None:
+    execute(quorum, NODES[:2], execution(quorum, target, DATA))
+    [executed] = quorum.get_logs()
+    assert (executed.target, executed.nonce, executed.data) == (target.address, 0, DATA)
+    assert (target.last(), target.data(), target.calls()) == (quorum.address, DATA, 1)
+    assert quorum.nonce() == 1
+    execute(quorum, NODES[1:3], execution(quorum, target, b""))
+    assert (target.data(), target.calls()) == (b"", 2)
+
+
+def test_executions_refused(quorum: Any, target: Any) -> None:
+    good = execution(quorum, target, DATA)
+    with refused("Quorum: not authorised"):
+        execute(quorum, NODES[:1], good)
+    with refused("Quorum: not authorised"):
+        execute(quorum, [NODES[0], STRANGER], good)
+    other = inline(TARGET)
+    others: list[dict[str, Any]] = [
+        {"target": address(other.address)},
+        {"data": DATA[:-1]},
+        {"nonce": 1},
+        {"validUntil": now() + 61},
+    ]
+    for changes in others:
+        with refused("Quorum: not authorised"):
+            execute(quorum, NODES[:2], good, replace(good, **changes))
+    with refused("Quorum: not authorised"):
+        execute(quorum, NODES[:2], replace(good, validUntil=now() - 1))
+    with refused("Quorum: nonce is not the current one"):
+        execute(quorum, NODES[:2], replace(good, nonce=1))
+    with refused("Quorum: the target has no code"):
+        execute(quorum, NODES[:2], replace(good, target=STRANGER.address))
+    with refused("Quorum: not authorised"):
+        quorum.execute(target.address, DATA, 0, b"")
+    with refused():
+        execute(quorum, NODES[:2], execution(quorum, target, b"\x01" * 2049))
+    assert target.calls() == 0
+    execute(quorum, NODES[:2], execution(quorum, target, b"\x01" * 2048))
+    assert target.calls() == 1
+
+
+def test_nothing_is_executed_twice(quorum: Any, target: Any) -> None:
+    once = execution(quorum, target, DATA)
+    execute(quorum, NODES[:2], once)
+    with refused("Quorum: nonce is not the current one"):
+        execute(quorum, NODES[:2], once)
+    # Nor after a change, nor in another quorum, nor on another chain.
+    stale = execution(quorum, target, DATA)
+    change(quorum, NODES[:2], add=NODES[3:4])
+    with refused("Quorum: nonce is not the current one"):
+        execute(quorum, NODES[:2], stale)
+    twin = deploy(NODES[:3])
+    mine = execution(twin, target, DATA)
+    hash = digest(domain_of(quorum), mine)
+    signatures = {node.address: node.sign_digest(hash) for node in NODES[:2]}
+    *fields, until = mine.as_tuple()
+    with refused("Quorum: not authorised"):
+        twin.execute(*fields, authorisation_blob(until, signatures))
+    hash = digest(domain_of(twin), mine)
+    signatures = {node.address: node.sign_digest(hash) for node in NODES[:2]}
+    boa.env.evm.patch.chain_id = 31338
+    with refused("Quorum: not authorised"):
+        twin.execute(*fields, authorisation_blob(until, signatures))
+
+
+def test_a_change_that_was_signed_before_an_execution_is_void(quorum: Any, target: Any) -> None:
+    execute(quorum, NODES[:2], execution(quorum, target, DATA))
+    with refused("Quorum: nonce is not the current one"):
+        change(quorum, NODES[:2], add=NODES[3:4], nonce=0)
+
+
+def test_former_members_decide_nothing(quorum: Any, target: Any) -> None:
+    """Though their grants still count."""
+    change(quorum, NODES[1:3], remove=NODES[:1])
+    assert quorum.isValidSignature(HASH, blob(quorum, *NODES[:2])) == YES
+    with refused("Quorum: not authorised"):
+        execute(quorum, NODES[:2], execution(quorum, target, DATA))
+
+
+def test_a_grant_is_no_execution(quorum: Any, target: Any) -> None:
+    """Whatever hash is granted, the types differ."""
+    wanted = execution(quorum, target, DATA)
+    granted = Grant(wanted.struct_hash(), wanted.validUntil)
+    hash = digest(domain_of(quorum), granted)
+    signatures = {node.address: node.sign_digest(hash) for node in NODES[:2]}
+    *fields, until = wanted.as_tuple()
+    with refused("Quorum: not authorised"):
+        quorum.execute(*fields, authorisation_blob(until, signatures))
+
+
+def test_a_refusal_is_passed_on_and_may_be_tried_again(quorum: Any, target: Any) -> None:
+    wanted = execution(quorum, target, DATA)
+    target.refuse(True)
+    with refused("Target: not now"):
+        execute(quorum, NODES[:2], wanted)
+    assert quorum.nonce() == 0
+    target.refuse(False)
+    execute(quorum, NODES[:2], wanted)
+    assert target.calls() == 1
+
+
+def test_a_target_cannot_execute_again_from_inside(quorum: Any) -> None:
+    """The nonce is spent before the call."""
+    again = inline(
+        """
+interface Quorum:
+    def execute(target: address, data: Bytes[2048], nonce: uint256, blob: Bytes[1024]): nonpayable
+
+blob: Bytes[1024]
+count: public(uint256)
+
+@external
+def prepare(blob: Bytes[1024]):
+    self.blob = blob
+
+@external
+@payable
+def __default__():
+    self.count += 1
+    extcall Quorum(msg.sender).execute(self, b"", 0, self.blob)
+"""
+    )
+    wanted = execution(quorum, again, b"")
+    hash = digest(domain_of(quorum), wanted)
+    *fields, until = wanted.as_tuple()
+    signed = authorisation_blob(until, {node.address: node.sign_digest(hash) for node in NODES[:2]})
+    again.prepare(signed)
+    with refused("Quorum: nonce is not the current one"):
+        quorum.execute(*fields, signed)
+    assert again.count() == 0
+
+
+def test_what_wallets_sign_to_execute(quorum: Any, target: Any) -> None:
+    """An oracle that is not ours: eth-account's EIP-712."""
+    wanted = execution(quorum, target, DATA)
+    shown = encode_typed_data(
+        domain_data={
+            "name": "Sealdeal Quorum",
+            "version": "1",
+            "chainId": int(boa.env.evm.patch.chain_id),
+            "verifyingContract": quorum.address,
+        },
+        message_types={
+            "Execute": [
+                {"name": "target", "type": "address"},
+                {"name": "data", "type": "bytes"},
+                {"name": "nonce", "type": "uint256"},
+                {"name": "validUntil", "type": "uint256"},
+            ]
+        },
+        message_data={
+            "target": wanted.target,
+            "data": DATA,
+            "nonce": 0,
+            "validUntil": wanted.validUntil,
+        },
+    )
+    hash = keccak(b"\x19\x01" + shown.header + shown.body)
+    *fields, until = wanted.as_tuple()
+    quorum.execute(*fields, joined(until, [node.sign_digest(hash) for node in NODES[:2]]))
+    assert target.calls() == 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -267,6 +268,7 @@ TWO_WORDS = (WORD + bytes(32), b"another")
 @example(plan=Plan((WRONG, RIGHT, RIGHT, RIGHT), 3, answers=TWO_WORDS, told=0, results=RESULTS[6]))
 @example(plan=Plan((WRONG, SILENT, RIGHT, RIGHT), 3, answers=(WORD, b""), told=0, results=links.link(WORD)))
 @example(plan=Plan((SILENT, SILENT, RIGHT, RIGHT), 3, answers=TWO_WORDS, told=0, reopenings=1))
+@example(plan=Plan((WRONG, SILENT, SILENT, SILENT, WRONG), 3, answers=(b"", WORD), told=1, reopenings=1))
 @example(plan=Plan((SILENT, RIGHT), 1, answers=TWO_WORDS, told=0, reopenings=1))
 @example(plan=Plan((SILENT, WRONG, RIGHT), 1, answers=(WORD, WORD[::-1] + WORD), told=0, reopenings=2))
 @example(plan=Plan((RIGHT, RIGHT), 3, ends=False))
@@ -276,6 +278,18 @@ def test_contributions_are_shown_as_they_came(plan: Plan) -> None:
     """Hash, seal and enclave of each, in every state, though most of it is not kept to the end."""
     with both() as (ours, theirs):
         assert play(ours, plan) == play(theirs, plan)
+
+
+@pytest.mark.parametrize("trust", [1, 3])
+@pytest.mark.parametrize("reopenings", [0, 1])
+def test_every_life_of_three_workers(trust: int, reopenings: int) -> None:
+    """Each right, wrong, or right and silent; one word or two for the callback, and results that fit or not."""
+    answers = (WORD + WORD[::-1], WORD)
+    for n, three in enumerate(product((RIGHT, WRONG, SILENT), repeat=3)):
+        kept = RESULTS[n % len(RESULTS)]
+        plan = Plan(three, trust, answers=answers, reopenings=reopenings, told=n % 2, results=kept)
+        with both() as (ours, theirs):
+            assert play(ours, plan) == play(theirs, plan)
 
 
 @given(plan=plans(weighty=True))

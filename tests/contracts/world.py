@@ -8,7 +8,7 @@ either suite and on either chain: `World.start(Revm(), "official")`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Literal, Self
 
 from eth_abi.abi import encode
@@ -57,6 +57,7 @@ __all__ = [
     "Contract",
     "Done",
     "Enclave",
+    "Options",
     "Refused",
     "Suite",
     "View",
@@ -98,8 +99,22 @@ def abi_of(suite: Suite) -> Callable[[str], Abi]:
     return official.abi if suite == "official" else lambda name: artefact(name)["abi"]
 
 
+@dataclass(frozen=True)
+class Options:
+    """What the deployer of our hub chooses; by default what is official."""
+
+    broker: Address = ZERO
+    v3hub: Address = ZERO
+    kitty_capped: bool = False
+    changes_delayed: bool = False
+
+
 def deploy_ours(
-    chain: Backend, sender: str, token: Address, categories: Sequence[tuple[str, str, int]]
+    chain: Backend,
+    sender: str,
+    token: Address,
+    categories: Sequence[tuple[str, str, int]],
+    options: Options = Options(),
 ) -> tuple[Address, Address, Address, Address]:
     """Our contracts around this base token: hub, and registries of apps, datasets, workerpools."""
     # The order of Hub.vy: the hub comes eighth after the token.
@@ -118,8 +133,8 @@ def deploy_ours(
     found = chain.deploy(
         code("Hub")
         + encode(
-            ["address"] * 8 + [early],
-            [token, admin, boost, batch, views, apps, datasets, workerpools, categories],
+            ["address"] * 8 + [early, "address", "address", "bool", "bool"],
+            [token, admin, boost, batch, views, apps, datasets, workerpools, categories, *astuple(options)],
         ),
         sender,
     )
@@ -163,14 +178,21 @@ class World:
     ROLES = ("app", "dataset", "scheduler", "requester", "sponsor", "worker", "worker2", "worker3", "worker4")
 
     @classmethod
-    def start(cls, chain: Backend | None = None, suite: Suite = "ours", *, furnished: bool = True) -> Self:
+    def start(
+        cls,
+        chain: Backend | None = None,
+        suite: Suite = "ours",
+        *,
+        furnished: bool = True,
+        options: Options = Options(),
+    ) -> Self:
         """On this chain, which is the world's from now on; on an anvil of its own, if none is given.
 
-        Unfurnished, it is freshly deployed: `furnish()` brings roles, stakes and entries.
+        Unfurnished, it is freshly deployed: `furnish()` brings roles, stakes and entries. Options are ours.
         """
         chain = chain or Chain()
         try:
-            world = cls._on(chain, suite)
+            world = cls._on(chain, suite, options)
             if furnished:
                 world.furnish()
             return world
@@ -179,13 +201,16 @@ class World:
             raise
 
     @classmethod
-    def _on(cls, chain: Backend, suite: Suite) -> Self:
+    def _on(cls, chain: Backend, suite: Suite, options: Options) -> Self:
         owner = key("owner")
         sender = owner.address
         chain.fund(sender, 10**24)
         token = chain.deploy(code("Rlc") + encode(["address"], [sender]), sender)
-        deploy = official.deploy if suite == "official" else deploy_ours
-        hub, *registries = deploy(chain, sender, token, CATEGORIES)
+        hub, *registries = (
+            official.deploy(chain, sender, token, CATEGORIES)
+            if suite == "official"
+            else deploy_ours(chain, sender, token, CATEGORIES, options)
+        )
         abi = abi_of(suite)
         apps, datasets, workerpools = (
             Contract(chain, abi(f"{entry}Registry"), at, sender)

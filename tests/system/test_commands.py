@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from sealdeal.chain import Anvil, Hub, Sender, Wallet
 from sealdeal.model.keys import Key
-from sealdeal.model.types import RLC, address, hexstr, unhex
+from sealdeal.model.types import RLC, ZERO, address, hexstr, unhex
 
 from .conftest import ECHO
 
@@ -242,6 +242,31 @@ async def test_contracts_as_the_options_say(shell: Shell, anvil: Anvil) -> None:
     assert choices["Rlc"] == {"holder": owner}
     again = await shell.json(*deploy, "--tee-broker", made["quorum"])
     assert again["quorum"] == made["quorum"]
+
+
+async def test_contracts_for_production(shell: Shell, anvil: Anvil) -> None:
+    """They belong to the quorum, or nobody, or to whom the option says; verify tells what was chosen."""
+    node, somebody = ("--rpc-url", anvil.url), "0x" + "77" * 20
+    deploy = ("contracts", "deploy", *node, "--profile", "production")
+    terms = ("--quorum", somebody, "--threshold", "1", "--trust", "hardware")
+    for options, owner in (((), ZERO), (terms, None), (("--owner", somebody), somebody)):
+        made = await shell.json(*deploy, *options)
+        assert set(made) == CONTRACTS | {"holder_key"}
+        hub = await Hub.connect(anvil.rpc, address(made["hub"]))
+        assert await hub.read(hub.hub, "owner") == (owner or made["quorum"])
+        told = await shell.json("contracts", "verify", made["hub"], *node)
+        (choices,) = [one["choices"] for one in told["contracts"] if one["name"] == "Hub"]
+        assert (choices["kitty_capped"], choices["changes_delayed"]) == (True, True)
+        assert choices["teebroker"] == made["quorum"] or (choices["teebroker"], made["quorum"]) == (
+            ZERO,
+            None,
+        )
+    out, _ = await shell.run("contracts", "verify", made["hub"], *node)
+    assert "deployed with: kitty_capped true" in out
+    official = await shell.json(*deploy[:-1], "official")
+    assert "admin_key" in official
+    out, _ = await shell.run("contracts", "verify", official["hub"], *node)
+    assert "deployed with: kitty_capped false" in out
 
 
 async def test_a_wallet_pays_for_contracts(shell: Shell, anvil: Anvil) -> None:

@@ -65,8 +65,15 @@ class DeployOptions:
     """Who gets the deployed token's whole supply; else the account that pays."""
     broker: QuorumTerms | Address | None = None
     """The hub's TEE broker: a quorum to deploy, or what exists already; else each pool's owner is its own."""
-    owner: Address | None = None
-    """Whose the hub and the registries are in the end; else the account's. Zero: nobody's, for ever."""
+    owner: Address | Literal["quorum"] | None = None
+    """Whose the hub and the registries are in the end: the quorum's, this account's, else that of who
+    pays. Zero: nobody's, for ever."""
+    kitty_capped: bool = False
+    """The kitty pays for a task at most the stake that its scheduler had in it; officially it may be more."""
+    changes_delayed: bool = False
+    """A change of broker, callback gas or registries takes effect when every deal of its day has ended."""
+    v3hub: Address = ZERO
+    """A hub of version 3, whose workers' scores count."""
     previous: tuple[Address, Address, Address] = (ZERO, ZERO, ZERO)
     """Earlier registries of apps, datasets, workerpools, whose entries count as registered."""
     base_uri: str = BASE_URI
@@ -131,6 +138,8 @@ class _Deployment:
         names += [*reversed(hub_pieces()[1:]), *(f"{entry}Registry" for entry in REGISTRIES)]
         names += [*(["Quorum"] if self.terms else []), "Hub"]  # the hub last: half a deployment has none
         self.place = {name: create_address(sender.address, first + n) for n, name in enumerate(names)}
+        if options.owner == "quorum" and not self.terms:
+            raise InvalidInput("expected the terms of a quorum: the one that is deployed is to own the hub")
         apps, datasets, pools = (self.place[f"{entry}Registry"] for entry in REGISTRIES)
         token = options.token or self.place["Rlc"]
         self.addresses = Addresses(self.place["Hub"], token, apps, datasets, pools, self.place.get("Quorum"))
@@ -141,6 +150,10 @@ class _Deployment:
         given: dict[str, Any] = {
             "holder": self.options.holder or self.sender.address,
             "categories": list(self.options.categories[:EARLY_CATEGORIES]),
+            "teebroker": self.place["Quorum"] if self.terms else self.options.broker or ZERO,
+            "v3hub": self.options.v3hub,
+            "kitty_capped": self.options.kitty_capped,
+            "changes_delayed": self.options.changes_delayed,
         }
         if self.terms:
             given |= {"members": list(self.terms.members), "threshold": self.terms.threshold}
@@ -239,9 +252,7 @@ class _Deployment:
             yield _Setting(registry, ((uri, ("baseURI",)),), ("setBaseURI", uri))
         for number, category in list(enumerate(options.categories))[EARLY_CATEGORIES:]:
             yield _Setting(hub, ((category, ("viewCategory", number)),), ("createCategory", *category))
-        if broker := at.quorum or options.broker:
-            yield _Setting(hub, ((broker, ("teebroker",)),), ("setTeeBroker", broker))
-        owner = options.owner or self.sender.address
+        owner = at.quorum if options.owner == "quorum" else options.owner or self.sender.address
         yield _Setting(hub, ((owner, ("owner",)),), ("transferOwnership", owner))
         for registry in registries:
             act = ("transferOwnership", owner) if owner != ZERO else ("renounceOwnership",)

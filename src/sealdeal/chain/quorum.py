@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sealdeal.model.deals import Change, authorisation_blob
+from sealdeal.model.deals import Change, Execute, authorisation_blob
 from sealdeal.model.types import Address, Block, Bytes32, address
 
 from .contract import Contract, artefact
@@ -41,7 +41,7 @@ class Quorum(Reader):
         return bytes(answer) == _ACCEPTED
 
     async def changes(self, at: Block | None = None) -> int:
-        """How many changes of members there were: the nonce of the next one."""
+        """How many changes of members and executions there were: the nonce of the next one."""
         return int(await self.read(self.contract, "nonce", at=at))
 
     async def grace(self, at: Block | None = None) -> int:
@@ -55,3 +55,11 @@ class Quorum(Reader):
         *fields, until = change.as_tuple()
         blob = authorisation_blob(until, signatures)
         return await sender.transact(self.contract, "changeMembers", *fields, blob)
+
+    async def execute(
+        self, sender: Sender, decision: Execute, signatures: Mapping[Address, bytes]
+    ) -> Receipt:
+        """Make a call as the quorum that enough members signed, from any account. Raises Reverted."""
+        *fields, until = decision.as_tuple()
+        blob = authorisation_blob(until, signatures)
+        return await sender.transact(self.contract, "execute", *fields, blob)

@@ -30,6 +30,7 @@ _MATCH = {
     "40": "the workerpool is not in this hub's workerpool registry",
     "41": "the workerpool order is not signed by the workerpool's owner",
     "50": "the request order is not signed by its requester",
+    "51": "the request order's salt chooses another matcher",
     "60": "one of the orders is used up or cancelled: its whole volume is consumed",
 }
 

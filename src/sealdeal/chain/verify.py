@@ -40,6 +40,9 @@ REGISTRIES = {
 EARLY_CATEGORIES = 8
 """How many categories the hub's constructor takes (settings.vy)."""
 
+_OPTIONS = ("kitty_capped", "changes_delayed")
+"""What a hub was deployed with, and answers for ever: arguments of its constructor, and views."""
+
 _BIRTHS = {
     "Hub": ("OwnershipTransferred", True),
     "AppRegistry": ("OwnershipTransferred", True),
@@ -111,8 +114,9 @@ class _Comparison:
                 found.append(await self._compare(name, self.pieces[name], known))
         broker = ZERO
         if not any(one.differences for one in found):  # else there is no hub to ask
-            says, broker = await self._answers()
+            says, broker, chosen = await self._answers()
             found = [replace(one, differences=tuple(says.get(one.name, ()))) for one in found]
+            found[0] = replace(found[0], choices=chosen)
         places = (at.appregistry, at.datasetregistry, at.workerpoolregistry)
         for (entry, (label, symbol, traits)), place in zip(REGISTRIES.items(), places, strict=True):
             master = create_address(place, 1)
@@ -134,12 +138,14 @@ class _Comparison:
             found.append(Compared("TEE broker", broker, ours=False))
         return found if self.since is None else [await self._created(one) for one in found]
 
-    async def _answers(self) -> tuple[dict[str, list[str]], Address]:
-        """What is wrong with the state of a hub whose code is right, by piece; and its TEE broker."""
+    async def _answers(self) -> tuple[dict[str, list[str]], Address, dict[str, Any]]:
+        """What is wrong with the state of a hub whose code is right, by piece; its broker; its options."""
         wanted = {**self.addresses.to_json(), "teebroker": self.addresses.quorum}
         del wanted["hub"], wanted["quorum"]
         reads = [(self.hub, name) for name in wanted]
-        *said, count = await self.reader.read_many([*reads, (self.hub, "countCategory")])
+        options = [(self.hub, name) for name in _OPTIONS]
+        *said, count = await self.reader.read_many([*options, *reads, (self.hub, "countCategory")])
+        chosen, said = dict(zip(_OPTIONS, said, strict=False)), said[len(_OPTIONS) :]
         categories = await self.reader.read_many(
             [(self.hub, "viewCategory", n) for n in range(min(count, EARLY_CATEGORIES))]
         )
@@ -156,7 +162,7 @@ class _Comparison:
             expected = sum(clock for n, clock in enumerate(clocks) if word >> 32 * n & 0xFFFFFFFF)
             if word != expected:
                 wrong.setdefault(name, []).append(f"EARLY_CLOCKS: expected {expected:#x}, found {word:#x}")
-        return wrong, said[-1]
+        return wrong, said[-1], chosen
 
     async def _code(self, at: Address) -> bytes:
         return unhex(await self.rpc.call("eth_getCode", at, "latest"))

@@ -45,6 +45,7 @@ async def deploy(
     owner: str | None = None,
     previous: str | None = None,
     base_uri: str = BASE_URI,
+    profile: Literal["official", "production"] = "official",
     resume: int | None = None,
     wallet: WalletName = None,
     json: AsJson = False,
@@ -81,6 +82,10 @@ async def deploy(
         An earlier hub, whose registries' entries count as registered.
     base_uri
         Where the assets' tokens are described; an empty text: nowhere.
+    profile
+        `official`: as the official hub. `production`: the kitty pays for a task at most its scheduler's
+        stake in it; a change of broker, callback gas or registries waits until every deal of its day has
+        ended; hub and registries are the deployed quorum's, else nobody's, unless --owner names somebody.
     resume
         Go on with the deployment that began with this nonce of the account; all other options as they were.
     """
@@ -99,6 +104,10 @@ async def deploy(
             else (ZERO, ZERO, ZERO),
             base_uri=base_uri,
         )
+        if profile == "production":
+            options = replace(options, kitty_capped=True, changes_delayed=True)
+            if options.owner is None:
+                options = replace(options, owner="quorum" if quorum else ZERO)
         keys: dict[str, str] = {}
         if wallet is None and await is_development_chain(rpc):
             if resume is not None:

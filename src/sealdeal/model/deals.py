@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from .eip712 import Address, AddressList, Bool, Bytes32_, Domain, Typed, Uint256
+from .eip712 import Address, AddressList, Bool, Bytes, Bytes32_, Domain, Typed, Uint256
 from .errors import InvalidInput
 from .orders import TEE, Params, tag_bits
 from .types import ZERO, Bytes32, address_bytes, keccak
@@ -264,7 +264,20 @@ class Change(Typed):
     compromised: Bool
     """Whether the removed lose their voice at once, rather than after the quorum's grace."""
     nonce: Uint256
-    """Number of changes so far: none counts twice."""
+    """Number of changes and executions so far: none counts twice."""
+    validUntil: Uint256
+    """Chain time in seconds."""
+
+
+@dataclass(frozen=True)
+class Execute(Typed):
+    """The members of a quorum decide that it makes a call, such as one that only the hub's owner may make."""
+
+    target: Address
+    data: Bytes
+    """Calldata."""
+    nonce: Uint256
+    """Number of changes and executions so far: none counts twice."""
     validUntil: Uint256
     """Chain time in seconds."""
 
@@ -288,7 +301,7 @@ def pool_domain(chain_id: int, hub: AddressType) -> Domain:
 
 
 def quorum_domain(chain_id: int, quorum: AddressType) -> Domain:
-    """Where grants and changes of members count: the quorum contract checks this one."""
+    """Where grants, changes of members and executions count: the quorum contract checks this one."""
     return Domain("Sealdeal Quorum", "1", chain_id, quorum)
 
 
@@ -302,7 +315,7 @@ MAX_GRANTS = 15
 
 
 def authorisation_blob(valid_until: int, signatures: Mapping[AddressType, bytes]) -> bytes:
-    """What makes a quorum grant or change: validUntil (32 bytes) ‖ 65-byte signatures, ascending by signer.
+    """What makes a quorum act: validUntil (32 bytes) ‖ 65-byte signatures, ascending by signer.
 
     Raises InvalidInput for no signature, too many, or one that is not 65 bytes long.
     """

@@ -172,6 +172,8 @@ def test_change_registries(world: World) -> None:
     others = registry, world.datasets.address, world.workerpools.address
     assert act(world, "owner", "changeRegistries", *others).events == []
     assert seen(world.hub)[4:] == others
+    if world.suite == "ours":  # a match asks no registry, so somebody has to ask for it
+        act(world, "stranger", "updateEntries", [world.app])
     assert refused(world, "stranger", "matchOrders", *tuples(orders)) == text("iExecV5-matchOrders-0x20")
 
 
