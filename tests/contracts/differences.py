@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from sealdeal.model.orders import FRAMEWORKS, Kind, tag_bits
 from sealdeal.model.types import keccak
@@ -24,9 +23,6 @@ from tests.contracts.differential import (
     SignedOrder,
     TokenId,
 )
-
-if TYPE_CHECKING:
-    pass
 
 HUB, TOKEN, ZERO, OWNER = Name("hub"), Name("token"), Name("zero"), Name("owner")
 UNSUPPORTED = keccak(b"UnsupportedOperation(bytes4)")[:4]
@@ -208,11 +204,8 @@ DIFFERENCES = (
             Name("pool#0"), "changePolicy(uint256,uint256)", (RATIO, 1), Name("scheduler")
         ),
     ),
-)
-
-UNDECIDED = (
     Difference(
-        row="Of a boost deal that another sponsors, the sponsor is seized",
+        row="A sponsored boost task seizes its sponsor's lock when it is completed",
         concerns=lambda call: call.what == "pushResultBoost",
         allowed=sponsor_pays,
         example=lambda life: life.pushing(sponsored=True),
@@ -228,6 +221,9 @@ UNDECIDED = (
             ("dataset.datasetprice", 1), ("request.datasetmaxprice", 1), function="matchOrdersBoost"
         ),
     ),
+)
+
+UNDECIDED = (
     Difference(
         row="Calldata that end before an argument of any length does",
         concerns=lambda call: (

@@ -457,6 +457,19 @@ def label(word: bytes) -> str:
 
 
 @dataclass(frozen=True)
+class Calldata(Sided):
+    """A call among another's arguments."""
+
+    call: Call
+
+    def on(self, side: Side) -> bytes:
+        return self.call.data(side)
+
+    def __repr__(self) -> str:
+        return f"calldata of {self.call!r}"
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a call did, in names."""
 
@@ -662,6 +675,33 @@ class Pair:
         else:
             count.refused[outcomes[0].reason] = count.refused.get(outcomes[0].reason, 0) + 1
         return outcomes[0]
+
+    def joined(self, apart: Sequence[Call], together: Call, empty: bytes) -> Outcome:
+        """Several calls on the first side, and one on the second that does what they do, or nothing.
+
+        If the last is refused without data, the one is refused with `empty`. Nothing is done where a
+        difference could play a role.
+        """
+        if any(difference.concerns(call) for difference in self.differences for call in apart):
+            return Outcome(False, b"")
+        left, right = self.sides
+        with self._trial():
+            parts = [self._outcome(left, call) for call in apart]
+            after = self._outcome(right, together)
+        refusals = [part.data for part in parts if not part.ok]
+        if not refusals:
+            before = Outcome(True, after.data, tuple(log for part in parts for log in part.logs))
+        else:
+            before = Outcome(False, refusals[0] or (empty if parts[0].ok else b""))
+        if before != after:
+            return self._excused(together, (before, after), ())
+        if after.ok:
+            for call in apart:
+                self._outcome(left, call)
+            self._outcome(right, together)
+            count = self.counts.setdefault(f"{together.what} and {apart[-1].what}", Count())
+            count.done += 1
+        return after
 
     def ask(self, call: Call) -> Outcome:
         """The same for a call that changes nothing."""

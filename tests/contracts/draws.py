@@ -243,6 +243,7 @@ escrow = one_of(
         amounts,
         any_of((b"", b"\1", b"x" * 100)),
     ),
+    calls(TOKEN, "approveAndCall(address,uint256,bytes)", HUB, any_of((0, 1, RLC)), b""),
     calls(HUB, "receiveApproval", people, any_of((0, 1, RLC, 10**15)), any_of((TOKEN, TOKEN, HUB)), b""),
     calls(HUB, "recover", sender=owner_or_not),
 )
@@ -251,7 +252,7 @@ escrow = one_of(
 brokers = named(("zero", "broker", "broker", "wallet", "says magic", "reverts", "says nothing"))
 registries = named(("apps", "datasets", "pools"))
 first_entries = named(("app#0", "dataset#0", "pool#0"))
-gas = any_of((0, 50_000, 100_000, 200_000, 2_000_000, 2_000_000, 2**32 - 1, 2**32, 2**256 - 1))
+gas = any_of((0, 50_000, 100_000, 200_000, 2_000_000, 2_000_000, 2**30 - 1, 2**30, 2**256 - 1))
 settings = one_of(
     calls(HUB, "setTeeBroker", brokers, sender=owner_or_not),
     calls(HUB, "setTeeBroker", brokers, sender=owner_or_not),
@@ -267,6 +268,7 @@ settings = one_of(
     ),
     calls(HUB, "transferOwnership", named(("owner", "owner", "stranger", "zero"))),
     calls(HUB, "updateDomainSeparator"),
+    calls(HUB, "configure", TOKEN, "", "", 9, *[ZERO] * 4, sender=owner_or_not),
     calls(HUB, "importScore", people),
     calls(HUB, "changeRegistries", Name("apps"), Name("datasets"), Name("pools"), sender=owner_or_not),
     calls(registries, "setBaseURI(string)", any_of(("", "https://a/")), sender=owner_or_not),

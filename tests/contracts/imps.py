@@ -19,7 +19,8 @@ def abi(source: str) -> list[dict[str, Any]]:
 
 IMP = """
 # Plays every part that a contract can play around a hub: wallet, owner, scheduler, worker, group, spender,
-# callback, receiver of tokens. Once armed, it makes the call it was armed with from inside the next hook.
+# callback, receiver of tokens, entry, registry, an older hub. Once armed, it makes the call it was armed with
+# from inside the next hook.
 #
 # A hook inside a STATICCALL cannot write down what came of it: there it answers as it should if the call was
 # refused, and refuses otherwise.
@@ -122,6 +123,23 @@ def owner() -> address:
 def counted() -> bool:
     assert self._refused()
     return True
+
+
+@external
+def viewScore(worker: address) -> uint256:
+    assert self._refused()
+    return 5
+
+
+@external
+def registry() -> address:
+    assert self._refused()
+    return self
+
+
+@external
+def isRegistered(entry: address) -> bool:
+    return self._refused()
 """
 
 HOOKED = """

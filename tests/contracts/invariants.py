@@ -101,7 +101,7 @@ def balances_are_said_in_one_way(at: At) -> None:
 
 def the_kitty_is_what_schedulers_lost(at: At) -> None:
     """The kitty holds the stakes of the schedulers of claimed tasks, minus what it paid: nothing else enters
-    it, and it pays only schedulers of completed tasks."""
+    it, and it pays only schedulers of completed tasks; where it is capped, at most what they had at stake."""
     assert at.hub.frozenOf(KITTY) == at.books.kitty
     entered = left = 0
     for taskid, won in at.chronicle.settled.items():
@@ -111,6 +111,7 @@ def the_kitty_is_what_schedulers_lost(at: At) -> None:
             entered += won[KITTY]
         elif won[KITTY] < 0:
             assert task.status == COMPLETED
+            assert not at.books.capped or -won[KITTY] <= task.deal.stake
             left -= won[KITTY]
     assert entered - left == at.books.kitty
 

@@ -10,7 +10,7 @@ from sealdeal.model.deals import authorisation_message, deal_id, result_hash, re
 from sealdeal.model.eip712 import digest
 from sealdeal.model.keys import message_digest
 from sealdeal.model.orders import Kind, tag
-from sealdeal.model.types import address_bytes, keccak
+from sealdeal.model.types import RLC, address_bytes, keccak
 from tests.contracts import draws
 from tests.contracts.chances import Lived, any_of, coin, each, maybe, rule, several
 from tests.contracts.differences import is_too_long
@@ -19,6 +19,7 @@ from tests.contracts.differential import (
     SPOILS,
     STRANGER,
     Call,
+    Calldata,
     Name,
     Order,
     Outcome,
@@ -461,16 +462,29 @@ class Life(Lived):
         self.settle(function, self.make(for_boost(draft) if "Boost" in function else draft), sender)
 
     def settle(self, function: str, four: dict[str, SignedOrder], sender: Name) -> None:
-        request = four["request"].order
-        deal, first = self.next_deal(request)
+        """Match these orders, and remember the deal."""
+        deal, first = self.next_deal(four["request"].order)
         self.about_deal(deal)
         self.pair.ask(Call(HUB, "computeDealVolume", tuple(four.values())))
         scheduler = self.owner_of(four["pool"].order.asset)
         outcome = self.act(HUB, function, *four.values(), sender=sender)
         for question in self.about[deal]:
             self.pair.ask(question)
+        self.remember(deal, first, four, scheduler, outcome, boost=function.endswith("Boost"))
+
+    def remember(
+        self,
+        deal: Name,
+        first: int,
+        four: dict[str, SignedOrder],
+        scheduler: str,
+        outcome: Outcome,
+        *,
+        boost: bool,
+    ) -> None:
         if not outcome.ok:
             return
+        request = four["request"].order
         matched = next(data for _, topics, data in outcome.logs if topics[0] == MATCHED)
         tagged = [part for part, signed in four.items() if signed.order["tag"][-1] & 1]
         self.deals.append(
@@ -482,9 +496,24 @@ class Life(Lived):
                 trust=max(1, request["trust"]),
                 tee=bool({"app", "dataset", "request"} & set(tagged)),
                 callback=request["callback"] != ZERO,
-                boost=function.endswith("Boost"),
+                boost=boost,
             )
         )
+
+    @rule(2, draft=draws.drafts, amount=any_of((0, 1, 43 * RLC, 2**255)))
+    def deposit_and_match(self, draft: Draft, amount: int) -> None:
+        """The requester's `approveAndCall` of the base token, whose data are the match: as 6.2.0 has it."""
+        four = self.make(draft)
+        payer = four["request"].order["requester"]
+        if payer not in PEOPLE:
+            return
+        deal, first = self.next_deal(four["request"].order)
+        scheduler = self.owner_of(four["pool"].order.asset)
+        matched = Call(HUB, "matchOrders", tuple(four.values()), payer)
+        deposit = Call(TOKEN, "approveAndCall(address,uint256,bytes)", (HUB, amount, b""), payer)
+        together = replace(deposit, args=(HUB, amount, Calldata(matched)))
+        outcome = self.pair.joined((deposit, matched), together, OPERATION_FAILED)
+        self.remember(deal, first, four, scheduler, outcome, boost=False)
 
     @rule(4, terms=draws.terms, boost=coin, sender=people, begun=any_of((True, True, True, False)))
     def deal(self, terms: Terms, boost: bool, sender: Name, begun: bool) -> None:
@@ -921,6 +950,7 @@ class Life(Lived):
             self.broker = "unknown"
 
 
+OPERATION_FAILED = keccak(b"OperationFailed()")[:4]
 MATCHED = keccak(b"OrdersMatched(bytes32,bytes32,bytes32,bytes32,bytes32,uint256)")
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, TypeVar
 
+from eth_abi.abi import encode
+
 from sealdeal.model.deals import KITTY, result_hash, result_seal, task_id
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import (
@@ -44,8 +46,15 @@ from tests.contracts.books import (
 from tests.contracts.chain import Contract, Refused
 from tests.contracts.invariants import EVERY, QUICK, At
 from tests.contracts.revm import Revm
-from tests.contracts.world import CATEGORIES, SCHEDULER_RATIO, WEALTH, WORKER_RATIO, World
+from tests.contracts.world import CATEGORIES, SCHEDULER_RATIO, WEALTH, WORKER_RATIO, Options, World, key
 
+PROFILES: dict[str, dict[str, Any]] = {
+    "official": {},
+    "production": {"kitty_capped": True, "changes_delayed": True},
+}
+"""What a deployment may choose."""
+OLD_SCORE = 17
+"""What the hub of version 3 says of every worker."""
 POCKET = 1_000 * RLC
 """Base tokens of every actor at the beginning."""
 VETERANS = ((("worker", "worker2"), 16), (("worker3", "worker4"), 12))
@@ -58,6 +67,13 @@ ANY = b"\1" * 65
 """Nobody's signature."""
 
 T = TypeVar("T")
+DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "setTeeBroker": (ZERO,),
+    "setCallbackGas": (0,),
+    "changeRegistries": (ZERO, ZERO, ZERO),
+}
+"""Arguments of the functions of the owner that may wait."""
+
 Found = tuple[Bytes32, Task]
 Rule = Callable[[Address, int], None]
 """What the rules make of a call by this sender at this time. Raises Refuse, or enters it into the books."""
@@ -96,9 +112,11 @@ class Counted(Revm):
 class Stage:
     """A world with several assets of each kind, deployed once; each run starts from it anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, profile: str = "official") -> None:
         self.chain = Counted()
-        self.world = World.start(self.chain)
+        old = self.chain.deploy(says(encode(["uint256"], [OLD_SCORE])), key("an older hub").address)
+        self.options = Options(v3hub=old, **PROFILES[profile])
+        self.world = World.start(self.chain, options=self.options)
         world = self.world
         self.keys = {world.who(role): world.keys[role] for role in World.ROLES}
         self.actors = list(self.keys)
@@ -141,7 +159,13 @@ class Stage:
     def books(self) -> tuple[Books, Chronicle]:
         """What is so at the beginning of each run."""
         world = self.world
-        books, chronicle = Books(world.hub.address, world.owner.address), Chronicle(world.hub.address)
+        books = Books(
+            world.hub.address,
+            world.owner.address,
+            capped=self.options.kitty_capped,
+            delayed=self.options.changes_delayed,
+        )
+        chronicle = Chronicle(world.hub.address)
         for actor in self.actors:
             books.stakes[actor] = chronicle.stakes[actor] = WEALTH
             books.tokens[actor] = POCKET
@@ -818,30 +842,63 @@ class Machine:
         owner = self.books.owner if self._often(85) else self._actor()
         broker = self.rng.choice((ZERO, self.world.who("broker"), self.world.who("broker")))
 
-        def nothing(sender: Address, _: int) -> None:
+        def category(sender: Address, _: int) -> None:
             if sender != self.books.owner:
                 raise Refuse("owner")
-
-        def category(sender: Address, now: int) -> None:
-            nothing(sender, now)
             self.books.timerefs.append(77)
 
-        match self.rng.randrange(5):
-            case 0 | 1:
-                rule: Rule = lambda sender, _: self.books.set_broker(sender, broker)  # noqa: E731
+        entries = [*self.stage.apps, *self.stage.datasets, *self.stage.pools]
+
+        def never(_: Address, __: int) -> None:
+            raise Refuse("never")
+
+        match self.rng.randrange(13):
+            case 0 | 1 | 2:
+                rule: Rule = lambda sender, now: self.books.set_broker(sender, broker, now)  # noqa: E731
                 self._hub("setTeeBroker", broker, rule=rule, sender=owner)
-            case 2:
-                self._hub("setCallbackGas", self.rng.choice((0, 50_000, 200_000)), rule=nothing, sender=owner)
-            case 3:
+            case 3 | 4 | 5:
+                function = self.rng.choice(list(self.books.waiting) or ["setTeeBroker"])
+                if function in self.books.waiting and self._often(70):
+                    self._until(self.books.waiting[function][0])
+                selector = self.hub.encode(function, *DEFAULTS[function])[:4]
+                self._hub("applyChange", selector, rule=lambda _, now: self.books.apply(function, now))
+            case 6:
+                limit = self.rng.choice((0, 50_000, 200_000))
+                rule = self._deciding("setCallbackGas")
+                self._hub("setCallbackGas", limit, rule=rule, sender=owner)
+            case 7:
+                # For what is so already.
+                registries = (self.world.apps, self.world.datasets, self.world.workerpools)
+                at = [registry.address for registry in registries]
+                self._hub("changeRegistries", *at, rule=self._deciding("changeRegistries"), sender=owner)
+            case 8:
                 self._hub("createCategory", "new", "category", 77, rule=category, sender=owner)
-            case 4:
+            case 9:
+                to = self._actor()
+                rule = lambda sender, _: self.books.own(sender, to)  # noqa: E731
+                self._hub("transferOwnership", to, rule=rule, sender=owner)
+            case 10:
                 # Nobody but a registry tells the hub who owns what.
                 word = int(self._actor(), 16) | 1 << 184
-
-                def never(_: Address, __: int) -> None:
-                    raise Refuse("registry")
-
                 self._hub("sync", self.rng.choice(self.stage.apps), word, rule=never)
+            case 11:
+                same: Rule = lambda _, __: None  # noqa: E731
+                self._hub("updateEntries", self.rng.sample(entries, 2), rule=same)
+                self._hub("updateDomainSeparator", rule=same)
+                nobody = (self.token.address, "", "", 9, *entries[:4])
+                self._hub("configure", *nobody, rule=never, sender=owner)
+            case 12:
+                worker = self._actor()
+                if self._hub("importScore", worker, rule=self._importing(worker)):
+                    # No event tells of it.
+                    self.chronicle.scores[worker] = self.books.scores[worker]
+
+    def _deciding(self, function: str) -> Rule:
+        """A decision that changes nothing here."""
+        return lambda sender, now: self.books.decide(sender, function, lambda: None, now)
+
+    def _importing(self, worker: Address) -> Rule:
+        return lambda _, __: self.books.import_score(worker, OLD_SCORE)
 
     def again(self) -> None:
         """A call of before, by whoever made it or by another."""

@@ -23,13 +23,15 @@ from tests.contracts.actors import compiled
 from tests.contracts.chain import Contract, Refused, text
 from tests.contracts.imps import HOOKED, IMP, WITNESS, abi
 from tests.contracts.revm import Revm
-from tests.contracts.world import World
+from tests.contracts.world import Options, World, key
 
+APP_KIND = 1 << 184
+"""In what a registry tells of an entry."""
 ANY = b"\1" * 65
 """A signature that an imp accepts, as every other."""
 DIGEST = keccak(b"told")
-REFUSED = {"sync", "configure", "importScore", "applyChange"}
-"""What the imp cannot do: it is no registry, the hub is configured, no older hub is there, nothing waits."""
+REFUSED = {"sync", "configure", "applyChange"}
+"""What the imp cannot do: it is no registry, the hub is configured, nothing waits."""
 IDLE = {"updateDomainSeparator"}
 """Functions that write nothing, whoever calls them."""
 GAS = 200_000_000
@@ -90,11 +92,12 @@ class Scene:
 
     def __init__(self) -> None:
         self.chain = Still()
-        self.world = world = World.start(self.chain)
+        whose = encode(["address"], [key("requester").address])
+        self.imp = self.chain.deploy(compiled(IMP) + whose, key("an imp's maker").address)
+        self.world = world = World.start(self.chain, options=Options(v3hub=self.imp))
         owner = world.owner.address
         self.hub, self.token = world.hub, Contract(self.chain, abi(HOOKED), world.token.address, owner)
         self.requester, self.worker = world.who("requester"), world.who("worker")
-        self.imp = self.chain.deploy(compiled(IMP) + encode(["address"], [self.requester]), owner)
         self.witness = Contract(self.chain, abi(WITNESS), self.chain.deploy(compiled(WITNESS), owner), owner)
         self.puppet = Contract(self.chain, abi(IMP), self.imp, owner)
         for holder in (self.imp, self.requester):
@@ -281,7 +284,7 @@ class Scene:
             "sync": (self.app, int(self.imp, 16) | 1 << 184),
             "updateEntries": ([self.app],),
             "configure": (self.imp, "", "", 9, self.imp, self.imp, self.imp, self.imp),
-            "importScore": (self.imp,),
+            "importScore": (self.worker,),
             "applyChange": (b"\0" * 4,),
             "changeRegistries": (self.imp, self.requester, self.worker),
             "setTeeBroker": (self.requester,),
@@ -353,6 +356,14 @@ class Scene:
                 (Call(self.token, "tell", (imp, False, True), self.requester),),
             ),
         }
+        outers["importScore, an older hub"] = Outer(self.of_hub("importScore", self.worker))
+        # The imp is an entry of a registry that is the imp, too.
+        appoint = Call(self.hub, "changeRegistries", (imp, world.datasets.address, self.pool), imp)
+        tell = Call(self.hub, "sync", (imp, int(imp, 16) | APP_KIND), imp)
+        outers["sync, entry"] = Outer(self.through_imp(tell), (self.through_imp(appoint),))
+        outers["updateEntries, entry and registry"] = Outer(
+            self.of_hub("updateEntries", [imp]), (self.through_imp(appoint), self.through_imp(tell))
+        )
         restrictions = {
             "app": ("datasetrestrict", "workerpoolrestrict", "requesterrestrict"),
             "data": ("apprestrict", "workerpoolrestrict", "requesterrestrict"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -89,15 +90,21 @@ def test_each_difference_is_told() -> None:
 
 
 SEIZE = keccak(b"Seize(address,uint256,bytes32)")
-PLANTED = {
-    "another event": (SEIZE, SEIZE[:-1] + bytes([SEIZE[-1] ^ 1])),
-    "another text": (b"iExecV5-matchOrders-0x", b"iExecV5-matchOrders-0X"),
+PLANTED: dict[str, Callable[[Side], object]] = {
+    "another event": lambda side: side.chain.plant(SEIZE, SEIZE[:-1] + bytes([SEIZE[-1] ^ 1])),
+    "another text": lambda side: side.chain.plant(b"iExecV5-matchOrders-0x", b"iExecV5-matchOrders-0X"),
+    "another balance": lambda side: side.world.enrich(side.world.who("worker"), 1),
 }
 
 
 @pytest.mark.parametrize("what", PLANTED)
 def test_a_planted_difference_is_found(what: str) -> None:
     spoilt = side("ours")
-    assert spoilt.chain.plant(*PLANTED[what]) > 0
+    assert PLANTED[what](spoilt) != 0
     with pytest.raises(Failed):
         lives(Pair(side("ours"), spoilt), what, range(200), patience=0)
+
+
+def test_ours_is_like_ours() -> None:
+    """What is found above is what was planted."""
+    lives(Pair(side("ours"), side("ours")), "ours", range(20))

@@ -102,6 +102,8 @@ class Bid:
 
     answer: int = 0
     """Which of the plan's answers it found."""
+    sealed: int | None = None
+    """Which its seal is of, if of another; that one it will try to reveal as well."""
     form: str = "honest"
     enclave: bool = False
     silent: bool = False
@@ -178,7 +180,9 @@ class Life:
     def contribute(self, role: str, bid: Bid) -> None:
         digest = self.digests[bid.answer]
         made = self.world.enclave(self.taskid, worker=role, digest=digest, tee=bid.enclave)
-        hashed, seal = FORMS[bid.form](made.hash, made.seal, digest)
+        sealed = digest if bid.sealed is None else self.digests[bid.sealed]
+        seal = result_seal(self.world.who(role), self.taskid, sealed)
+        hashed, seal = FORMS[bid.form](made.hash, seal, digest)
         sign = self.world.keys["enclave"].sign_message(keccak(hashed + seal)) if bid.enclave else b""
         if self.status == ACTIVE:
             self.sent[role] = hashed, seal, made.challenge
@@ -208,8 +212,9 @@ def play(world: World, plan: Plan) -> list[Any]:
             life.act("scheduler", "reopen", life.taskid)
         life.contribute(role, bid)
     for role, bid in zip(WORKERS, plan.bids, strict=False):
-        for _ in range(0 if bid.silent else 2):  # the second time it is refused
-            life.act(role, "reveal", life.taskid, life.digests[bid.answer])
+        known = [bid.answer, bid.answer] if bid.sealed is None else [bid.answer, bid.sealed]
+        for answer in () if bid.silent else known:  # the second time it is refused
+            life.act(role, "reveal", life.taskid, life.digests[answer])
     if plan.ends and life.status == REVEALING:
         life.finalize()
         if life.status == REVEALING:
@@ -223,6 +228,7 @@ def play(world: World, plan: Plan) -> list[Any]:
 bids = st.builds(
     Bid,
     answer=st.sampled_from([0, 0, 0, 1]),
+    sealed=st.sampled_from([None] * 6 + [0, 1]),
     form=st.sampled_from(["honest"] * 7 + ["copied", "naked", "zero"]),
     enclave=st.booleans(),
     silent=st.sampled_from([False] * 5 + [True]),
@@ -273,6 +279,7 @@ TWO_WORDS = (WORD + bytes(32), b"another")
 @example(plan=Plan((SILENT, WRONG, RIGHT), 1, answers=(WORD, WORD[::-1] + WORD), told=0, reopenings=2))
 @example(plan=Plan((RIGHT, RIGHT), 3, ends=False))
 @example(plan=Plan((SILENT,) * 5, 9))
+@example(plan=Plan((RIGHT, Bid(sealed=1), RIGHT), 5))
 @example(plan=Plan((Bid(form="zero"), Bid(form="zero"), RIGHT, RIGHT, RIGHT), 3))
 def test_contributions_are_shown_as_they_came(plan: Plan) -> None:
     """Hash, seal and enclave of each, in every state, though most of it is not kept to the end."""
@@ -283,7 +290,7 @@ def test_contributions_are_shown_as_they_came(plan: Plan) -> None:
 @pytest.mark.parametrize("trust", [1, 3])
 @pytest.mark.parametrize("reopenings", [0, 1])
 def test_every_life_of_three_workers(trust: int, reopenings: int) -> None:
-    """Each right, wrong, or right and silent; one word or two for the callback, and results that fit or not."""
+    """Each right, wrong, or right and silent; one word or two for the callback, results that fit or not."""
     answers = (WORD + WORD[::-1], WORD)
     for n, three in enumerate(product((RIGHT, WRONG, SILENT), repeat=3)):
         kept = RESULTS[n % len(RESULTS)]

@@ -1,8 +1,8 @@
 """The ledger's arithmetic and every packed record, for all values at once.
 
-symbolic/Check*.vy are contracts around our modules whose `check_…` functions demand what must hold. halmos runs
-them with symbols for arguments, and a solver looks for values with which a demand does not hold: there must be
-none. What a check assumes of its arguments stands at its beginning.
+symbolic/Check*.vy are contracts around our modules whose `check_…` functions demand what must hold. halmos
+runs them with symbols for arguments, and a solver looks for values with which a demand does not hold: there
+must be none. What a check assumes of its arguments stands at its beginning.
 """
 
 from __future__ import annotations

@@ -217,59 +217,88 @@ def check_reward(one: address, a: Account, two: address, b: Account, supply: uin
     checks._demand(ledger.supply == supply)
 
 
-# ---- The kitty -----------------------------------------------------------------------------------------------------
+# ---- The kitty, in the word that it shares with settings -----------------------------------------------------------
+
+# The common word, its parts apart.
+struct Common:
+    broker: address
+    callback_gas: uint256
+    capped: bool
+    delayed: bool
+    kitty: uint256
+
 
 @internal
-def _given_kitty(broker: address, callback_gas: uint32, kitty: uint64):
-    settings._set_broker(broker)
-    settings._set_callback_gas(convert(callback_gas, uint256))
-    settings._set_kitty(convert(kitty, uint256))
+def _given_common(common: Common):
+    assert common.callback_gas < settings.CALLBACK_GAS_LIMIT and common.kitty < LIMIT
+    settings.common = (
+        convert(common.broker, uint256)
+        | (common.callback_gas << settings.CALLBACK_GAS)
+        | (convert(common.capped, uint256) << settings.KITTY_CAPPED)
+        | (convert(common.delayed, uint256) << settings.CHANGES_DELAYED)
+        | (common.kitty << settings.KITTY)
+    )
 
 
 @internal
 @view
-def _demand_common(broker: address, callback_gas: uint32, kitty: uint256):
-    checks._demand(settings._broker() == broker)
-    checks._demand(settings._callback_gas() == convert(callback_gas, uint256))
-    checks._demand(settings._kitty() == kitty)
-    checks._demand(ledger._frozen(types.KITTY_ADDRESS) == kitty)
+def _demand_common(common: Common):
+    checks._demand(settings._broker() == common.broker)
+    checks._demand(settings._callback_gas() == common.callback_gas)
+    checks._demand(settings._option(settings.KITTY_CAPPED) == common.capped)
+    checks._demand(settings._option(settings.CHANGES_DELAYED) == common.delayed)
+    checks._demand(settings._kitty() == common.kitty)
+    checks._demand(ledger._frozen(types.KITTY_ADDRESS) == common.kitty)
 
 
 @external
-def check_common_word(broker: address, callback_gas: uint32, kitty: uint64, another: address, limit: uint32):
+def check_common_word(given: Common, broker: address, callback_gas: uint256, kitty: uint64):
     """
-    @notice Three settings share a word; each is set alone.
+    @notice Each part is set alone.
     """
-    self._given_kitty(broker, callback_gas, kitty)
-    self._demand_common(broker, callback_gas, convert(kitty, uint256))
-    settings._set_broker(another)
-    self._demand_common(another, callback_gas, convert(kitty, uint256))
-    settings._set_callback_gas(convert(limit, uint256))
-    self._demand_common(another, limit, convert(kitty, uint256))
+    common: Common = given
+    self._given_common(common)
+    self._demand_common(common)
+    settings._set_broker(broker)
+    common.broker = broker
+    self._demand_common(common)
+    settings._check_callback_gas(callback_gas)
+    settings._set_callback_gas(callback_gas)
+    common.callback_gas = callback_gas
+    self._demand_common(common)
+    settings._set_kitty(convert(kitty, uint256))
+    common.kitty = convert(kitty, uint256)
+    self._demand_common(common)
 
 
 @external
-def check_feed_kitty(broker: address, callback_gas: uint32, kitty: uint64, amount: uint64):
+def check_feed_kitty(given: Common, amount: uint64):
     """
     @notice With a stake that was seized before: together they are below the supply.
     """
-    total: uint256 = convert(kitty, uint256) + convert(amount, uint256)
-    assert total < LIMIT
-    self._given_kitty(broker, callback_gas, kitty)
+    common: Common = given
+    self._given_common(common)
+    common.kitty += convert(amount, uint256)
+    assert common.kitty < LIMIT
     ledger._feed_kitty(convert(amount, uint256), empty(bytes32))
-    self._demand_common(broker, callback_gas, total)
+    self._demand_common(common)
 
 
 @external
-def check_draw_kitty(broker: address, callback_gas: uint32, kitty: uint64):
+def check_draw_kitty(given: Common, stake: uint64):
     """
-    @notice It gives a tenth, one RLC at least, never more than it has, and has that much less.
+    @notice It gives a tenth, one RLC at least, never more than it has, and has that much less; if it is capped, never
+            more than was at stake.
     """
-    held: uint256 = convert(kitty, uint256)
-    self._given_kitty(broker, callback_gas, kitty)
-    share: uint256 = ledger._draw_kitty(empty(bytes32))
-    checks._demand(share == min(max(held * 10 // 100, 10**9), held))
-    self._demand_common(broker, callback_gas, held - share)
+    common: Common = given
+    self._given_common(common)
+    share: uint256 = ledger._draw_kitty(convert(stake, uint256), empty(bytes32))
+    expected: uint256 = min(max(common.kitty * 10 // 100, 10**9), common.kitty)
+    if common.capped:
+        expected = min(expected, convert(stake, uint256))
+    checks._demand(share == expected)
+    common.kitty -= share
+    self._demand_common(common)
 
 
 # ---- Scores --------------------------------------------------------------------------------------------------------
@@ -286,6 +315,7 @@ def check_praise(one: address, a: Account, two: address, b: Account, supply: uin
 @external
 def check_blame(one: address, a: Account, two: address, b: Account, supply: uint256):
     self._given(one, a, two, b, supply)
+    assert a.score < 2**120
     ledger._blame(one, empty(bytes32))
     self._demand_account(one, a.balance, a.frozen, a.score * 2 // 3)
     self._demand_unchanged(two, b)
