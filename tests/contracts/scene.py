@@ -8,8 +8,16 @@ from typing import Any
 
 from eth_abi.abi import encode
 
-from sealdeal.model.deals import KITTY, authorisation_message, result_hash, result_seal, task_id
-from sealdeal.model.orders import NO_DATASET, OrderOperation, Signed, tag
+from sealdeal.model.batches import Batch, Leaf, Proof
+from sealdeal.model.deals import (
+    KITTY,
+    authorisation_message,
+    enclave_message,
+    result_hash,
+    result_seal,
+    task_id,
+)
+from sealdeal.model.orders import BATCH, NO_DATASET, TEE, OrderOperation, Signed, tag
 from sealdeal.model.types import RLC, ZERO, Address, Bytes32, keccak
 from tests.contracts.actors import compiled
 from tests.contracts.chain import Contract, Refused, text
@@ -104,6 +112,7 @@ class Scene:
         self.pool = self._made(world.workerpools, "createWorkerpool", self.imp, "imp's")
         self.token.transfer(self.hub.address, 2 * RLC)
         self.hub.setCallbackGas(10_000_000)
+        self.hub.setTeeBroker(self.imp)
         self.hub.transferOwnership(self.imp)
         self._begin_tasks()
 
@@ -127,6 +136,8 @@ class Scene:
         self.later = fresh
         self.boosted = self.deal("matchOrdersBoost", volume=3)
         self.boost_told = self.deal("matchOrdersBoost", volume=3, callback=self.imp)
+        asks = tag(TEE | BATCH)
+        self.batched = self.deal(volume=6, app={"tag": tag(TEE)}, pool={"tag": asks}, tag=asks)
         told = self.deal(volume=4, callback=self.imp)
         self.told = [self.world.first_task(told, index) for index in range(3)]
         for taskid, worker in (
@@ -188,6 +199,18 @@ class Scene:
         """What `pushResultBoost` is given."""
         return dealid, index, b"", b"told", ANY, ZERO, b""
 
+    def batch(self, *indices: int) -> tuple[Any, ...]:
+        """What `settleBatch` is given."""
+        enclave = self.world.keys["enclave"]
+        batch = Batch.of(self.batched, 0, (Leaf(i, self.worker, enclave.address) for i in indices))
+        proofs = {
+            i: Proof(
+                DIGEST, enclave.sign_message(enclave_message(self.worker, task_id(self.batched, i), DIGEST))
+            )
+            for i in indices
+        }
+        return batch.settle(0, proofs, "Qm" + "x" * 44, ANY)
+
     def contribute(self, taskid: Bytes32, worker: Address) -> None:
         if worker == self.imp:
             self.as_imp(self.hub, "contribute", *self.effort(taskid, worker))
@@ -228,6 +251,8 @@ class Scene:
             "pushResultBoost of the same": self.push(self.boost_told, 0),
             "claimBoost": (self.boost_late, 0),
             "claimBoost of the same": (self.boost_told, 0),
+            "settleBatch": self.batch(0, 1),
+            "settleBatch of the same": self.batch(2, 3),
             "initialize": (self.later, 6),
             "initializeArray": ([self.later] * 2, [7, 8]),
             "contribute": self.effort(self.fresh[0], self.imp),
@@ -325,6 +350,7 @@ class Scene:
                 self.of_hub("sponsorMatchOrdersBoost", *self.orders(data={}))
             ),
             "sponsorMatchOrders, wallets": Outer(self.of_hub("sponsorMatchOrders", *self.orders(data={}))),
+            "settleBatch, broker": Outer(self.through_imp(self.of_hub("settleBatch", *self.batch(2, 3)))),
             "recover, token": Outer(
                 self.through_imp(self.of_hub("recover")),
                 (Call(self.token, "tell", (imp, False, True), self.requester),),
@@ -434,7 +460,8 @@ class Scene:
     def views(self) -> list[bytes]:
         """Everything that one can read of whom and what the calls are about."""
         accounts = (self.imp, self.requester, self.worker, self.hub.address, KITTY, self.world.owner.address)
-        tasks = (*self.told, *self.fresh, *self.claimable, self.silent)
+        batched = (task_id(self.batched, index) for index in (0, 2))
+        tasks = (*self.told, *self.fresh, *self.claimable, self.silent, *batched)
         return [
             self.hub.encode("totalSupply"),
             *(self.hub.encode("viewAccount", account) for account in accounts),

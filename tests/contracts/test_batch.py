@@ -160,6 +160,24 @@ def owed(done: Done) -> Counter[tuple[str, Address]]:
     return sums
 
 
+def quorum(world: World, signers: int) -> Callable[[Bytes32], bytes]:
+    """Make a quorum of two in three the hub's broker: how so many of them sign what it is asked about."""
+    nodes = [world.keys[name] for name in ("worker2", "worker3", "worker4")]
+    members = [node.address for node in nodes]
+    made = encode(["address[]", "uint256", "uint256", "string"], [members, 2, 600, "simulated"])
+    at = world.chain.deploy(code("Quorum") + made, world.owner.address)
+    world.hub.setTeeBroker(at)
+    until = world.chain.now() + 60
+
+    def sign(asked: Bytes32) -> bytes:
+        granted = typed_digest(quorum_domain(CHAIN_ID, at), Grant(asked, until))
+        return authorisation_blob(
+            until, {node.address: node.sign_digest(granted) for node in nodes[:signers]}
+        )
+
+    return sign
+
+
 def told(done: Done, bag: Bag, indices: Collection[int]) -> None:
     """These tasks, and no others, were said to have ended, each with its own result."""
     said = [event[1:] for event in done.events if event[0] == "TaskFinalize"]
@@ -580,22 +598,9 @@ def test_the_broker(world: World) -> None:
     assert bag.refused(bag.arguments([0])) == said("not authorised")
     bag.settle([0], sign=world.keys["stranger"].sign_digest)
 
-    nodes = [world.keys[name] for name in ("worker2", "worker3", "worker4")]
-    members = [node.address for node in nodes]
-    made = encode(["address[]", "uint256", "uint256", "string"], [members, 2, 600, "simulated"])
-    quorum = world.chain.deploy(code("Quorum") + made, world.owner.address)
-    world.hub.setTeeBroker(quorum)
-    until = world.chain.now() + 60
-
-    def grants(count: int) -> Callable[[Bytes32], bytes]:
-        def sign(asked: Bytes32) -> bytes:
-            granted = typed_digest(quorum_domain(CHAIN_ID, quorum), Grant(asked, until))
-            return authorisation_blob(until, {n.address: n.sign_digest(granted) for n in nodes[:count]})
-
-        return sign
-
-    assert bag.refused(bag.arguments([1, 2], sign=grants(1))) == said("not authorised")
-    bag.settle([1, 2], sign=grants(2))
+    grants = quorum(world, 1)
+    assert bag.refused(bag.arguments([1, 2], sign=grants)) == said("not authorised")
+    bag.settle([1, 2], sign=quorum(world, 2))
 
 
 def test_signatures(world: World) -> None:
@@ -724,6 +729,17 @@ def test_a_deal_that_asks_but_is_not_batched_lives_as_any_other(world: World) ->
     for index in range(3):
         bag.alone(index)
     assert {world.hub.viewTask(bag.task(i)).status for i in range(3)} == {COMPLETED}
+
+
+@pytest.mark.parametrize(("workers", "bound"), [(("worker",), 20_000), (World.ROLES[-4:], 21_000)])
+def test_gas_of_a_task(world: World, workers: tuple[str, ...], bound: int) -> None:
+    """Of 100 in one transaction, with a dataset, authorised by a quorum; everyone was paid before."""
+    Bag(world, 2, workers, dataset=True).settle((0,))
+    Bag(world, 5, workers, dataset=True).settle(range(5))
+    bag = Bag(world, 100, workers, dataset=True)
+    sign = quorum(world, 2)
+    done = bag.settle(bag.indices, sign=sign)
+    assert 17_000 < done.gas / 100 <= bound
 
 
 def test_contracts_hold_what_the_quorum_signs_in_one_place() -> None:

@@ -18,7 +18,15 @@ NOT_OWNER = text("Ownable: caller is not the owner")
 # ---- ABI ---------------------------------------------------------------------------------------------------
 
 # What the official hub has not, and what a hub that is no diamond has not.
-OURS = {"sync", "updateEntries", "applyChange", "viewChange", "kitty_capped", "changes_delayed"}
+OURS = {
+    "settleBatch",
+    "sync",
+    "updateEntries",
+    "applyChange",
+    "viewChange",
+    "kitty_capped",
+    "changes_delayed",
+}
 DIAMOND = {
     "diamondCut",
     "facets",
