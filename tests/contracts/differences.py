@@ -204,7 +204,7 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        row="A sponsored boost task seizes its sponsor's lock when it is completed",
+        row="Of a boost deal that another sponsors, the sponsor is seized",
         concerns=lambda call: call.what == "pushResultBoost",
         allowed=sponsor_pays,
         example=lambda life: life.pushing(sponsored=True),

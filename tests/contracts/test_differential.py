@@ -109,4 +109,4 @@ def test_a_planted_difference_is_found(what: str) -> None:
 
 def test_ours_is_like_ours() -> None:
     """What is found above is what was planted."""
-    lives(Pair(side("ours"), side("ours")), "ours", range(20))
+    lives(Pair(side("ours"), side("ours")), "ours", range(10))
