@@ -496,7 +496,8 @@ def _total(steps: Steps | None) -> int | None:
 def functions(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each transaction the mean over all its calls in these scenarios.
 
-    Each: `function`, `calls`, `official` and `ours` (None where nothing was played), `ratio`.
+    Each: `function`, `calls` (ours, if there are any), `official` and `ours` (None where nothing was played),
+    `ratio`.
     """
     gases: dict[str, dict[str, list[int]]] = {}
     for row in rows:
@@ -509,7 +510,7 @@ def functions(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         found.append(
             {
                 "function": name,
-                "calls": max(len(calls) for calls in each.values()),
+                "calls": len(each.get("ours") or each["official"]),
                 "official": official,
                 "ours": ours,
                 "ratio": ours / official if ours and official else None,
