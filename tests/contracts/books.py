@@ -9,12 +9,12 @@ invariants.py compares both with what the hub's views answer. Amounts are nRLC, 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sealdeal.model.deals import KITTY, result_hash, result_seal, task_id
-from sealdeal.model.orders import AppOrder, DatasetOrder, RequestOrder, Signed, WorkerpoolOrder
+from sealdeal.model.orders import BATCH, AppOrder, DatasetOrder, RequestOrder, Signed, WorkerpoolOrder
 from sealdeal.model.types import ZERO, ZERO32, Address, Bytes32, keccak
 
 TEE = 1
@@ -140,6 +140,9 @@ class Task:
     reveal_deadline: int = 0
     digest: Bytes32 = ZERO32
 
+    batched: bool = False
+    """Whether it ended in a batch: then its money is told by its deal."""
+
     @property
     def ended(self) -> bool:
         return self.status in (COMPLETED, FAILED)
@@ -183,7 +186,8 @@ class Books:
         self.open: Counter[Bytes32] = Counter()
         """Deal -> its tasks that have not ended, initialised or not."""
         self.settled: dict[Bytes32, Counter[Address]] = {}
-        """Task that ended -> what everyone won or lost by it; the kitty is one of them."""
+        """Task that ended -> what everyone won or lost by it; the kitty is one of them. Of those that ended
+        in batches, a deal's together, under its id."""
 
     def locked(self) -> Counter[Address]:
         """What everyone has locked: the price and the scheduler's stake of each task that has not ended, the
@@ -394,6 +398,25 @@ class Books:
         self.open[deal.dealid] = size
         return deal
 
+    def deposit_and_match(
+        self,
+        source: Address,
+        amount: int,
+        app: Sold,
+        dataset: Sold | None,
+        pool: Sold,
+        request: Sold,
+        now: int,
+    ) -> None:
+        """Both or nothing; for who asks for the match only."""
+        demand(request.order.requester == source, "requester")
+        self.deposit(source, [amount], [source])
+        try:
+            self.match(source, app, dataset, pool, request, now)
+        except Refuse:
+            self.withdraw(source, amount, source)
+            raise
+
     # ---- Tasks
 
     def initialize(self, pairs: Sequence[tuple[Bytes32, int]]) -> None:
@@ -516,11 +539,7 @@ class Books:
         self._authorised(deal, enclave, authoriser, attested)
         paid = self._pay_resources(deal)
         self._pay_one(deal, worker, paid)
-        seal = result_seal(worker, taskid, digest)
-        task.consensus = result_hash(taskid, digest)
-        task.reveals = task.winners = 1
-        task.reveal_deadline, task.digest = now + 2 * deal.timeref, digest
-        task.contributions[worker] = Contribution(task.consensus, seal, 0, PROVED)
+        self._prove(task, taskid, worker, digest, now)
         self._end(taskid, task, paid, {})
 
     def claim(self, taskids: Sequence[Bytes32], now: int) -> None:
@@ -572,6 +591,47 @@ class Books:
         demand(task_id(dealid, index) not in self.tasks, "once")
         return Task(deal)
 
+    # ---- Batches
+
+    def settle_batch(
+        self,
+        sender: Address,
+        dealid: Bytes32,
+        chosen: Mapping[int, tuple[Address, Bytes32]],
+        authoriser: Address,
+        attested: bool,
+        now: int,
+    ) -> None:
+        """`chosen`: index -> worker and digest, of the tasks to be settled; they were authorised with others
+        by `authoriser`, and each enclave signed if `attested`."""
+        if dealid not in self.deals:
+            raise Refuse("no such deal")
+        deal = self.deals[dealid]
+        demand(
+            not deal.boost and deal.size > 1 and deal.tag & (TEE | BATCH) == TEE | BATCH, "a bag that asks"
+        )
+        demand(deal.trust == 1 and deal.callback == ZERO, "trust, callback")
+        demand(sender == deal.scheduler, "scheduler")
+        demand(now < deal.contribution_deadline, "contribution deadline")
+        demand(self.broker != ZERO and authoriser == self.broker and attested, "signatures")
+        demand(set(chosen) <= set(deal.indices), "of this deal")
+        waiting = {}
+        for index in sorted(chosen):
+            task = self.tasks.get(task_id(dealid, index), Task(deal))
+            if task.status == ACTIVE and not task.contributions:
+                waiting[index] = task
+        demand(bool(waiting), "one that has not ended")
+        together = self.settled.pop(dealid, Counter())
+        for index, task in waiting.items():
+            (worker, digest), taskid = chosen[index], task_id(dealid, index)
+            paid = self._pay_resources(deal)
+            self._pay_one(deal, worker, paid)
+            self._prove(task, taskid, worker, digest, now)
+            task.batched = True
+            self._end(taskid, task, paid, {})
+            together.update(self.settled.pop(taskid))
+        self.settled[dealid] = together
+
     # ---- Ends
 
     def _task(self, taskid: Bytes32, *statuses: int) -> Task:
@@ -596,6 +656,15 @@ class Books:
         paid[KITTY] -= share
         paid[deal.scheduler] += share
         return paid
+
+    @staticmethod
+    def _prove(task: Task, taskid: Bytes32, worker: Address, digest: Bytes32, now: int) -> None:
+        """Its only contribution is consensus, and revealed at once."""
+        task.consensus = result_hash(taskid, digest)
+        task.reveals = task.winners = 1
+        task.reveal_deadline, task.digest = now + 2 * task.deal.timeref, digest
+        seal = result_seal(worker, taskid, digest)
+        task.contributions[worker] = Contribution(task.consensus, seal, 0, PROVED)
 
     @staticmethod
     def _pay_one(deal: Deal, worker: Address, paid: Counter[Address]) -> None:

@@ -104,14 +104,18 @@ def the_kitty_is_what_schedulers_lost(at: At) -> None:
     it, and it pays only schedulers of completed tasks; where it is capped, at most what they had at stake."""
     assert at.hub.frozenOf(KITTY) == at.books.kitty
     entered = left = 0
-    for taskid, won in at.chronicle.settled.items():
-        task = at.books.tasks[taskid]
+    for ref, won in at.chronicle.settled.items():
+        if ref in at.books.deals:
+            # The batches of a deal.
+            ends = [task for task in at.books.tasks.values() if task.batched and task.deal.dealid == ref]
+        else:
+            ends = [at.books.tasks[ref]]
         if won[KITTY] > 0:
-            assert task.status == FAILED and won[KITTY] == task.deal.stake
+            assert [task.status for task in ends] == [FAILED] and won[KITTY] == ends[0].deal.stake
             entered += won[KITTY]
         elif won[KITTY] < 0:
-            assert task.status == COMPLETED
-            assert not at.books.capped or -won[KITTY] <= task.deal.stake
+            assert all(task.status == COMPLETED for task in ends)
+            assert not at.books.capped or -won[KITTY] <= sum(task.deal.stake for task in ends)
             left -= won[KITTY]
     assert entered - left == at.books.kitty
 
@@ -195,19 +199,28 @@ def every_deals_money_ends_with_its_actors_or_its_payer(at: At) -> None:
     stake: exactly that, and the kitty's share, goes to the owners of app, dataset and pool and to the workers
     who were right, each as the rules say. A task that failed costs its payer and its workers nothing, its
     scheduler the stake. Nobody else wins or loses."""
-    assert set(at.chronicle.settled) <= set(at.books.tasks)
+    assert set(at.chronicle.settled) <= {*at.books.tasks, *at.books.deals}
     for taskid, task in at.books.tasks.items():
-        won = {who: amount for who, amount in at.chronicle.settled.get(taskid, NOTHING).items() if amount}
-        if not task.ended:
+        won = _won(at.chronicle, taskid)
+        if task.batched or not task.ended:
             assert not won
             continue
         assert sum(won.values()) == 0, "tokens made or lost"
-        assert won == {who: amount for who, amount in at.books.settled[taskid].items() if amount}
+        assert won == _won(at.books, taskid)
         deal = task.deal
         actors = {deal.sponsor, deal.app_owner, deal.dataset_owner, deal.scheduler, *task.contributions}
         assert deal.boost or set(won) <= actors | {KITTY}
         if task.status == FAILED:
             assert set(won) <= {deal.scheduler, KITTY}
+    for dealid in at.books.deals:
+        # What ended in batches, all tasks of a deal together.
+        won = _won(at.chronicle, dealid)
+        assert sum(won.values()) == 0, "tokens made or lost"
+        assert won == _won(at.books, dealid)
+
+
+def _won(books: Books | Chronicle, ref: bytes) -> dict[Address, int]:
+    return {who: amount for who, amount in books.settled.get(ref, NOTHING).items() if amount}
 
 
 # ---- Tasks -------------------------------------------------------------------------------------------------

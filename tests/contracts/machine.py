@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 
 from eth_abi.abi import encode
 
-from sealdeal.model.deals import KITTY, result_hash, result_seal, task_id
+from sealdeal.model.batches import Batch, Leaf, Proof, batch_message, short_digest
+from sealdeal.model.deals import KITTY, enclave_message, result_hash, result_seal, task_id
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import (
+    BATCH,
     NO_DATASET,
     AppOrder,
     DatasetOrder,
@@ -39,6 +41,7 @@ from tests.contracts.books import (
     Asset,
     Books,
     Chronicle,
+    Deal,
     Refuse,
     Sold,
     Task,
@@ -63,6 +66,8 @@ FULL_CHECK = 50
 """Steps from one check of every invariant to the next."""
 ANSWERS = (b"the result", b"another")
 """What workers find out, and tell callbacks; a task's digest is its hash."""
+DIRECTORY = "QmUbh7ugQ9WVprTVYjzrCS4d9cCy73zUz4MMchsrqzzu1w"
+"""Of a batch's results."""
 ANY = b"\1" * 65
 """Nobody's signature."""
 
@@ -395,7 +400,8 @@ class Machine:
         if self._often(50) and (old := self._old(RequestOrder, fits)):
             return old
         requester = self._actor()
-        trusts = (0, 1) if boost and self._often(95) else (0, 1, 1, 2, 3, 3, 4, 5)
+        alone = (boost or bits & BATCH) and self._often(90)
+        trusts = (0, 1) if alone else (0, 1, 1, 2, 3, 3, 4, 5)
         order = RequestOrder(
             app=app.app,
             appmaxprice=app.appprice + self.rng.choice((0, 0, 5 * RLC)),
@@ -404,12 +410,14 @@ class Machine:
             workerpool=self.rng.choice((ZERO, pool.workerpool)),
             workerpoolmaxprice=pool.workerpoolprice + self.rng.choice((0, 20 * RLC)),
             requester=requester,
-            volume=self.rng.choice((1, 1, 2, 3, 6)),
+            volume=self.rng.choice((2, 3, 6, 12) if bits & BATCH else (1, 1, 2, 3, 6)),
             tag=tag(bits),
             category=pool.category,
             trust=self.rng.choice([trust for trust in trusts if trust <= pool.trust]),
             beneficiary=self._account(),
-            callback=self.rng.choice((ZERO, ZERO, *self.stage.callbacks, self.world.who("stranger"))),
+            callback=ZERO
+            if bits & BATCH and self._often()
+            else self.rng.choice((ZERO, ZERO, *self.stage.callbacks, self.world.who("stranger"))),
             params="x" * self.rng.choice((0, 5, 31, 32, 33, 64, 200)),
             salt=self._salt(),
         )
@@ -426,8 +434,8 @@ class Machine:
             order = replace(order, **self.rng.choice(spoilt))
         return self._sold(order, self._signer(requester))
 
-    def match(self, boost: bool = False) -> None:
-        bits = self.rng.choice((0, 0, TEE, TEE | 2))
+    def match(self, boost: bool = False, bag: bool = False) -> None:
+        bits = TEE | BATCH if bag else self.rng.choice((0, 0, TEE, TEE | 2, TEE | BATCH))
         dataset = self._asset_order(DatasetOrder, self.stage.datasets, bits) if self._often(50) else None
         app = self._asset_order(AppOrder, self.stage.apps, bits)
         pool = self._asset_order(WorkerpoolOrder, self.stage.pools, bits)
@@ -440,8 +448,24 @@ class Machine:
             sponsor = sender if sponsored else request.order.requester
             self.books.match(sponsor, app, dataset, pool, request, now, boost)
 
+        if not sponsored and not boost and self._often(12):
+            self._deposit_and_match(orders, app, dataset, pool, request)
+            return
         function = ("sponsorMatchOrders" if sponsored else "matchOrders") + ("Boost" if boost else "")
         self._hub(function, *orders, rule=rule)
+
+    def _deposit_and_match(
+        self, orders: tuple[Any, ...], app: Sold, dataset: Sold | None, pool: Sold, request: Sold
+    ) -> None:
+        """What the base token's approveAndCall brings about."""
+        source = request.order.requester if self._often(95) else self._actor()
+        amount = self._amount(self.books.tokens[source])
+        data = self.hub.encode("matchOrders", *orders)
+
+        def rule(_: Address, now: int) -> None:
+            self.books.deposit_and_match(source, amount, app, dataset, pool, request, now)
+
+        self._hub("receiveApproval", source, amount, self.token.address, data, rule=rule)
 
     def manage(self) -> None:
         """Presign or close an order."""
@@ -732,6 +756,61 @@ class Machine:
     def _claiming_boost(self, dealid: Bytes32, index: int) -> Rule:
         return lambda _, now: self.books.claim_boost(dealid, index, now)
 
+    # ---- Batches
+
+    def _asks_for_batches(self, deal: Deal) -> bool:
+        asks = not deal.boost and deal.size > 1 and deal.trust == 1 and deal.callback == ZERO
+        return asks and bool(deal.tag & BATCH) and self.chain.now() + 1 < deal.contribution_deadline
+
+    def settle_batch(self) -> None:
+        if self.books.broker == ZERO and self._often():
+            broker = self.world.who("broker")
+            rule: Rule = lambda sender, now: self.books.set_broker(sender, broker, now)  # noqa: E731
+            self._hub("setTeeBroker", broker, rule=rule, sender=self.books.owner)
+            return
+        deals = [deal for deal in list(self.books.deals.values())[-15:] if deal.dealid in self.books.open]
+        fitting = [deal for deal in deals if self._asks_for_batches(deal)]
+        if not fitting and self._often():
+            self.match(bag=True)
+            return
+        if not deals:
+            return
+        deal = self.rng.choice(fitting if fitting and self._often() else deals)
+        authorised = sorted(self.rng.sample(deal.indices, self.rng.randrange(deal.size) + 1))
+        workers = [self._actor() for _ in range(self.rng.choice((1, 1, 2, 3)))]
+        enclaves = [self.world.keys[role] for role in ("enclave", "stranger")]
+        leaves = [
+            Leaf(index, self.rng.choice(workers), self.rng.choice(enclaves).address) for index in authorised
+        ]
+        by = {leaf.index: leaf for leaf in leaves}
+        settled = (
+            authorised
+            if self._often(60)
+            else self.rng.sample(authorised, self.rng.randrange(len(leaves)) + 1)
+        )
+        attested, short = self._often(93), self._often(60)
+        proofs = {}
+        for index in settled:
+            digest = keccak(self.rng.choice(ANSWERS) + bytes([index % 256]))
+            digest = short_digest(digest) if short else digest
+            message = enclave_message(by[index].worker, task_id(deal.dealid, index), digest)
+            signer = next(key for key in enclaves if (key.address == by[index].enclave) == attested)
+            proofs[index] = Proof(digest, signer.sign_message(message))
+        authoriser = self.world.who("broker") if self._often(96) else self._actor()
+        signing = self._key(authoriser)
+        assert signing is not None
+        batch = Batch.of(deal.dealid, deal.first, leaves)
+        authorisation = signing.sign_digest(batch_message(self.world.domain, batch))
+        chosen = {index: (by[index].worker, proof.digest) for index, proof in proofs.items()}
+        self._hub(
+            "settleBatch",
+            *batch.settle(deal.first, proofs, DIRECTORY, authorisation),
+            rule=lambda sender, now: self.books.settle_batch(
+                sender, deal.dealid, chosen, authoriser, attested, now
+            ),
+            sender=deal.scheduler if self._often(95) else self._actor(),
+        )
+
     # ---- Money
 
     def deposit(self) -> None:
@@ -921,6 +1000,7 @@ _WEIGHTED: tuple[tuple[Callable[[Machine], None], int], ...] = (
     (Machine.wait, 1),
     (Machine.push, 6),
     (Machine.claim_boost, 1),
+    (Machine.settle_batch, 5),
     (Machine.deposit, 3),
     (Machine.withdraw, 3),
     (Machine.gift, 1),
