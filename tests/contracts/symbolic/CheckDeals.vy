@@ -161,7 +161,12 @@ def check_one_price(sponsor: address, which: uint8, price: uint64, start: uint40
 @external
 @view
 def range_of(dealid: bytes32) -> (uint256, uint256, uint256):
-    return deals._range(dealid)
+    first: uint256 = 0
+    size: uint256 = 0
+    workerpool: uint256 = 0
+    may_batch: bool = False
+    first, size, workerpool, may_batch = deals._range(dealid)
+    return first, size, workerpool
 
 
 @external

@@ -292,7 +292,7 @@ def check_draw_kitty(given: Common, stake: uint64):
     """
     common: Common = given
     self._given_common(common)
-    share: uint256 = ledger._draw_kitty(convert(stake, uint256), empty(bytes32))
+    share: uint256 = ledger._draw_kitty(convert(stake, uint256), 1, empty(bytes32))
     expected: uint256 = min(max(common.kitty * 10 // 100, 10**9), common.kitty)
     if common.capped:
         expected = min(expected, convert(stake, uint256))

@@ -49,7 +49,7 @@ def check_order(order: bytes32, other: bytes32, presigner: address, signer: addr
 
 @external
 def begin(dealid: bytes32, idx: uint256, first: uint256, size: uint256):
-    tasks._begin(dealid, idx, first, size, empty(address))
+    tasks._begin(dealid, idx, first, size, empty(address), False)
 
 
 @external
