@@ -160,17 +160,14 @@ def check_one_price(sponsor: address, which: uint8, price: uint64, start: uint40
 
 @external
 @view
-def range_of(dealid: bytes32) -> (uint256, uint256, uint256):
-    first: uint256 = 0
-    size: uint256 = 0
-    workerpool: uint256 = 0
-    may_batch: bool = False
-    first, size, workerpool, may_batch = deals._range(dealid)
-    return first, size, workerpool
+def range_of(dealid: bytes32) -> (uint256, uint256, uint256, bool):
+    return deals._range(dealid)
 
 
 @external
-def check_range(high: uint80, other: uint80, first: uint24, size: uint24, workerpool: uint40, start: uint40):
+def check_range(
+    high: uint80, other: uint80, first: uint24, size: uint24, workerpool: uint40, start: uint40, tag: uint256
+):
     """
     @notice What the beginning of a task reads: of exactly this deal, not of another that has the same key.
     """
@@ -180,18 +177,24 @@ def check_range(high: uint80, other: uint80, first: uint24, size: uint24, worker
     deal.size = convert(size, uint256)
     deal.workerpool = convert(workerpool, uint256)
     deal.start = convert(start, uint256)
+    # A bag keeps its owners.
+    deal.workerpool_owner = types.KITTY_ADDRESS
+    deal.tag = tag
     self._keep(deal)
     asked: bytes32 = convert((convert(other, uint256) << deals.KEY_BITS) | KEY, bytes32)
     call: Bytes[36] = abi_encode(asked, method_id=method_id("range_of(bytes32)"))
     done: bool = False
-    answer: Bytes[96] = b""
-    done, answer = raw_call(self, call, max_outsize=96, is_static_call=True, revert_on_failure=False)
+    answer: Bytes[128] = b""
+    done, answer = raw_call(self, call, max_outsize=128, is_static_call=True, revert_on_failure=False)
     checks._demand(done == (high == other))
     checks._demand(deals._exists(asked) == (high == other))
     if done:
         checks._demand(convert(extract32(answer, 0), uint256) == deal.first)
         checks._demand(convert(extract32(answer, 32), uint256) == deal.size)
         checks._demand(convert(extract32(answer, 64), uint256) == deal.workerpool)
+        # One that asks for batches is never taken for one that does not.
+        if tag & types.TAG_BATCH != 0:
+            checks._demand(convert(extract32(answer, 96), uint256) == 1)
 
 
 @external

@@ -48,20 +48,29 @@ def check_order(order: bytes32, other: bytes32, presigner: address, signer: addr
 # ---- Tasks ---------------------------------------------------------------------------------------------------------
 
 @external
-def begin(dealid: bytes32, idx: uint256, first: uint256, size: uint256):
-    tasks._begin(dealid, idx, first, size, empty(address), False)
+def begin(dealid: bytes32, idx: uint256, first: uint256, size: uint256, batches: bool):
+    tasks._begin(dealid, idx, first, size, empty(address), batches)
 
 
 @external
-def check_begin(dealid: bytes32, idx: uint256, first: uint256, size: uint256):
+def check_begin(dealid: bytes32, idx: uint256, first: uint256, size: uint256, batches: bool, begun: uint256):
     """
-    @notice Any index of the deal, once, and no other.
+    @notice Any index of the deal, once, and no other; none that ended in a batch. Other tasks' bits stay as they are.
     """
     assert first < deals.VOLUME_LIMIT and size < deals.VOLUME_LIMIT and first + size < deals.VOLUME_LIMIT
-    call: Bytes[132] = abi_encode(
-        dealid, idx, first, size, method_id=method_id("begin(bytes32,uint256,uint256,uint256)")
+    call: Bytes[164] = abi_encode(
+        dealid, idx, first, size, batches, method_id=method_id("begin(bytes32,uint256,uint256,uint256,bool)")
     )
-    checks._demand(raw_call(self, call, revert_on_failure=False) == (idx >= first and idx < first + size))
+    inside: bool = idx >= first and idx < first + size
+    page: bytes32 = tasks._page(dealid, unsafe_sub(idx, first) >> 8)
+    bit: uint256 = 1 << (unsafe_sub(idx, first) & 255)
+    tasks.begun[page] = begun
+    free: bool = not batches or begun & bit == 0
+    checks._demand(raw_call(self, call, revert_on_failure=False) == (inside and free))
+    if inside and free and batches:
+        checks._demand(tasks.begun[page] == begun | bit)
+    else:
+        checks._demand(tasks.begun[page] == begun)
     word: uint256 = tasks.words[tasks._id(dealid, idx)]
     if word != 0:
         checks._demand(tasks._deal(word) == deals._key(dealid))
