@@ -24,7 +24,7 @@ from sealdeal.model.sealing import MAX_SECRET_BYTES, SecretKind, owner_challenge
 from sealdeal.model.types import Address, address_bytes, hexstr, keccak
 from sealdeal.sdk.sms import SmsClient, SplitIncomplete
 from sealdeal.sms import create_app
-from sealdeal.sms.app import BODY_LIMIT, SECRET_BODY_LIMIT
+from sealdeal.sms.wire import BODY_LIMIT, SECRET_BODY_LIMIT
 from tests.network import CHAIN_ID, NODES, Network
 
 from .conftest import CONFIRMATIONS, Nodes
