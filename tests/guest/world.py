@@ -23,19 +23,10 @@ from sealdeal.model.cid import cid_of
 from sealdeal.model.deals import Assignment, Deal, Resource, pool_domain, task_id
 from sealdeal.model.eip712 import digest
 from sealdeal.model.errors import InvalidInput, SealdealError
-from sealdeal.model.evidence import (
-    AllOf,
-    Evidence,
-    Manifest,
-    Registers,
-    ReportData,
-    TrustClass,
-    TrustIs,
-    report_data,
-    tdx_registers,
-)
+from sealdeal.model.evidence import Evidence, Manifest, TrustClass, report_data, tdx_registers
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import TEE_TDX, Params, tag
+from sealdeal.model.policy import AllOf, Registers, ReportData, TrustIs
 from sealdeal.model.release import Release, SealedItem, grant_digest
 from sealdeal.model.results import unzip_result
 from sealdeal.model.sealing import (

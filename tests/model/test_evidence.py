@@ -14,26 +14,14 @@ from hypothesis import strategies as st
 from sealdeal.model.deals import Deal, Resource, task_id
 from sealdeal.model.errors import EvidenceRefused, InvalidInput
 from sealdeal.model.evidence import (
-    AllOf,
-    AnyOf,
     Claims,
     CollateralExpired,
     DebugEnabled,
     EmptyPolicy,
     Evidence,
     Manifest,
-    MinTcbEvaluation,
-    NoDebug,
-    NotExpired,
-    PlatformIn,
-    PlatformNotIn,
     PlatformRefused,
-    Registers,
-    ReportData,
-    TcbStatusIn,
-    TeeIs,
     TrustClass,
-    TrustIs,
     WrongRegister,
     WrongReportData,
     WrongTcb,
@@ -41,6 +29,20 @@ from sealdeal.model.evidence import (
     WrongTrust,
     report_data,
     tdx_registers,
+)
+from sealdeal.model.policy import (
+    AllOf,
+    AnyOf,
+    MinTcbEvaluation,
+    NoDebug,
+    NotExpired,
+    PlatformIn,
+    PlatformNotIn,
+    Registers,
+    ReportData,
+    TcbStatusIn,
+    TeeIs,
+    TrustIs,
 )
 from sealdeal.model.types import ZERO, address, address_bytes
 

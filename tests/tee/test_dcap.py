@@ -19,11 +19,11 @@ from sealdeal.model.evidence import (
     DebugEnabled,
     Evidence,
     NotAuthentic,
-    TcbStatusIn,
     TrustClass,
     UnknownKind,
     WrongTcb,
 )
+from sealdeal.model.policy import TcbStatusIn
 from sealdeal.tee import DcapVerifier, SimulatedPlatform, verify
 
 NOW = 1_790_000_000

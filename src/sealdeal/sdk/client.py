@@ -28,7 +28,6 @@ from sealdeal.model import results, sealing
 from sealdeal.model.cid import multiaddr_bytes
 from sealdeal.model.deals import AccountState, Deal, Task, TaskStatus, deal_id
 from sealdeal.model.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unavailable
-from sealdeal.model.evidence import ReportData
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import (
     BATCH,
@@ -41,6 +40,7 @@ from sealdeal.model.orders import (
     Signed,
     tag,
 )
+from sealdeal.model.policy import ReportData
 from sealdeal.model.receipts import Receipt
 from sealdeal.model.types import ZERO, Address, Bytes32, address, hexstr, unhex
 from sealdeal.tee import DcapVerifier

@@ -44,24 +44,26 @@ from sealdeal.model.errors import (
     Unauthorized,
 )
 from sealdeal.model.evidence import (
-    AllOf,
-    AnyOf,
     Claims,
     Evidence,
     Manifest,
+    TrustClass,
+    Verifier,
+    report_data,
+    tdx_registers,
+)
+from sealdeal.model.keys import Key, Rng, recover_digest, recover_message
+from sealdeal.model.policy import (
+    AllOf,
+    AnyOf,
     NoDebug,
     NotExpired,
     Registers,
     ReportData,
     TcbStatusIn,
     TeeIs,
-    TrustClass,
     TrustIs,
-    Verifier,
-    report_data,
-    tdx_registers,
 )
-from sealdeal.model.keys import Key, Rng, recover_digest, recover_message
 from sealdeal.model.release import Name, Release, SealedItem, grant_digest
 from sealdeal.model.results import check_result_key
 from sealdeal.model.sealing import (
