@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Final, Protocol, cast
 
 from .errors import IntegrityError, InvalidInput, TooLarge
+from .hosts import Host, declared_hosts
 from .types import Bytes32
 
 MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -186,6 +187,8 @@ class Process:
     """Where it starts; `/` when the image does not say."""
     arguments: tuple[str, ...]
     """Used when the caller gives none (OCI's Cmd)."""
+    hosts: tuple[Host, ...] = ()
+    """What the program may reach; nothing else answers it."""
 
     def command(self, arguments: Iterable[str]) -> tuple[str, ...]:
         """The whole command line: the caller's arguments replace the image's default ones."""
@@ -309,6 +312,7 @@ class ImageReader:
                 environment=tuple(_setting(line) for line in _texts(process.get("Env"))),
                 folder=str(process.get("WorkingDir") or "/"),
                 arguments=_texts(process.get("Cmd")),
+                hosts=declared_hosts(process),
             )
         except (KeyError, TypeError) as error:
             raise InvalidInput(f"the image's manifest or configuration lacks {error}") from None

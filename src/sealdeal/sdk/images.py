@@ -14,6 +14,7 @@ DIR holds `sealdeal.toml`:
     description = "…"                        # optional
     needs = "requirements.txt"               # optional: exact versions with --hash, wheels only
     files = ["main.py", "model/*"]           # optional: which files go in; else all but hidden ones
+    hosts = ["api.example.org:443"]          # optional: what it may reach; else no network at all
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from typing import Final
 
 from sealdeal.model import images
 from sealdeal.model.errors import InvalidInput
+from sealdeal.model.hosts import HOSTS_LABEL, Host, hosts_text, parse_hosts
 from sealdeal.model.images import Blob, Entry
 from sealdeal.model.types import Bytes32
 
@@ -43,7 +45,7 @@ from .interpreter import Interpreter
 MANIFEST: Final = "sealdeal.toml"
 WHEELS: Final = "opt/wheels"
 LABEL: Final = "io.sealdeal."
-_KEYS: Final = ("name", "entrypoint", "description", "needs", "files")
+_KEYS: Final = ("name", "entrypoint", "description", "needs", "files", "hosts")
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _FORMAT: Final = 1
 """Goes into the cache's keys: raise it when the same inputs are laid out in another way."""
@@ -74,6 +76,7 @@ class Project:
     entrypoint: tuple[str, ...]
     needs: Path | None
     files: tuple[Path, ...]
+    hosts: tuple[Host, ...] = ()
 
 
 def read_project(folder: Path) -> Project:
@@ -90,7 +93,7 @@ def read_project(folder: Path) -> Project:
     for key in ("name", "description", "needs"):
         if not isinstance(given.get(key, ""), str):
             raise InvalidInput(f"{path}: {key} must be a text")
-    for key in ("entrypoint", "files"):
+    for key in ("entrypoint", "files", "hosts"):
         value = given.get(key, [])
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
             raise InvalidInput(f"{path}: {key} must be a list of texts")
@@ -106,7 +109,15 @@ def read_project(folder: Path) -> Project:
         entrypoint=tuple(given["entrypoint"]),
         needs=needs,
         files=tuple(_chosen(folder, given.get("files"), path)),
+        hosts=_hosts(given.get("hosts", []), path),
     )
+
+
+def _hosts(given: list[str], manifest: Path) -> tuple[Host, ...]:
+    try:
+        return parse_hosts(",".join(given))
+    except InvalidInput as wrong:
+        raise InvalidInput(f"{manifest}: hosts: {wrong}") from None
 
 
 def _chosen(folder: Path, patterns: list[str] | None, manifest: Path) -> list[Path]:
@@ -144,6 +155,8 @@ def build_app_image(folder: Path, *, cache: Path, interpreter: str = sys.executa
     labels = {"org.opencontainers.image.title": project.name}
     if project.description:
         labels["org.opencontainers.image.description"] = project.description
+    if project.hosts:
+        labels[HOSTS_LABEL] = hosts_text(project.hosts)
     base = interpreter_files(python)
     layers = [(f"interpreter {python.name} {python.version}", store.files_layer(base))]
     if project.needs is not None:
