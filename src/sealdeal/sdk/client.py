@@ -51,7 +51,8 @@ from .market import MarketClient
 from .network import Network
 from .pool import PoolClient, TaskEvent
 from .results import ResultsClient, SignedReceipt, store_domain
-from .sms import RESULT_KEY_NAME, SmsClient, split_to_nodes
+from .secrets import split_to_nodes
+from .sms import RESULT_KEY_NAME, SmsClient
 
 UNLIMITED = 2**53 - 2
 """The largest volume that every client of the network can read back exactly (wire.md §1.4)."""
