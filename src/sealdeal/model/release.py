@@ -39,12 +39,14 @@ class SealedItem:
     name: str
     version: int
     door: str
-    """`own`: `ciphertext` is a share and `document` says of what; `single`: it is the whole secret."""
+    """`own`, `split`: `ciphertext` is a share and `document` says of what; `single`: it is the whole."""
     document: SecretShares | None
     signature: bytes
-    """The owner's: of the document, or of `owner_challenge` for a whole secret."""
+    """The owner's: of the document (`own`), or of `owner_challenge` for the whole secret."""
     ciphertext: bytes
     """HPKE, with `release_info` of this node, kind, name and version."""
+    vouched: bytes = b""
+    """`split`: the signature, of `vouch_challenge`, of the node that made the shares."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -55,6 +57,7 @@ class SealedItem:
             "document": self.document.to_json() if self.document else None,
             "signature": hexstr(self.signature),
             "ciphertext": hexstr(self.ciphertext),
+            "vouched": hexstr(self.vouched),
         }
 
     @classmethod
@@ -68,6 +71,7 @@ class SealedItem:
             document=SecretShares.from_json(document) if document else None,
             signature=unhex(value["signature"]),
             ciphertext=unhex(value["ciphertext"]),
+            vouched=unhex(value.get("vouched", "0x")),
         )
 
 
