@@ -89,6 +89,9 @@ _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueErro
 _AES_ENTRY, _KEY_ENTRY = "iexec_out.zip.aes", "aes-key.rsa"
 MAX_RESULT_BYTES, MAX_RESULT_FILES = 1 << 30, 10_000
 """Limits of what a result archive may hold, unpacked: the protocol's clients stop at 1 GB."""
+JSON_ARCHIVE_BYTES: Final = (48 << 20) - 4096
+"""The largest archive that fits into the protocol's upload, as base64 in a JSON body of 64 MiB; larger ones
+are sent as they are."""
 
 
 class UnsafeArchive(InvalidInput):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +30,11 @@ MAX_CALLS: Final = 64
 MAX_ANSWER: Final = 4 << 20
 """Bytes of an answer to `http`."""
 MAX_BODY: Final = 64 << 20
-"""Bytes that a guest may send with one `http` call: the result store's own bound."""
+"""Bytes that a guest may send with one `http` call: the result store's own bound. An archive that is sent as
+it is may have more, by the task's limit of output."""
 CALL_SECONDS: Final = 120.0
-"""Time for one `http` call."""
+"""Time for one `http` call; an archive has the attempt's."""
+_ARCHIVE: Final = re.compile(r"/v1/results/0x[0-9a-f]{64}/archive\?[a-z0-9=&]*")
 _SMS_PATHS: Final = ("/tee/nonces", "/tee/releases")
 _QUEUED: Final = 4
 
@@ -121,14 +125,12 @@ class _Asked:
         while not self.body.empty():
             self.body.get_nowait()
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        left = MAX_BODY
+    async def pieces(self, limit: int) -> AsyncIterator[bytes]:
+        left = limit
         while (piece := await self.body.get()) is not None:
             left -= len(piece)
             if left < 0:
-                raise AttemptFailed(
-                    "POST_COMPUTE_IPFS_UPLOAD_FAILED", f"a body has more than {MAX_BODY} bytes"
-                )
+                raise AttemptFailed("POST_COMPUTE_IPFS_UPLOAD_FAILED", f"a body has more than {limit} bytes")
             yield piece
 
 
@@ -142,9 +144,12 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
         self._token = ""
+        self._archive_limit = MAX_BODY
 
     async def run(self, hello: Hello) -> Done:
         """Raises AttemptFailed with the guest's cause, or why the guest was lost."""
+        # zipped, encrypted and padded it is at most an eighth longer; logs and names beside
+        self._archive_limit = max(MAX_BODY, hello.limits.output_bytes // 8 * 9 + MAX_BODY)
         try:
             await self._send(encode(Kind.HELLO, 0, hello.to_json()))
             return await self._serve()
@@ -239,8 +244,9 @@ class Relay:
                 await self._reply(number, evidence.to_json(), b"")
             case "fetch":
                 path = await self._world.files[question["name"]]()
-                await self._send(encode(Kind.ANSWER, number, {}))
                 with path.open("rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    await self._send(encode(Kind.ANSWER, number, {"size": size}))
                     while piece := await asyncio.to_thread(file.read, MAX_PAYLOAD):
                         await self._send(encode(Kind.DATA, number, piece))
                 await self._send(encode(Kind.END, number))
@@ -249,7 +255,8 @@ class Relay:
                 self._token = await self._world.login(enclave, blob)
                 await self._reply(number, {}, b"")
             case "http":
-                async with asyncio.timeout(CALL_SECONDS):
+                whole = _ARCHIVE.fullmatch(str(question.get("path")))
+                async with asyncio.timeout(None if whole else CALL_SECONDS):
                     status, body = await self._http(question, asked)
                 await self._reply(number, {"status": status}, body)
             case other:
@@ -263,9 +270,10 @@ class Relay:
             client = self._world.nodes.get(address(who))
             if client is None:
                 raise AttemptFailed("Unavailable", f"this worker knows no URL of SMS node {who}")
-            content: Any = b"".join([piece async for piece in asked.pieces()])
+            content: Any = b"".join([piece async for piece in asked.pieces(MAX_BODY)])
         elif kind == "results" and (path == "/v1/results" or path.startswith("/v1/results/")):
-            client, content = self._world.results, asked.pieces() if question.get("body") else None
+            limit = self._archive_limit if method == "PUT" and _ARCHIVE.fullmatch(path) else MAX_BODY
+            client, content = self._world.results, asked.pieces(limit) if question.get("body") else None
             headers["authorization"] = self._token
         else:
             raise AttemptFailed("InvalidInput", f"a guest has no business at {method} {path} of {kind}")
