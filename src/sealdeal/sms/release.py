@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -94,17 +93,15 @@ from sealdeal.sdk.sms import (
 )
 
 from .store import Held, Released, SecretStore
+from .wire import check_name
 
 NONCE_SECONDS = 600
 """Life of a nonce: a guest gathers nonces, a quote and answers in a few seconds."""
-MAX_NAME_BYTES = 256
-"""Length of a named secret's name."""
 
 Place = tuple[Bytes32, int]
 """(dealid, index): where a task lies that can't be found by its id, because it has not begun."""
 NOWHERE: Place = (ZERO32, 0)
 
-_REQUESTER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PAYLOAD_SLACK = 128  # a share is as long as the salted, padded payload
 
 
@@ -221,7 +218,7 @@ class Node:
 
         Raises InvalidInput (name, empty), Unauthorized, TooLarge, Conflict, NotFound.
         """
-        _check_name(kind, name)
+        check_name(kind, name)
         challenge = owner_challenge(kind, subject, name, value)
         try:
             given = bytes.fromhex(signature.removeprefix("0x"))
@@ -243,7 +240,7 @@ class Node:
 
     async def holds(self, kind: SecretKind, subject: Address, name: str) -> bool:
         """Whether there is a secret, or a share of one, under this name."""
-        _check_name(kind, name)
+        check_name(kind, name)
         return await self.store.holds(kind, subject, name)
 
     async def put_share(self, document: SecretShares, signature: bytes, share: bytes) -> None:
@@ -257,7 +254,7 @@ class Node:
             raise InvalidInput(
                 "expected the secret of a dataset, an app or a requester: named ones are not split"
             )
-        _check_name(kind, document.name)
+        check_name(kind, document.name)
         if len(share) > MAX_SECRET_BYTES + _PAYLOAD_SLACK:
             raise TooLarge(
                 f"expected a share of a secret of at most {MAX_SECRET_BYTES} bytes, got {len(share)}"
@@ -564,18 +561,3 @@ class Node:
 
 def _derive(key: bytes, purpose: bytes) -> bytes:
     return HKDF(SHA256(), 32, None, purpose).derive(bytes32(key))
-
-
-def _check_name(kind: SecretKind, name: str) -> None:
-    """Bounds of a secret's name. Raises InvalidInput."""
-    sound = {
-        SecretKind.DATASET_KEY: name == "",
-        SecretKind.APP_SECRET: name == APP_SECRET_NAME,
-        SecretKind.REQUESTER_SECRET: _REQUESTER_NAME.fullmatch(name) is not None,
-        SecretKind.NAMED: 1 <= len(name.encode(errors="surrogatepass")) <= MAX_NAME_BYTES,
-    }[kind]
-    if not sound:
-        raise InvalidInput(
-            f"expected the name of a {kind}: requester-secret 1 to 64 of A-Z a-z 0-9 _ -, named 1 to "
-            f"{MAX_NAME_BYTES} bytes, app-secret '1', dataset-key none; got {name[:80]!r}"
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Protocol
 
@@ -18,6 +19,11 @@ BODY_LIMIT = 1 << 20
 """Bytes of any request: evidence with its collateral, in hexadecimal, has most."""
 SECRET_BODY_LIMIT = 64 << 10
 """Bytes of a secret's body that are read in order to say, to its owner only, that it is too large."""
+
+MAX_NAME_BYTES = 256
+"""Length of a named secret's name."""
+
+_REQUESTER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 Signature = Annotated[str, Header(alias="Authorization")]
 
@@ -103,6 +109,21 @@ def add_secret_routes(app: FastAPI, holds: Holds, push: Push) -> None:
             return await write(request, SecretKind.REQUESTER_SECRET, requester, key, authorization)
         except TooLarge as wrong:  # this route alone says 400 (wire.md §2)
             raise InvalidInput(str(wrong)) from None
+
+
+def check_name(kind: SecretKind, name: str) -> None:
+    """Bounds of a secret's name. Raises InvalidInput."""
+    sound = {
+        SecretKind.DATASET_KEY: name == "",
+        SecretKind.APP_SECRET: name == APP_SECRET_NAME,
+        SecretKind.REQUESTER_SECRET: _REQUESTER_NAME.fullmatch(name) is not None,
+        SecretKind.NAMED: 1 <= len(name.encode(errors="surrogatepass")) <= MAX_NAME_BYTES,
+    }[kind]
+    if not sound:
+        raise InvalidInput(
+            f"expected the name of a {kind}: requester-secret 1 to 64 of A-Z a-z 0-9 _ -, named 1 to "
+            f"{MAX_NAME_BYTES} bytes, app-secret '1', dataset-key none; got {name[:80]!r}"
+        )
 
 
 class Bounded:
