@@ -182,8 +182,8 @@ class Claims:
     tcb: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Security versions of the platform's firmware, by part.
 
-    TDX: svn0…svn15 (of the module; svn1 is its major version), pce. SGX: pce. SEV-SNP: bootloader, tee, snp,
-    microcode, and fmc from Turin on.
+    TDX and SGX: cpu0…cpu15, pce; TDX also svn0…svn15 (svn0 of the module, svn1 its major version). SEV-SNP:
+    bootloader, tee, snp, microcode, and fmc from Turin on.
     """
 
     def to_json(self) -> dict[str, Any]:
