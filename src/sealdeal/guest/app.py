@@ -6,6 +6,8 @@ privilege, and sees neither files nor processes of the guest.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import platform
@@ -30,6 +32,8 @@ UID: Final = 65534
 MOUNT_POINTS: Final = ("proc", "dev", "tmp", "iexec_in", "iexec_out")
 _SHELL_OFFSET: Final = 128
 """bubblewrap tells of a signal as a shell does: 128 + its number."""
+_SET_CHILD_SUBREAPER: Final = 36
+"""prctl's, of linux/prctl.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ def run_app(
         if point.is_symlink() or (point.exists() and not point.is_dir()):
             point.unlink()
         point.mkdir(exist_ok=True)
+    _adopt()
     filter_fd, status_read, status_write = _filter(), *os.pipe()
     small = ["--size", str(limits.temporary_bytes), "--tmpfs"]
     argv = [
@@ -85,6 +90,8 @@ def run_app(
             "/tmp",
             *small,
             "/dev/shm",
+            "--remount-ro",
+            "/dev",
         ),
         *("--ro-bind", str(inputs), "/iexec_in", "--bind", str(outputs), "/iexec_out"),
         *("--chdir", process.folder, "--seccomp", str(filter_fd), "--json-status-fd", str(status_write)),
@@ -112,6 +119,7 @@ def run_app(
         if status_write >= 0:
             os.close(status_write)
         os.close(filter_fd)
+        _outlive()
         with open(status_read, "rb") as handle:
             said = handle.read(4096)
     return _ended(said, stdout, stderr, command[0])
@@ -139,6 +147,22 @@ def _restrain(limits: Limits) -> None:
         handle.write("1000")  # when memory is short the app goes, not the guest
 
 
+def _adopt() -> None:
+    """Become the parent of whatever is left when a child of ours ends."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def _outlive() -> None:
+    """Wait until no process of the app is left: then its output stands still.
+
+    The sandbox's first process is killed with its monitor, and ends after everything in its namespace has.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
 def _filter() -> int:
     handle = os.memfd_create("seccomp", 0)
     os.write(handle, seccomp.program(platform.machine()))
@@ -157,15 +181,22 @@ def _listen(running: subprocess.Popen[bytes], limits: Limits) -> tuple[bytes, by
         while both.get_map():
             left = give_up - time.monotonic()
             if left <= 0:
-                running.kill()  # the sandbox's first process: everything in its namespace dies with it
-                running.wait()
-                return b"", b"", False
+                return _stop(running)
             for key, _ in both.select(left):
                 data = os.read(key.fd, 64 << 10)
                 if not data:
                     both.unregister(key.fd)
                 store = kept[key.fd]
                 store += data[: max(0, limits.log_bytes - len(store))]
-    running.wait()
+    try:
+        running.wait(max(0, give_up - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return _stop(running)
     stdout, stderr = kept.values()
     return bytes(stdout), bytes(stderr), True
+
+
+def _stop(running: subprocess.Popen[bytes]) -> tuple[bytes, bytes, bool]:
+    running.kill()  # the sandbox's monitor: everything in its namespace dies with it
+    running.wait()
+    return b"", b"", False
