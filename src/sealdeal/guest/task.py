@@ -19,10 +19,11 @@ from sealdeal.model.types import ZERO, Address, hexstr, keccak
 
 from . import app, inputs
 from .admission import Admission, Asking
-from .delivery import Delivery, Outcome
+from .archive import bytes_entry
+from .delivery import Delivery, Outcome, seals
 from .failures import AppFault, Failure
 from .hello import Hello
-from .outputs import Outputs, write_archive
+from .outputs import Outputs
 from .stream import Channel
 
 _IMPOSSIBLE: Final = {
@@ -58,10 +59,6 @@ class _Place:
     def outputs(self) -> Path:
         return self.work / "out"
 
-    @property
-    def archive(self) -> Path:
-        return self.work / "result.zip"
-
 
 def run(channel: Channel, work: Path, bwrap: Path) -> None:
     """Do the task that `channel` opens with, in the empty folder `work`, and say `done`.
@@ -85,17 +82,14 @@ def _attested(channel: Channel, hello: Hello, place: _Place) -> tuple[Admission,
     asking.begin()
     process = _fetch_app(channel, hello, place) if any(hello.app_checksum) else None
     manifest = asking.prove()
-    encrypted = place.work / "dataset"
     channel.event("status", phase="DATA_DOWNLOADING", step="attested")
     if fault := _fault(hello, params, manifest.impossible):
-        return asking.admission(), _error(hello, fault, place.archive, ran=False)
+        return asking.admission(), _error(hello, fault, ran=False)
     assert process is not None
-    _fetch_data(channel, hello, params, place, encrypted)
     admission = asking.admission()
     found = admission.gathered.secrets
-    if deal.has_dataset:
-        key = found[(SecretKind.DATASET_KEY.value, "")]
-        inputs.open_dataset(encrypted, place.inputs / deal.dataset.pointer, key)
+    key = found[(SecretKind.DATASET_KEY.value, "")] if deal.has_dataset else None
+    _fetch_data(channel, hello, params, place, key)
     channel.event(
         "status", phase="DATA_DOWNLOADED", step="secrets", message=_blame(admission.gathered.blamed)
     )
@@ -114,10 +108,10 @@ def _standard(channel: Channel, hello: Hello, place: _Place) -> tuple[None, Outc
     """
     deal, params = hello.deal, hello.deal.parsed_params
     if fault := _fault(hello, params, impossible(hello.app_checksum, deal.params, "")):
-        return None, _error(hello, fault, place.archive, ran=False)
+        return None, _error(hello, fault, ran=False)
     process = _fetch_app(channel, hello, place)
     channel.event("status", phase="DATA_DOWNLOADING")
-    _fetch_data(channel, hello, params, place, place.inputs / deal.dataset.pointer)
+    _fetch_data(channel, hello, params, place, None)
     channel.event("status", phase="DATA_DOWNLOADED")
     channel.event("status", phase="COMPUTING", step="app")
     return None, _compute(hello, params, process, _environment(hello, params, {}), place)
@@ -130,9 +124,9 @@ def _fetch_app(channel: Channel, hello: Hello, place: _Place) -> Process:
     return process
 
 
-def _fetch_data(channel: Channel, hello: Hello, params: Params, place: _Place, dataset: Path) -> None:
+def _fetch_data(channel: Channel, hello: Hello, params: Params, place: _Place, key: bytes | None) -> None:
     if hello.deal.has_dataset:
-        inputs.fetch_dataset(channel, hello, dataset)
+        inputs.fetch_dataset(channel, hello, place.inputs / hello.deal.dataset.pointer, key)
     for number, url in enumerate(params.input_files, 1):
         inputs.fetch_input(channel, number, url, place.inputs, hello.limits.dataset_bytes)
 
@@ -201,7 +195,6 @@ def _compute(
     hello: Hello, params: Params, process: Process, environment: dict[str, str], place: _Place
 ) -> Outcome:
     """Run the app and pack what it left, or the error that it is to blame for."""
-    archive = place.archive
     stderr, exit_code = b"", None
     try:
         ended = app.run_app(
@@ -217,36 +210,31 @@ def _compute(
         stderr, exit_code = ended.stderr, ended.exit_code
         if ended.exit_code:
             raise AppFault("APP_COMPUTE_FAILED", _how(ended.exit_code), ended.exit_code)
-        outputs = Outputs(place.outputs, hello.limits)
-        try:
-            computed = outputs.computed()
-            if hello.deal.callback != ZERO and computed.callback is None:
-                raise AppFault(
-                    "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED",
-                    f"the deal asks for a callback and its {COMPUTED} has no callback-data",
-                )
-            with archive.open("xb") as out:
-                outputs.archive(out, {"stdout.txt": ended.stdout, "stderr.txt": ended.stderr})
-        finally:
-            outputs.close()
-        return Outcome(computed.digest, computed.callback or b"", archive, None, exit_code)
+        outputs = Outputs(place.outputs, hello.limits)  # open until the guest ends: read when it is sent
+        computed = outputs.computed()
+        if hello.deal.callback != ZERO and computed.callback is None:
+            raise AppFault(
+                "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED",
+                f"the deal asks for a callback and its {COMPUTED} has no callback-data",
+            )
+        logs = {"stdout.txt": ended.stdout, "stderr.txt": ended.stderr}
+        entries = outputs.entries(logs, sealed=seals(hello))
+        return Outcome(computed.digest, computed.callback or b"", tuple(entries), None, exit_code)
     except AppFault as fault:
         if fault.exit_code is None:
             fault.exit_code = exit_code
-        archive.unlink(missing_ok=True)
-        return _error(hello, fault, archive, stderr)
+        return _error(hello, fault, stderr)
 
 
-def _error(hello: Hello, fault: AppFault, archive: Path, stderr: bytes = b"", *, ran: bool = True) -> Outcome:
-    """Pack the error that is contributed in a result's place."""
+def _error(hello: Hello, fault: AppFault, stderr: bytes = b"", *, ran: bool = True) -> Outcome:
+    """The error that is contributed in a result's place."""
     error = _error_text(fault, stderr, ran)
     said = {"deterministic-output-path": f"{OUT}/{ERROR_FILE}", "error-message": fault.cause}
-    with archive.open("xb") as out:
-        write_archive(out, [(COMPUTED, [json.dumps(said).encode()]), (ERROR_FILE, [error])])
+    entries = bytes_entry(COMPUTED, json.dumps(said).encode()), bytes_entry(ERROR_FILE, error)
     # A callback's digest must be that of its data, on chain: an error calls back with none.
     callback = hello.deal.callback != ZERO
     digest = keccak(b"") if callback else hashlib.sha256(error).digest()
-    return Outcome(digest, b"", archive, fault, fault.exit_code, ran)
+    return Outcome(digest, b"", entries, fault, fault.exit_code, ran)
 
 
 def _how(exit_code: int) -> str:

@@ -25,13 +25,21 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from .errors import IntegrityError, InvalidInput, NotFound, TooLarge
 from .keys import Rng
 from .sealing import decrypt_cbc, encrypt_cbc, pieces_of
-from .types import Bytes32, keccak, unhex
+from .types import Bytes32, bytes32, hexstr, keccak, unhex
 
 # --- what counts (wire.md §5.3) -------------------------------------------------------------------
 
 COMPUTED: Final = "computed.json"
 OUT: Final = "/iexec_out"
 """Where the app sees its output folder."""
+MAX_CALLBACK: Final = 1024
+"""Bytes of a callback's data: what the hub takes."""
+SEAL_ENTRY, PADDING_ENTRY = "sealdeal-digest.json", "sealdeal-padding"
+"""Files that only the guest adds to a result, when its digest is sealed: the salt, and zeros."""
+
+
+Settled = Callable[[Bytes32], Bytes32]
+"""A result's digest -> as the chain keeps it (`Deal.settled_digest`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,8 @@ def computed(said: Mapping[str, Any], names: Collection[str], sha256: Callable[[
             data = unhex(text)
         except InvalidInput:
             raise InvalidInput("callback-data must be 0x and hexadecimal digits") from None
+        if len(data) > MAX_CALLBACK:
+            raise InvalidInput(f"callback-data may have {MAX_CALLBACK} bytes, it has {len(data)}")
         return Computed(keccak(data), data)
     path = said.get("deterministic-output-path")
     if not isinstance(path, str) or not (path == OUT or path.startswith(OUT + "/")):
@@ -74,13 +84,55 @@ def digest_of(files: Mapping[str, bytes]) -> Bytes32:
 
     Raises IntegrityError when they stand for none.
     """
+    said = files.get(COMPUTED)
+    return told_digest(said, files, lambda name: hashlib.sha256(files[name]).digest())
+
+
+def told_digest(said: bytes | None, names: Collection[str], sha256: Callable[[str], Bytes32]) -> Bytes32:
+    """`digest_of`, of files that lie elsewhere; `said`: the content of computed.json, if there is one."""
     try:
-        said = json.loads(files[COMPUTED])
-        if not isinstance(said, dict):
+        told = json.loads(said) if said is not None else None
+        if not isinstance(told, dict):
             raise InvalidInput("it must hold a JSON object")
-        return computed(said, files, lambda name: hashlib.sha256(files[name]).digest()).digest
-    except (KeyError, ValueError, RecursionError, InvalidInput, NotFound) as wrong:
+        return computed(told, names, sha256).digest
+    except (ValueError, RecursionError, InvalidInput, NotFound) as wrong:
         raise IntegrityError(f"expected a result with a {COMPUTED} that names its output: {wrong}") from None
+
+
+def sealed_digest(plain: Bytes32, salt: Bytes32) -> Bytes32:
+    """A digest that says nothing to who lacks the salt: sha256("sealdeal sealed digest 1" ‖ salt ‖ plain).
+
+    The protocol's own is of the plain output, so that anyone can test a guess of a short one.
+    """
+    return hashlib.sha256(b"sealdeal sealed digest 1" + bytes32(salt) + bytes32(plain)).digest()
+
+
+def seal_text(salt: Bytes32) -> bytes:
+    """The content of SEAL_ENTRY."""
+    return json.dumps({"digest": "sealed", "salt": hexstr(salt)}).encode()
+
+
+def salt_of(content: bytes) -> Bytes32:
+    """The salt in a SEAL_ENTRY. Raises IntegrityError when there is none."""
+    try:
+        return bytes32(json.loads(content)["salt"])
+    except (ValueError, KeyError, TypeError, RecursionError, InvalidInput):
+        raise IntegrityError(f"expected a {SEAL_ENTRY} with a salt, got {content[:80]!r}") from None
+
+
+def check_digest(plain: Bytes32, seal: bytes | None, expected: Bytes32, settled: Settled) -> str:
+    """How the files with the digest `plain` stand behind `expected` on chain: "plain", or "sealed" with the
+    salt in `seal`, the content of SEAL_ENTRY. `settled`: how a digest is kept there.
+
+    Raises IntegrityError when they do not.
+    """
+    if settled(plain) == expected:
+        return "plain"
+    if seal is not None and settled(sealed_digest(plain, salt_of(seal))) == expected:
+        return "sealed"
+    raise IntegrityError(
+        f"the result's digest is {hexstr(settled(plain))}; on chain it is {hexstr(expected)}"
+    )
 
 
 # --- archives (wire.md §3.2) ----------------------------------------------------------------------
@@ -128,12 +180,15 @@ def check_result_key(key_text: str) -> rsa.RSAPublicKey:
     return key
 
 
-def encrypt_result(out: IO[bytes], archive: bytes | Iterable[bytes], key_text: str, rng: Rng) -> None:
+def encrypt_result(
+    out: IO[bytes], archive: bytes | Iterable[bytes], key_text: str, rng: Rng, *, large: bool = False
+) -> None:
     """Writes to `out` the zip of `iexec_out.zip.aes` (IV ‖ AES-256-CBC of the archive) and `aes-key.rsa`
-    (RSA PKCS#1 v1.5 of the AES key; the format is the network's). Raises InvalidInput for a bad key."""
+    (RSA PKCS#1 v1.5 of the AES key; the format is the network's). `large`: it may have 2 GiB or more, and is
+    written as zip64. Raises InvalidInput for a bad key."""
     public, key = check_result_key(key_text), rng(32)
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as container:
-        with container.open(zipfile.ZipInfo(_AES_ENTRY), "w", force_zip64=False) as entry:
+        with container.open(zipfile.ZipInfo(_AES_ENTRY), "w", force_zip64=large) as entry:
             for piece in encrypt_cbc(pieces_of(archive), key, rng(16)):
                 entry.write(piece)
         container.writestr(zipfile.ZipInfo(_KEY_ENTRY), public.encrypt(key, PKCS1v15()))
