@@ -13,7 +13,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.sdk.images import BuiltImage
 from sealdeal.tee.dcap import DcapVerifier
 from sealdeal.tee.simulated import SimulatedPlatform
+from sealdeal.worker.proxy import Proxy, nothing_offered
 from sealdeal.worker.relay import Done, Relay, World
 from sealdeal.worker.sandbox import Sandbox
 
@@ -203,6 +204,7 @@ class Scene:
     wanted: tuple[tuple[str, str], ...] = ()
     nodes: dict[Address, Node] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
+    network: Callable[[], Awaitable[Proxy]] = nothing_offered
     files: dict[str, Path] = field(default_factory=dict)
     statuses: list[dict[str, Any]] = field(default_factory=list)
     encrypted: bytes = b""
@@ -323,6 +325,7 @@ class Scene:
             nodes=self.nodes,  # type: ignore[arg-type]
             results=self.store,  # type: ignore[arg-type]
             login=login,
+            network=self.network,
         )
         guest = await self.sandbox.start(0)
         try:

@@ -27,9 +27,12 @@ from sealdeal.model.images import Process
 from . import seccomp
 from .failures import AppFault, Failure
 from .hello import Limits
+from .network import Network
 
 UID: Final = 65534
 MOUNT_POINTS: Final = ("proc", "dev", "tmp", "iexec_in", "iexec_out")
+_SHARED: Final = {False: (), True: ("--share-net",)}
+"""A network's namespace is made before, with its proxy inside; else bubblewrap makes an empty one."""
 _SHELL_OFFSET: Final = 128
 """bubblewrap tells of a signal as a shell does: 128 + its number."""
 _SET_CHILD_SUBREAPER: Final = 36
@@ -55,8 +58,10 @@ def run_app(
     arguments: str,
     environment: Mapping[str, str],
     limits: Limits,
+    network: Network | None = None,
 ) -> Ended:
-    """Run the image's program with the deal's `arguments` (split like a shell) until it ends.
+    """Run the image's program with the deal's `arguments` (split like a shell) until it ends. With a
+    `network` it reaches the hosts of that, else none.
 
     Raises Failure when it ran out of time, was killed, or could not be started for a reason that is not the
     image's; AppFault when the image's program cannot be executed, or the arguments cannot be split.
@@ -76,7 +81,8 @@ def run_app(
     filter_fd, status_read, status_write = _filter(), *os.pipe()
     small = ["--size", str(limits.temporary_bytes), "--tmpfs"]
     argv = [
-        *(str(bwrap), "--unshare-all", "--unshare-user", "--uid", str(UID), "--gid", str(UID)),
+        *(str(bwrap), "--unshare-all", *_SHARED[network is not None], "--unshare-user"),
+        *("--uid", str(UID), "--gid", str(UID)),
         *("--hostname", "app", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
         *(
             "--ro-bind",
@@ -96,7 +102,8 @@ def run_app(
         *("--ro-bind", str(inputs), "/iexec_in", "--bind", str(outputs), "/iexec_out"),
         *("--chdir", process.folder, "--seccomp", str(filter_fd), "--json-status-fd", str(status_write)),
     ]
-    for name, value in {**dict(process.environment), **environment}.items():
+    proxied = network.environment if network is not None else {}
+    for name, value in {**dict(process.environment), **environment, **proxied}.items():
         argv += ["--setenv", name, value]
     try:
         with subprocess.Popen(
@@ -106,11 +113,11 @@ def run_app(
             stderr=subprocess.PIPE,
             pass_fds=(filter_fd, status_write),
             env={},
-            preexec_fn=lambda: _restrain(limits),
+            preexec_fn=lambda: _restrain(limits, network),
         ) as running:
             os.close(status_write)
             status_write = -1
-            stdout, stderr, in_time = _listen(running, limits)
+            stdout, stderr, in_time = _listen(running, limits, network)
             if not in_time:
                 raise Failure(
                     "APP_COMPUTE_TIMEOUT", f"the app ran longer than its category's {limits.seconds} s"
@@ -137,7 +144,7 @@ def _ended(said: bytes, stdout: bytes, stderr: bytes, program: str) -> Ended:
     return Ended(codes[0], stdout, stderr)
 
 
-def _restrain(limits: Limits) -> None:
+def _restrain(limits: Limits, network: Network | None) -> None:
     """Between fork and exec: what the app inherits."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output_bytes, limits.output_bytes))
@@ -145,6 +152,8 @@ def _restrain(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     with open("/proc/self/oom_score_adj", "w") as handle:
         handle.write("1000")  # when memory is short the app goes, not the guest
+    if network is not None:
+        network.enter()
 
 
 def _adopt() -> None:
@@ -170,28 +179,46 @@ def _filter() -> int:
     return handle
 
 
-def _listen(running: subprocess.Popen[bytes], limits: Limits) -> tuple[bytes, bytes, bool]:
-    """Keep the beginning of both outputs, drop the rest, until the app ends or its time is over."""
+def _listen(
+    running: subprocess.Popen[bytes], limits: Limits, network: Network | None
+) -> tuple[bytes, bytes, bool]:
+    """Keep the beginning of both outputs, drop the rest, and serve the app's network, until it ends or its
+    time is over.
+    """
     assert running.stdout is not None and running.stderr is not None
     kept = {running.stdout.fileno(): bytearray(), running.stderr.fileno(): bytearray()}
+    ended = os.pidfd_open(running.pid)
+    awaited = {*kept, ended}
     give_up = time.monotonic() + limits.seconds
-    with selectors.DefaultSelector() as both:
-        for pipe in kept:
-            both.register(pipe, selectors.EVENT_READ)
-        while both.get_map():
-            left = give_up - time.monotonic()
-            if left <= 0:
-                return _stop(running)
-            for key, _ in both.select(left):
-                data = os.read(key.fd, 64 << 10)
-                if not data:
-                    both.unregister(key.fd)
-                store = kept[key.fd]
-                store += data[: max(0, limits.log_bytes - len(store))]
     try:
-        running.wait(max(0, give_up - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return _stop(running)
+        with selectors.DefaultSelector() as ready:
+            for handle in awaited:
+                ready.register(handle, selectors.EVENT_READ)
+            if network is not None:
+                network.serve(ready)
+            while awaited:
+                left = give_up - time.monotonic()
+                if left <= 0:
+                    return _stop(running)
+                for key, events in ready.select(left):
+                    if key.data is not None:
+                        key.data(events)
+                        continue
+                    data = os.read(key.fd, 64 << 10) if key.fd in kept else b""
+                    if data:
+                        store = kept[key.fd]
+                        store += data[: max(0, limits.log_bytes - len(store))]
+                    else:
+                        ready.unregister(key.fd)
+                        awaited.discard(key.fd)
+            if network is not None:
+                network.close()
+    except BaseException:
+        _stop(running)  # nobody waits for it any more
+        raise
+    finally:
+        os.close(ended)
+    running.wait()
     stdout, stderr = kept.values()
     return bytes(stdout), bytes(stderr), True
 

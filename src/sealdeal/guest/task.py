@@ -23,6 +23,7 @@ from .archive import bytes_entry
 from .delivery import Delivery, Outcome, seals
 from .failures import AppFault, Failure
 from .hello import Hello
+from .network import Network, ask_for_hosts
 from .outputs import Outputs
 from .stream import Channel
 
@@ -94,7 +95,7 @@ def _attested(channel: Channel, hello: Hello, place: _Place) -> tuple[Admission,
         "status", phase="DATA_DOWNLOADED", step="secrets", message=_blame(admission.gathered.blamed)
     )
     channel.event("status", phase="COMPUTING", step="app")
-    return admission, _compute(hello, params, process, _environment(hello, params, found), place)
+    return admission, _compute(channel, hello, params, process, _environment(hello, params, found), place)
 
 
 def _standard(channel: Channel, hello: Hello, place: _Place) -> tuple[None, Outcome]:
@@ -114,13 +115,15 @@ def _standard(channel: Channel, hello: Hello, place: _Place) -> tuple[None, Outc
     _fetch_data(channel, hello, params, place, None)
     channel.event("status", phase="DATA_DOWNLOADED")
     channel.event("status", phase="COMPUTING", step="app")
-    return None, _compute(hello, params, process, _environment(hello, params, {}), place)
+    return None, _compute(channel, hello, params, process, _environment(hello, params, {}), place)
 
 
 def _fetch_app(channel: Channel, hello: Hello, place: _Place) -> Process:
     channel.event("status", phase="APP_DOWNLOADING")
     process = inputs.fetch_image(channel, hello, place.root)
     channel.event("status", phase="APP_DOWNLOADED")
+    if process.hosts:
+        ask_for_hosts(channel, process.hosts)
     return process
 
 
@@ -192,7 +195,12 @@ def _text(value: bytes, what: str) -> str:
 
 
 def _compute(
-    hello: Hello, params: Params, process: Process, environment: dict[str, str], place: _Place
+    channel: Channel,
+    hello: Hello,
+    params: Params,
+    process: Process,
+    environment: dict[str, str],
+    place: _Place,
 ) -> Outcome:
     """Run the app and pack what it left, or the error that it is to blame for."""
     stderr, exit_code = b"", None
@@ -206,6 +214,7 @@ def _compute(
             params.args,
             environment,
             hello.limits,
+            Network(channel, process.hosts) if process.hosts else None,
         )
         stderr, exit_code = ended.stderr, ended.exit_code
         if ended.exit_code:

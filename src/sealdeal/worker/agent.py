@@ -42,6 +42,7 @@ from sealdeal.sdk.sms import SmsClient
 
 from .cgroups import Bounds
 from .downloads import Downloads
+from .proxy import NetworkMode, way_out
 from .relay import AttemptFailed, Done, Platform, Relay, World
 from .reports import Reports, waits
 from .sandbox import BubblewrapSandbox, Sandbox
@@ -98,12 +99,14 @@ class Worker:
         bounds: Bounds | None = None,
         limits: Limits | None = None,
         sandbox: Sandbox | None = None,
+        network: NetworkMode = "off",
         clock: Callable[[], float] = time.time,
         name: str = "",
     ) -> None:
         """`sender`: of the worker's wallet, with an outbox that survives. `sms`: clients by node; nodes that
         only the scheduler knows are reached at the URL it gives. `cache`: a folder of this worker's own.
         `confirmations`: blocks on top of a task before work on it begins. `bounds`, `limits`: of each guest.
+        `network`: whether apps may reach the hosts that they declare, through this machine.
 
         Raises Unavailable when this machine cannot start guests.
         """
@@ -111,6 +114,7 @@ class Worker:
         self.sms, self.platform, self.release = dict(sms), platform, release
         self.slots, self.confirmations, self.clock, self.name = slots, confirmations, clock, name
         self.limits = limits or Limits(seconds=0)
+        self.network: NetworkMode = network
         own = hashlib.sha256(f"{cache.resolve()} {sender.address}".encode()).hexdigest()[:16]
         self.sandbox: Sandbox = sandbox or BubblewrapSandbox(release, own, bounds)
         limit = max(self.limits.image_bytes, self.limits.dataset_bytes)
@@ -363,6 +367,7 @@ class Worker:
                 nodes=clients,
                 results=self.results,
                 login=partial(self._login, work, word),
+                network=way_out(self.network, files["image"], hello.app_checksum),
             )
             left = min(seen.task.contribution_deadline, work.deadline) - seen.block.timestamp
             seconds = min(left, hello.limits.seconds + AROUND_SECONDS)

@@ -1,8 +1,9 @@
 """The worker's end of a guest's stream: does what the guest asks, and understands none of it.
 
 A guest may ask for evidence (`quote`), for what its task needs (`fetch`: image, dataset, input files), to
-talk to an SMS node or the result store (`http`), and for a token to upload with (`login`). Everything is
-bounded in bytes, number and time: a guest that misbehaves loses its task and nothing else.
+talk to an SMS node or the result store (`http`), for a token to upload with (`login`), and whether its app
+may reach hosts (`network`), to `connect` to one of these then. Everything is bounded in bytes, number and
+time: a guest that misbehaves loses its task and nothing else.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sealdeal.guest.hello import Hello
-from sealdeal.guest.stream import MAX_PAYLOAD, BrokenStream, Decoder, Frame, Kind, encode
+from sealdeal.guest.stream import MAX_PAYLOAD, BrokenStream, Decoder, Frame, Kind, credit_of, encode
 from sealdeal.model.errors import SealdealError
 from sealdeal.model.evidence import Evidence
 from sealdeal.model.types import Address, address, unhex
 from sealdeal.sdk.http import Client
 
+from .proxy import NotConnected, Proxy, Tunnel, nothing_offered
 from .sandbox import Guest
 
 MAX_CALLS: Final = 64
@@ -105,6 +108,8 @@ class World:
     results: Client
     login: Callable[[Address, bytes], Awaitable[str]]
     """(enclave, authorisation) -> a token of the result store."""
+    network: Callable[[], Awaitable[Proxy]] = nothing_offered
+    """The app's way out. Raises NotConnected."""
 
 
 class _Asked:
@@ -140,7 +145,7 @@ class Relay:
     def __init__(self, guest: Guest, world: World, status: Status) -> None:
         """`status` is told of each step."""
         self._guest, self._world, self._status = guest, world, status
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, _Asked | Tunnel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
         self._token = ""
@@ -194,15 +199,31 @@ class Relay:
             case Kind.CALL:
                 if frame.call in self._asked or len(self._asked) >= MAX_CALLS:
                     raise BrokenStream(f"expected at most {MAX_CALLS} calls at once, each with its number")
-                asked = self._asked[frame.call] = _Asked(frame.json())
-                if not asked.question.get("body"):
+                question = frame.json()
+                asked = Tunnel(question) if question.get("call") == "connect" else _Asked(question)
+                self._asked[frame.call] = asked
+                if isinstance(asked, _Asked) and not question.get("body"):
                     await asked.take(None)
                 task = asyncio.create_task(self._answer(frame.call, asked))
+                if isinstance(asked, Tunnel):
+                    asked.task = task
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             case Kind.DATA | Kind.END:
-                if (under_way := self._asked.get(frame.call)) is not None:
-                    await under_way.take(frame.payload if frame.kind is Kind.DATA else None)
+                piece = frame.payload if frame.kind is Kind.DATA else None
+                match self._asked.get(frame.call):
+                    case Tunnel() as tunnel:
+                        tunnel.take(piece)
+                    case _Asked() as under_way:
+                        await under_way.take(piece)
+            case Kind.CREDIT | Kind.ERROR:
+                match self._asked.get(frame.call):
+                    case Tunnel() as tunnel if frame.kind is Kind.CREDIT:
+                        tunnel.give(credit_of(frame))
+                    case Tunnel() as tunnel:
+                        tunnel.abort()
+                    case _Asked():
+                        raise BrokenStream(f"a frame of kind {frame.kind.name} belongs to a connection")
             case _:
                 raise BrokenStream(f"a guest sends no frame of kind {frame.kind.name}")
         return None
@@ -216,10 +237,10 @@ class Relay:
             )
         return AttemptFailed(cause, message)
 
-    async def _answer(self, number: int, asked: _Asked) -> None:
+    async def _answer(self, number: int, asked: _Asked | Tunnel) -> None:
         try:
             await self._do(number, asked)
-        except AttemptFailed as failed:
+        except (AttemptFailed, NotConnected) as failed:
             await self._refuse(number, failed.cause, str(failed))
         except SealdealError as error:
             await self._refuse(number, error.code, str(error))
@@ -236,7 +257,10 @@ class Relay:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             await self._send(encode(Kind.ERROR, number, said))
 
-    async def _do(self, number: int, asked: _Asked) -> None:
+    async def _do(self, number: int, asked: _Asked | Tunnel) -> None:
+        if isinstance(asked, Tunnel):
+            await asked.run(await self._world.network(), partial(self._frame, number))
+            return
         question = asked.question
         match question.get("call"):
             case "quote":
@@ -259,8 +283,11 @@ class Relay:
                 async with asyncio.timeout(None if whole else CALL_SECONDS):
                     status, body = await self._http(question, asked)
                 await self._reply(number, {"status": status}, body)
+            case "network":
+                await self._world.network()
+                await self._reply(number, {}, b"")
             case other:
-                raise BrokenStream(f"expected quote, fetch, login or http, got {other!r:.40}")
+                raise BrokenStream(f"expected quote, fetch, login, http or network, got {other!r:.40}")
 
     async def _http(self, question: dict[str, Any], asked: _Asked) -> tuple[int, bytes]:
         kind, _, who = str(question["dest"]).partition(":")
@@ -284,6 +311,9 @@ class Relay:
         for start in range(0, len(body), MAX_PAYLOAD):
             await self._send(encode(Kind.DATA, number, body[start : start + MAX_PAYLOAD]))
         await self._send(encode(Kind.END, number))
+
+    async def _frame(self, number: int, kind: Kind, payload: bytes | dict[str, Any]) -> None:
+        await self._send(encode(kind, number, payload))
 
     async def _send(self, frame: bytes) -> None:
         async with self._writing:
