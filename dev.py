@@ -64,6 +64,7 @@ TOOLS = (
     Tool("initdb", "postgresql", "the stores on PostgreSQL", "test", at="/usr/lib/postgresql/*/bin/initdb"),
     Tool("openssl", "openssl", "a second opinion on ciphers", "test"),
     Tool("runc", "runc", "the driver of OCI runtimes", "test"),
+    Tool("crun", "crun", "the same driver, by the other runtime", "test"),
     Tool(
         "docker-registry",
         "docker-registry",
