@@ -26,6 +26,7 @@ for noun, what in {
     "up": "Start the local network and keep it.",
     "app": "Build and publish apps.",
     "dataset": "Protect data and grant its use.",
+    "secret": "Share secrets with SMS nodes, and see who has them.",
     "deal": "Buy runs and look at deals.",
     "task": "Look at tasks, or follow one.",
     "result": "Fetch results.",

@@ -11,14 +11,22 @@ from sealdeal.model.types import ZERO, address, hexstr, parse_rlc
 from sealdeal.sdk.client import UNLIMITED
 
 from . import session
-from .session import AsJson, WalletName
+from .session import AsJson, Expires, Nodes, Threshold, WalletName
 
 dataset = App(name="dataset", help="Protect data and grant its use.")
 
 
 @dataset.command
 async def protect(
-    file: Path, *, name: str | None = None, wallet: WalletName = None, json: AsJson = False
+    file: Path,
+    *,
+    name: str | None = None,
+    nodes: Nodes = (),
+    threshold: Threshold = None,
+    expires: Expires = None,
+    forget: bool = False,
+    wallet: WalletName = None,
+    json: AsJson = False,
 ) -> None:
     """Encrypt a file, store it, register it on chain, and split its key among the SMS nodes.
 
@@ -28,13 +36,24 @@ async def protect(
         The data in the clear. It does not leave this machine in the clear.
     name
         Its public name; the file's name by default.
+    forget
+        Keep no copy of the key beside the wallet. The nodes give none back, so it can never be refreshed.
     """
+    owner = wallet or session.settings().wallet
     try:
         plain = file.read_bytes()
     except OSError as wrong:
         raise InvalidInput(f"cannot read {file}: {wrong.strerror}") from None
-    async with session.connected(session.unlock(wallet)) as client:
-        made = await client.protect_dataset(plain, name=name or file.name)
+    key = session.unlock(owner)
+    async with session.connected(key) as client:
+        made = await client.protect_dataset(
+            plain,
+            name=name or file.name,
+            nodes=nodes,
+            threshold=threshold,
+            expires=session.when(expires),
+            vault=None if forget else session.vault(owner, key),
+        )
     session.show(
         {
             "dataset": made.address,

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -45,14 +45,16 @@ from sealdeal.model.receipts import Receipt
 from sealdeal.model.types import ZERO, Address, Bytes32, address, hexstr, unhex
 from sealdeal.tee import DcapVerifier
 
+from .custody import SecretId
 from .http import Transport
 from .images import BuiltImage
 from .market import MarketClient
 from .network import Network
 from .pool import PoolClient, TaskEvent
 from .results import ResultsClient, SignedReceipt, store_domain
-from .secrets import split_to_nodes
+from .secrets import Secrets, SplitReceipt
 from .sms import RESULT_KEY_NAME, SmsClient
+from .vault import Vault
 
 UNLIMITED = 2**53 - 2
 """The largest volume that every client of the network can read back exactly (wire.md §1.4)."""
@@ -237,45 +239,74 @@ class Sealdeal:
             return await self.hub.predict_app(*terms, owner=self.key.address), ()
         return made, (receipt,)
 
-    async def protect_dataset(self, plain: bytes, *, name: str) -> Published:
+    async def protect_dataset(
+        self,
+        plain: bytes,
+        *,
+        name: str,
+        nodes: Collection[str] = (),
+        threshold: int | None = None,
+        expires: int = 0,
+        vault: Vault | None = None,
+    ) -> Published:
         """Encrypt data, store the ciphertext, register the dataset on chain, split its key among the nodes.
 
         Nobody can use the dataset until its owner grants it. What is stored is ciphertext; the key exists in
-        this process's memory only, then in shares: the quorum's threshold is needed to recombine it.
+        this process's memory only, then in shares: `threshold` of them (default: the quorum's) recombine it.
+        `vault` keeps a copy for its owner, without which it can never be moved to other nodes. `nodes`,
+        `expires`: as for `Secrets.split`, which may be repeated with the copy if it fails.
         """
         key = sealing.dataset_key(secrets.token_bytes)
         sealed = sealing.encrypt_dataset(plain, key, secrets.token_bytes)
         checksum = sealing.checksum(sealed)
         multiaddr = f"/ipfs/{await self.results.add(sealed, 'dataset')}"
         made, receipt = await self.hub.create_dataset(name, multiaddr_bytes(multiaddr), checksum)
-        await self.share_secret(key.encode(), kind=sealing.SecretKind.DATASET_KEY, subject=made)
+        if vault is not None:
+            vault.keep(SecretId.dataset(made), key.encode())
+        await self.share_secret(
+            key.encode(),
+            kind=sealing.SecretKind.DATASET_KEY,
+            subject=made,
+            nodes=nodes,
+            threshold=threshold,
+            expires=expires,
+        )
         return Published(made, None, multiaddr, checksum, (receipt,))
 
-    async def share_secret(self, secret: bytes, *, kind: str, subject: Address, name: str = "") -> None:
-        """Split a secret among the network's SMS nodes, so that the quorum's threshold of them recombines it.
+    async def share_secret(
+        self,
+        secret: bytes,
+        *,
+        kind: str,
+        subject: Address,
+        name: str = "",
+        nodes: Collection[str] = (),
+        threshold: int | None = None,
+        expires: int = 0,
+    ) -> SplitReceipt:
+        """Split a secret among SMS nodes, so that `threshold` of them (default: the quorum's) recombine it.
 
-        `kind`: a `SecretKind`; `subject`: whose secret it is (the dataset, the app, or oneself).
+        `kind`: a `SecretKind`; `subject`: whose secret it is (the dataset, the app, or oneself). Options and
+        errors are those of `Secrets.split`.
         """
-        clients = {(await node.node()).address: node for node in self.nodes}
-        threshold = await self._threshold()
-        await split_to_nodes(
-            secret,
-            kind=kind,
-            subject=subject,
-            name=name,
-            version=1,
-            threshold=threshold,
-            clients=clients,
-            owner=self.key,
-            chain_id=self.network.chain_id,
-            hub=self.network.contracts.hub,
-            rng=secrets.token_bytes,
+        which = SecretId(sealing.SecretKind(kind), subject, name)
+        return await self.secrets.split(
+            self.key, which, secret, nodes=nodes, threshold=threshold, expires=expires
         )
 
-    async def _threshold(self) -> int:
+    @property
+    def secrets(self) -> Secrets:
+        """The owner's side of secrets: status, refresh, revocation, audit.
+
+        Raises InvalidInput on a network without SMS nodes.
+        """
         if self.quorum is None:
             raise InvalidInput("this network's hub has no quorum of SMS nodes: secrets cannot be split")
-        return await self.quorum.threshold()
+        here = self.network
+        return Secrets(self.nodes, chain_id=here.chain_id, hub=here.contracts.hub, quorum=self.quorum)
+
+    async def _threshold(self) -> int:
+        return await self.secrets.quorum.threshold()
 
     async def grant(
         self,

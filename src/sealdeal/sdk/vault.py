@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -21,40 +20,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sealdeal.model.errors import IntegrityError, InvalidInput, NotFound
 from sealdeal.model.evidence import canonical_json
 from sealdeal.model.keys import Key
-from sealdeal.model.sealing import APP_SECRET_NAME, SecretKind
-from sealdeal.model.types import Address, hexstr, unhex
+from sealdeal.model.types import hexstr, unhex
+
+from .custody import SecretId
 
 _PURPOSE = b"sealdeal owner's copies 1"
-
-
-@dataclass(frozen=True, slots=True)
-class SecretId:
-    """Which secret is meant, at every node."""
-
-    kind: SecretKind
-    subject: Address
-    """The dataset, the app, or the account that it belongs to."""
-    name: str
-
-    @classmethod
-    def dataset(cls, dataset: Address) -> SecretId:
-        return cls(SecretKind.DATASET_KEY, dataset, "")
-
-    @classmethod
-    def app(cls, app: Address) -> SecretId:
-        return cls(SecretKind.APP_SECRET, app, APP_SECRET_NAME)
-
-    @classmethod
-    def requester(cls, requester: Address, name: str) -> SecretId:
-        return cls(SecretKind.REQUESTER_SECRET, requester, name)
-
-    @classmethod
-    def named(cls, owner: Address, name: str) -> SecretId:
-        return cls(SecretKind.NAMED, owner, name)
-
-    def __str__(self) -> str:
-        named = self.kind in (SecretKind.REQUESTER_SECRET, SecretKind.NAMED)
-        return f"{self.kind} {self.name!r} of {self.subject}" if named else f"{self.kind} of {self.subject}"
 
 
 class Vault:
