@@ -124,7 +124,7 @@ class Collateral:
         folder: Path | None = None,
         refresh: int = REFRESH,
     ) -> None:
-        """`sources`: by kind of evidence; none works offline, from `folder`. There, what is fetched is kept."""
+        """`sources`: by kind of evidence; none works offline, from `folder`, which keeps what is fetched."""
         self._sources, self._folder, self._refresh = dict(sources or {}), folder, refresh
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._fetching: dict[str, asyncio.Lock] = {}

@@ -109,9 +109,9 @@ class DcapVerifier:
         chain, _ = load_pem(bytes(dcap_qvl.Quote.parse(evidence.quote).cert_chain_pem_bytes()))
         members = json.loads(evidence.collateral or b"")
         issuers, _ = load_pem(members["tcb_info_issuer_chain"].encode())
-        for what, root in (("quote", chain[-1]), ("collateral", issuers[-1])):
+        for what, root in (("a quote", chain[-1]), ("collateral", issuers[-1])):
             if key_hash(root) != self._root:
-                return WrongRoot(f"{expected}, got a {what} under {common_name(root)} (key {key_hash(root)})")
+                return WrongRoot(f"{expected}, got {what} under {common_name(root)} (key {key_hash(root)})")
         for name, held in (("pck_crl", chain[0]), ("root_ca_crl", chain[1])):
             revoked = x509.load_der_x509_crl(bytes.fromhex(members[name]))
             if revoked.get_revoked_certificate_by_serial_number(held.serial_number) is not None:
