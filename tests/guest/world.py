@@ -17,8 +17,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from sealdeal.guest.hello import VERSION, Hello, Limits
+from sealdeal.model import streams
 from sealdeal.model.cid import cid_of
 from sealdeal.model.deals import Assignment, Deal, Resource, pool_domain, task_id
 from sealdeal.model.eip712 import digest
@@ -33,8 +35,6 @@ from sealdeal.model.sealing import (
     Door,
     SecretKind,
     SecretShares,
-    dataset_key,
-    encrypt_dataset,
     owner_challenge,
     release_info,
     seal,
@@ -167,6 +167,13 @@ class Store:
             self.upload = json.loads(body)
             self.archive = base64.b64decode(self.upload.pop("zip"))
             return 200, f"/ipfs/{cid_of(self.archive)}".encode()
+        parts = urlsplit(path)
+        if method == "PUT" and parts.path.endswith("/archive"):
+            told = dict(parse_qsl(parts.query))
+            self.upload = {"chainTaskId": parts.path.split("/")[3], "deterministHash": told["digest"]}
+            self.upload["enclaveSignature"] = told["signature"]
+            self.archive = body
+            return 200, f"/ipfs/{cid_of(self.archive)}".encode()
         if method == "PUT" and path.endswith("/proof"):
             self.proof = json.loads(body)
             return 204, b""
@@ -191,6 +198,8 @@ class Scene:
     platform: SimulatedPlatform
     params: Params = field(default_factory=Params)
     dataset: bytes | None = None
+    form: streams.Format = streams.Format.STANDARD
+    """How the dataset is encrypted."""
     folder: Path = Path()
     seconds: int = 20
     callback: Address = ZERO
@@ -242,10 +251,10 @@ class Scene:
         for node in self.nodes.values():
             node.missing = self.wanted
         if self.dataset is not None:
-            key = dataset_key(secrets.token_bytes)
+            key = streams.new_key(self.form, secrets.token_bytes)
             self.encrypted = self.dataset
             if self.deal.tee:
-                self.encrypted = encrypt_dataset(self.dataset, key, secrets.token_bytes)
+                self.encrypted = b"".join(streams.encrypt([self.dataset], key, secrets.token_bytes))
             self.files["dataset"] = self.folder / "dataset.enc"
             self.files["dataset"].write_bytes(self.encrypted)
             self.split(SecretKind.DATASET_KEY, DATASET, "", key.encode())

@@ -14,7 +14,8 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -139,6 +140,8 @@ def check_digest(plain: Bytes32, seal: bytes | None, expected: Bytes32, settled:
 
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError, OverflowError)
 _AES_ENTRY, _KEY_ENTRY = "iexec_out.zip.aes", "aes-key.rsa"
+_MAX_SEALED_KEY: Final = 1000
+_PIECE: Final = 1 << 20
 MAX_RESULT_BYTES, MAX_RESULT_FILES = 1 << 30, 10_000
 """Limits of what a result archive may hold, unpacked: the protocol's clients stop at 1 GB."""
 JSON_ARCHIVE_BYTES: Final = (48 << 20) - 4096
@@ -202,29 +205,45 @@ def decrypt_result(
 
     Raises UnsafeArchive, TooLarge, or IntegrityError when the key does not open it.
     """
+    inner, left = bytearray(), max_bytes
+    for piece in decrypted_pieces(io.BytesIO(archive), private_pem):
+        left -= len(piece)
+        if left < 0:
+            raise TooLarge(f"expected a result of at most {max_bytes} bytes, got more")
+        inner += piece
+    return unzip_result(bytes(inner), max_bytes=max_bytes)
+
+
+def decrypted_pieces(archive: IO[bytes], private_pem: bytes) -> Iterator[bytes]:
+    """The archive inside an encrypted result, piece by piece. None of it is verified: see `decrypt_result`.
+
+    `archive` can be sought in. Raises UnsafeArchive, or IntegrityError when the key does not open it.
+    """
     private = _private_key(private_pem)
-    entries = unzip_result(archive, max_bytes=max_bytes + 4096)
-    if set(entries) != {_AES_ENTRY, _KEY_ENTRY}:
-        raise UnsafeArchive(
-            f"expected an encrypted result with {_AES_ENTRY} and {_KEY_ENTRY}, "
-            f"got {', '.join(sorted(entries)[:5]) or 'nothing'}"
-        )
-    try:
-        key = private.decrypt(entries[_KEY_ENTRY], PKCS1v15())
-    except ValueError:
-        key = b""
-    if len(key) != 32:
-        raise IntegrityError("expected a result encrypted for this key, got one for another key")
-    return unzip_result(b"".join(decrypt_cbc([entries[_AES_ENTRY]], key, "result")), max_bytes=max_bytes)
+    with _zip_errors(), zipfile.ZipFile(archive) as container:
+        infos = _judged(container.infolist(), MAX_RESULT_FILES)
+        if set(infos) != {_AES_ENTRY, _KEY_ENTRY}:
+            raise UnsafeArchive(
+                f"expected an encrypted result with {_AES_ENTRY} and {_KEY_ENTRY}, "
+                f"got {', '.join(sorted(infos)[:5]) or 'nothing'}"
+            )
+        with container.open(infos[_KEY_ENTRY]) as entry:
+            sealed = entry.read(_MAX_SEALED_KEY + 1)
+        try:
+            key = private.decrypt(sealed, PKCS1v15())
+        except ValueError:
+            key = b""
+        if len(key) != 32:
+            raise IntegrityError("expected a result encrypted for this key, got one for another key")
+        with container.open(infos[_AES_ENTRY]) as entry:
+            yield from decrypt_cbc(iter(lambda: entry.read(_PIECE), b""), key, "result")
 
 
-def is_encrypted_result(archive: bytes) -> bool:
+def is_encrypted_result(archive: bytes | IO[bytes]) -> bool:
     """Whether a result archive says that it is encrypted. Raises UnsafeArchive when it is no zip."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as container:
-            return _AES_ENTRY in container.namelist()
-    except _BROKEN_ZIP as wrong:
-        raise UnsafeArchive(f"expected a zip archive, got one that cannot be read: {wrong}") from None
+    source = io.BytesIO(archive) if isinstance(archive, bytes) else archive
+    with _zip_errors(), zipfile.ZipFile(source) as container:
+        return _AES_ENTRY in container.namelist()
 
 
 def result_location(results: bytes) -> str:
@@ -247,30 +266,67 @@ def unzip_result(
 ) -> dict[str, bytes]:
     """The regular files of a plain zip by relative name, in memory; nothing is written anywhere.
 
-    Raises UnsafeArchive (malformed, escaping or repeated names, special files) or TooLarge, judged on the
-    bytes that come out and not on what the headers say.
+    Raises as `archive_files`.
     """
-    files: dict[str, bytes] = {}
+    found = archive_files(io.BytesIO(archive), max_bytes=max_bytes, max_files=max_files)
+    return {name: b"".join(pieces) for name, pieces in found}
+
+
+def archive_files(
+    archive: IO[bytes], *, max_bytes: int = MAX_RESULT_BYTES, max_files: int = MAX_RESULT_FILES
+) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The regular files of a plain zip: relative name, and content in pieces, to be read before the next.
+
+    `archive` can be sought in. All names are judged before the first content. Raises UnsafeArchive
+    (malformed, escaping or repeated names, special files) or TooLarge, judged on the bytes that come out and
+    not on what the headers say.
+    """
     left = max_bytes
+
+    def content(entry: IO[bytes]) -> Iterator[bytes]:
+        nonlocal left
+        while True:
+            with _zip_errors():
+                piece = entry.read(min(_PIECE, left + 1))
+            if not piece:
+                return
+            left -= len(piece)
+            if left < 0:
+                raise TooLarge(f"expected a result of at most {max_bytes} bytes, got more")
+            yield piece
+
+    with _zip_errors(), zipfile.ZipFile(archive) as container:
+        for name, info in _judged(container.infolist(), max_files).items():
+            with container.open(info) as entry:
+                pieces = content(entry)
+                yield name, pieces
+                for _ in pieces:  # what was not read is checked as well
+                    pass
+
+
+@contextmanager
+def _zip_errors() -> Iterator[None]:
+    """What the library raises on malformed archives, as one error of ours."""
     try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as container:
-            infos = container.infolist()
-            if len(infos) > max_files:
-                raise TooLarge(f"expected at most {max_files} files in a result, got {len(infos)}")
-            for info in infos:
-                name = _safe_name(info)
-                if name in files:
-                    raise UnsafeArchive(f"expected different names in a result, got {name!r} twice")
-                if info.is_dir():
-                    continue
-                with container.open(info) as entry:
-                    files[name] = entry.read(left + 1)
-                left -= len(files[name])
-                if left < 0:
-                    raise TooLarge(f"expected a result of at most {max_bytes} bytes, got more")
+        yield
     except _BROKEN_ZIP as wrong:
         raise UnsafeArchive(f"expected a zip archive, got one that cannot be read: {wrong}") from None
-    for name in files:
+
+
+def _judged(infos: list[zipfile.ZipInfo], max_files: int) -> dict[str, zipfile.ZipInfo]:
+    """The regular files among `infos`, by name. Raises UnsafeArchive, TooLarge."""
+    if len(infos) > max_files:
+        raise TooLarge(f"expected at most {max_files} files in a result, got {len(infos)}")
+    seen: set[str] = set()
+    files = {}
+    for info in infos:
+        name = _safe_name(info)
+        if name in seen:
+            raise UnsafeArchive(f"expected different names in a result, got {name!r} twice")
+        seen.add(name)
+        if not info.is_dir():
+            files[name] = info
+    for name in seen:
         parts = name.split("/")
         if any("/".join(parts[:i]) in files for i in range(1, len(parts))):
             raise UnsafeArchive(f"expected a tree of files, got {name!r} below another file")
