@@ -126,7 +126,7 @@ def run_app(
         if status_write >= 0:
             os.close(status_write)
         os.close(filter_fd)
-        _outlive()
+        _end_all()
         with open(status_read, "rb") as handle:
             said = handle.read(4096)
     return _ended(said, stdout, stderr, command[0])
@@ -139,9 +139,10 @@ def _ended(said: bytes, stdout: bytes, stderr: bytes, program: str) -> Ended:
             raise AppFault("APP_COMPUTE_FAILED", f"the image's program {program!r} cannot be executed", 127)
         reason = stderr[:300].decode(errors="replace").strip()
         raise Failure("TEE_PREPARATION_FAILED", f"the app's sandbox cannot be set up here: {reason}")
-    if codes[0] == _SHELL_OFFSET + signal.SIGKILL:
+    code = codes[0] & 0xFF  # it comes from a process that the app may have taken over
+    if code == _SHELL_OFFSET + signal.SIGKILL:
         raise Failure("APP_COMPUTE_FAILED", "the app was killed (SIGKILL): out of memory, most likely")
-    return Ended(codes[0], stdout, stderr)
+    return Ended(code, stdout, stderr)
 
 
 def _restrain(limits: Limits, network: Network | None) -> None:
@@ -162,14 +163,27 @@ def _adopt() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def _outlive() -> None:
-    """Wait until no process of the app is left: then its output stands still.
+def _end_all() -> None:
+    """Kill what is left of the app, and wait until nothing is: then its output stands still.
 
-    The sandbox's first process is killed with its monitor, and ends after everything in its namespace has.
+    When the sandbox's monitor is gone, its first process is ours, and ends after everything in its namespace
+    has. It dies with its monitor, unless the app, whose user it has, took it over and turned that off.
     """
     with contextlib.suppress(ChildProcessError):
         while True:
+            for child in _children():
+                os.kill(child, signal.SIGKILL)
             os.waitpid(-1, 0)
+
+
+def _children() -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):  # gone meanwhile
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                found += [int(entry.name)] if parent == os.getpid() else []
+    return found
 
 
 def _filter() -> int:

@@ -34,6 +34,8 @@ _IMPOSSIBLE: Final = {
 }
 ERROR_FILE: Final = "error.txt"
 _STDERR_TAIL: Final = 8 << 10
+_RESERVED_FILES, _RESERVED_BYTES = 4, 64 << 10
+"""Enough for an error and its archive, in bytes and in inodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,19 @@ class _Place:
     bwrap: Path
 
     def make(self) -> None:
-        for folder in (self.root, self.inputs, self.outputs):
+        for folder in (self.root, self.inputs, self.outputs, self._reserve):
             folder.mkdir()
+        for number in range(_RESERVED_FILES):
+            (self._reserve / str(number)).write_bytes(bytes(_RESERVED_BYTES))
+
+    def make_room(self) -> None:
+        """For the error that is an app's own which has filled everything: what was held back is free now."""
+        for file in self._reserve.iterdir():
+            file.unlink()
+
+    @property
+    def _reserve(self) -> Path:
+        return self.work / "reserve"
 
     @property
     def root(self) -> Path:
@@ -232,6 +245,7 @@ def _compute(
     except AppFault as fault:
         if fault.exit_code is None:
             fault.exit_code = exit_code
+        place.make_room()
         return _error(hello, fault, stderr)
 
 
