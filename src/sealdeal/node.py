@@ -62,6 +62,7 @@ from sealdeal.sdk.http import Transport, in_memory
 from sealdeal.sdk.market import MarketClient
 from sealdeal.sdk.network import Network, Services
 from sealdeal.sdk.pool import PoolClient
+from sealdeal.sdk.registry import Registries
 from sealdeal.sdk.results import ResultsClient
 from sealdeal.sdk.sms import SmsClient
 from sealdeal.sms.app import create_app as sms_app
@@ -103,12 +104,14 @@ class LocalNetwork:
         offers: tuple[Offer, ...] = OFFERS,
         rules: Rules | None = None,
         bounds: Bounds | None = None,
+        registries: Registries | None = None,
         parts: Collection[str] | None = None,
         tap: Callable[[str, ASGIApp], ASGIApp] | None = None,
     ) -> None:
         """`state`, `cache`: folders, made when they do not exist. `categories`: (name, description, seconds)
         to add to the five of the protocol. `offers`: what the workerpool keeps published; `rules`: its
-        scheduler's. `bounds`: of memory, processes and CPU for each guest. `parts`: which of `chain, results,
+        scheduler's. `bounds`: of memory, processes and CPU for each guest.
+        `registries`: of images, known to workers. `parts`: which of `chain, results,
         sms-0…, market, scheduler, worker-0…` run here; who has `chain` begins a network. `tap` is put around
         each service's application, given its name, to watch what it is asked and answers.
         """
@@ -123,6 +126,7 @@ class LocalNetwork:
         self.chain_id, self.confirmations = chain_id, confirmations
         self._anvil_binary, self._categories, self._offers, self._tap = anvil, categories, offers, tap
         self._rules, self._bounds = rules or Rules(), bounds
+        self._registries = registries
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
@@ -336,6 +340,7 @@ class LocalNetwork:
             cache=self.state / name,
             confirmations=self.confirmations,
             bounds=self._bounds,
+            registries=self._registries,
         )
         self.missing = tuple(worker.missing)
         self._run(name, worker.run())

@@ -43,6 +43,10 @@ class Settings(BaseSettings):
     """Program of the local chain; the default is the one that `./dev` installs, then `anvil` on the PATH."""
     confirmations: int = Field(default=1, ge=0)
     """Blocks on top of a deal before its task is given out and its secrets may leave (local network)."""
+    registries: str = ""
+    """URLs of registries of images in one's own network, separated by commas; any app may name images there."""
+    registry_credentials: Path | None = None
+    """File with users and passwords for registries, as Docker's `config.json`."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "warning"
     """Least severe message that services write to standard error."""
 

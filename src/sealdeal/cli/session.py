@@ -23,6 +23,7 @@ from sealdeal.model.errors import Conflict, InvalidInput, NotFound
 from sealdeal.model.keys import Key
 from sealdeal.sdk.client import Sealdeal
 from sealdeal.sdk.network import Network
+from sealdeal.sdk.registry import Registries
 from sealdeal.sdk.vault import Vault
 from sealdeal.settings import Settings
 
@@ -55,6 +56,13 @@ def settings() -> Settings:
     found = Settings()
     logging.basicConfig(level=found.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     return found
+
+
+def registries(*, loopback: bool = False) -> Registries:
+    """What the settings say of registries of images."""
+    known = settings()
+    urls = [url.strip() for url in known.registries.split(",") if url.strip()]
+    return Registries.read(urls, known.registry_credentials, loopback=loopback)
 
 
 def wallet_file(name: str) -> Path:

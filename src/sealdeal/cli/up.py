@@ -40,6 +40,7 @@ async def start(*, state: Path | None = None, chain_id: int = CHAIN_ID, json: As
         anvil=settings.anvil,
         chain_id=chain_id,
         confirmations=settings.confirmations,
+        registries=session.registries(),
     )
     try:
         async with made:

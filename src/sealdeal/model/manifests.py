@@ -28,6 +28,8 @@ _DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
 _PLAIN: Final = (LAYER_TYPE, "application/vnd.docker.image.rootfs.diff.tar")
 _GZIP: Final = (LAYER_TYPE + "+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip")
 
+MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+"""OCI's names of machines, by the kernel's."""
 MAX_DOCUMENT_BYTES: Final = 4 << 20
 """The OCI distribution specification's own bound for a manifest."""
 MAX_LAYERS: Final = 127

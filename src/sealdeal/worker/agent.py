@@ -11,11 +11,11 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sealdeal
 from sealdeal.chain import Hub, Quorum, Sender
@@ -37,12 +37,14 @@ from sealdeal.model.types import ZERO, Address, Block, hexstr, keccak
 from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.sdk.http import Client
 from sealdeal.sdk.pool import Attempt, Handed, PoolClient, Report, Running, Work, WorkerState
+from sealdeal.sdk.registry import Registries
 from sealdeal.sdk.results import Authorisation, ResultsClient
 from sealdeal.sdk.sms import SmsClient
 
 from .cgroups import Bounds
 from .downloads import Downloads
 from .proxy import NetworkMode, way_out
+from .registry import Images
 from .relay import AttemptFailed, Done, Platform, Relay, World
 from .reports import Reports, waits
 from .sandbox import BubblewrapSandbox, Sandbox
@@ -99,13 +101,15 @@ class Worker:
         bounds: Bounds | None = None,
         limits: Limits | None = None,
         sandbox: Sandbox | None = None,
+        registries: Registries | None = None,
         network: NetworkMode = "off",
         clock: Callable[[], float] = time.time,
         name: str = "",
     ) -> None:
         """`sender`: of the worker's wallet, with an outbox that survives. `sms`: clients by node; nodes that
         only the scheduler knows are reached at the URL it gives. `cache`: a folder of this worker's own.
-        `confirmations`: blocks on top of a task before work on it begins. `bounds`, `limits`: of each guest.
+        `confirmations`: blocks on top of a task before work on it begins. `registries`: those of images that
+        this worker's operator knows. `bounds`, `limits`: of each guest.
         `network`: whether apps may reach the hosts that they declare, through this machine.
 
         Raises Unavailable when this machine cannot start guests.
@@ -119,6 +123,7 @@ class Worker:
         self.sandbox: Sandbox = sandbox or BubblewrapSandbox(release, own, bounds)
         limit = max(self.limits.image_bytes, self.limits.dataset_bytes)
         self.downloads = Downloads(cache / "content", results, limit=limit)
+        self.images = Images(self.downloads, registries or Registries(), limit=self.limits.image_bytes)
         self._running: dict[bytes, tuple[int, asyncio.Task[None]]] = {}
         self._free = list(range(slots))
         self._changed = asyncio.Event()
@@ -399,18 +404,18 @@ class Worker:
         self, hello: Hello, stack: contextlib.AsyncExitStack
     ) -> dict[str, Callable[[], Awaitable[Path]]]:
         """What the guest may fetch; the downloads begin at once, while the guest starts."""
-        wanted = {"image": hello.app_multiaddr}
+        wanted = {"image": self.images.get(hello.app_multiaddr, hello.app_checksum)}
         if hello.deal.has_dataset:
-            wanted["dataset"] = hello.dataset_multiaddr
+            wanted["dataset"] = self.downloads.get(hello.dataset_multiaddr)
         for number, url in enumerate(hello.deal.parsed_params.input_files, 1):
-            wanted[f"input/{number}"] = url
+            wanted[f"input/{number}"] = self.downloads.get(url)
 
-        def begin(location: str) -> Callable[[], Awaitable[Path]]:
-            task = asyncio.create_task(self.downloads.get(location))
+        def begin(download: Coroutine[Any, Any, Path]) -> Callable[[], Awaitable[Path]]:
+            task = asyncio.create_task(download)
             stack.push_async_callback(_settled, task)
             return lambda: asyncio.shield(task)
 
-        return {name: begin(location) for name, location in wanted.items()}
+        return {name: begin(download) for name, download in wanted.items()}
 
     async def _evidence(self, app_checksum: bytes, report_data: bytes) -> Evidence:
         registers = self.platform.measure(self.release.digest, app_checksum)

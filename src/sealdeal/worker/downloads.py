@@ -8,6 +8,7 @@ import ipaddress
 import socket
 import tempfile
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -40,12 +41,16 @@ class Downloads:
         if location.startswith(("http://", "https://")):
             return await self._from_web(location)
         cid = cid_in(location)
-        place = self._folder / cid
-        async with self._locks[cid]:
+        return await self.keep(cid, lambda place: self._results.download(cid, place, limit=self._limit))
+
+    async def keep(self, name: str, fetch: Callable[[Path], Awaitable[object]]) -> Path:
+        """The file of content that has this name; `fetch` writes it, whole, unless it is there."""
+        place = self._folder / name
+        async with self._locks[name]:
             if place.exists():
                 place.touch()
             else:
-                await self._results.download(cid, place, limit=self._limit)
+                await fetch(place)
                 await asyncio.to_thread(self._make_room, place)
         return place
 
