@@ -60,17 +60,15 @@ class Amd:
 
     @cached_property
     def root(self) -> x509.Certificate:
-        return self._certificate(
-            f"ARK-{self.product}", f"ARK-{self.product}", self.root_key, self.root_key, 1
-        )
+        return self.certificate(f"ARK-{self.product}", f"ARK-{self.product}", self.root_key, self.root_key, 1)
 
     @cached_property
     def authority(self) -> x509.Certificate:
-        return self._certificate(f"SEV-{self.product}", f"ARK-{self.product}", _RSA[1], self.root_key, 0)
+        return self.certificate(f"SEV-{self.product}", f"ARK-{self.product}", _RSA[1], self.root_key, 0)
 
     @cached_property
     def cloud_authority(self) -> x509.Certificate:
-        return self._certificate(f"SEV-VLEK-{self.product}", f"ARK-{self.product}", _RSA[2], self.root_key, 0)
+        return self.certificate(f"SEV-VLEK-{self.product}", f"ARK-{self.product}", _RSA[2], self.root_key, 0)
 
     def key(
         self, kind: str = "VCEK", *, tcb: Mapping[str, int] = TCB, stepping: str = "B0", serial: int = 77
@@ -89,9 +87,9 @@ class Amd:
         issuer, key = (
             (f"SEV-{self.product}", _RSA[1]) if kind == "VCEK" else (f"SEV-VLEK-{self.product}", _RSA[2])
         )
-        return self._certificate(f"SEV-{kind}", issuer, self.chip_key, key, None, extensions, serial)
+        return self.certificate(f"SEV-{kind}", issuer, self.chip_key, key, None, extensions, serial)
 
-    def _certificate(
+    def certificate(
         self,
         subject: str,
         issuer: str,
