@@ -22,12 +22,13 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import httpx2
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -49,6 +50,7 @@ from sealdeal.market.market import Market
 from sealdeal.model.errors import Conflict, InvalidInput, SealdealError
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import BATCH
+from sealdeal.model.sealing import Door
 from sealdeal.model.types import RLC, address, hexstr, unhex
 from sealdeal.pool.app import create_app as pool_app
 from sealdeal.pool.offers import Offer, Offers
@@ -66,10 +68,12 @@ from sealdeal.sdk.registry import Registries
 from sealdeal.sdk.results import ResultsClient
 from sealdeal.sdk.sms import SmsClient
 from sealdeal.sms.app import create_app as sms_app
+from sealdeal.sms.options import SmsOptions
 from sealdeal.sms.release import Node
 from sealdeal.tee import DcapVerifier, SimulatedPlatform
 from sealdeal.worker.agent import Worker
 from sealdeal.worker.cgroups import Bounds
+from sealdeal.worker.proxy import NetworkMode
 
 log = logging.getLogger("sealdeal.node")
 
@@ -83,6 +87,9 @@ GAS_MONEY = 10_000 * 10**18
 """Native currency given to each account of a local network, in wei."""
 SAVE_EVERY = 5.0
 """Seconds between dumps of the chain while it grows: what a SIGKILL of this process may cost."""
+
+LOCAL_SMS = SmsOptions(door=Door.SPLIT)
+"""A local network takes whole secrets from unmodified clients, and splits them."""
 
 _SMS = tuple(f"sms-{n}" for n in range(NODES))
 _SERVED = ("results", *_SMS, "market", "scheduler")
@@ -105,13 +112,16 @@ class LocalNetwork:
         rules: Rules | None = None,
         bounds: Bounds | None = None,
         registries: Registries | None = None,
+        sms: SmsOptions = LOCAL_SMS,
+        app_network: NetworkMode = "off",
         parts: Collection[str] | None = None,
         tap: Callable[[str, ASGIApp], ASGIApp] | None = None,
     ) -> None:
         """`state`, `cache`: folders, made when they do not exist. `categories`: (name, description, seconds)
         to add to the five of the protocol. `offers`: what the workerpool keeps published; `rules`: its
-        scheduler's. `bounds`: of memory, processes and CPU for each guest.
-        `registries`: of images, known to workers. `parts`: which of `chain, results,
+        scheduler's. `sms`: its nodes'. `bounds`: of memory, processes and CPU for each guest.
+        `registries`: of images, known to workers. `app_network`:
+        whether apps may reach the hosts that they declare. `parts`: which of `chain, results,
         sms-0…, market, scheduler, worker-0…` run here; who has `chain` begins a network. `tap` is put around
         each service's application, given its name, to watch what it is asked and answers.
         """
@@ -125,8 +135,9 @@ class LocalNetwork:
         self.state, self.cache = state, cache
         self.chain_id, self.confirmations = chain_id, confirmations
         self._anvil_binary, self._categories, self._offers, self._tap = anvil, categories, offers, tap
-        self._rules, self._bounds = rules or Rules(), bounds
+        self._rules, self._bounds, self._sms_options = rules or Rules(), bounds, sms
         self._registries = registries
+        self._app_network: NetworkMode = app_network
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
@@ -273,14 +284,25 @@ class LocalNetwork:
         self._serve("results", results_app(results))
 
     async def _start_sms(self, name: str) -> None:
+        options = self._sms_options
+        peers = [SmsClient(self._url(n), _Later(self.transports, self._url(n))) for n in _SMS if n != name]
+        for peer in peers:
+            self._close_at_end(peer.close)
+        witness = Rpc(options.witness_rpc) if options.witness_rpc else None
+        if witness:
+            self._close_at_end(witness.aclose)
         node = await Node.open(
             self._database(name),
             key=self._key(name),
-            storage_key=self._key(f"{name}-storage").secret,
+            storage_key=await options.storage_key(name) or self._key(f"{name}-storage").secret,
             hub=self.hub,
             verifiers=[DcapVerifier(self.platform.root_der)],
             guest_releases=[self.release.digest],
             confirmations=self.confirmations,
+            door=options.door,
+            peers=peers,
+            witness=witness,
+            policies=options.policies(),
         )
         self._close_at_end(node.close)
         self._serve(name, sms_app(node))
@@ -340,6 +362,7 @@ class LocalNetwork:
             cache=self.state / name,
             confirmations=self.confirmations,
             bounds=self._bounds,
+            network=self._app_network,
             registries=self._registries,
         )
         self.missing = tuple(worker.missing)
@@ -465,6 +488,24 @@ class Kept:
     def save(self) -> None:
         members = {n: getattr(self, n) for n in ("keys", "ports", "addresses", "workerpool")}
         _write_private(self.path, json.dumps(members, indent=1))
+
+
+class _Later(httpx2.AsyncBaseTransport):
+    """To a service that may start later: in memory if it then runs in this process, else by URL."""
+
+    def __init__(self, transports: Mapping[str, Transport], url: str) -> None:
+        self._transports, self._url = transports, url
+        self._by_url: httpx2.AsyncHTTPTransport | None = None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if (near := self._transports.get(self._url)) is not None:
+            return await near.handle_async_request(request)
+        self._by_url = self._by_url or httpx2.AsyncHTTPTransport()
+        return await self._by_url.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        if self._by_url is not None:
+            await self._by_url.aclose()
 
 
 class _Server(uvicorn.Server):

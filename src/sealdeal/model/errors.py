@@ -90,6 +90,11 @@ class RateLimited(SealdealError):
 
     status = 429
 
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        """`retry_after`: seconds to wait, told in HTTP's Retry-After."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
 
 class EvidenceRefused(SealdealError):
     """Evidence of a TEE is not authentic, not fresh, or not what the policy requires."""

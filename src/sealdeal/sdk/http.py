@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx2
 import pydantic
 
-from sealdeal.model.errors import InvalidInput, SealdealError, TooLarge, Unavailable
+from sealdeal.model.errors import InvalidInput, RateLimited, SealdealError, TooLarge, Unavailable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -139,7 +139,8 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(SealdealError)
     async def refused(_: Request, error: SealdealError) -> JSONResponse:
-        return JSONResponse({"error": error.code, "message": str(error)}, error.status)
+        wait = {"Retry-After": str(error.retry_after)} if isinstance(error, RateLimited) else None
+        return JSONResponse({"error": error.code, "message": str(error)}, error.status, headers=wait)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -166,6 +166,8 @@ class ShareInfo(Message):
     subject: Address
     name: str
     door: str
+    formerly: str
+    """`split` when an owner's share took the place of one that a node had made: that node saw the secret."""
     version: int
     documentHash: str
     """Struct hash of the `SecretShares`: equal where shares match; zero for a whole secret."""
@@ -179,6 +181,17 @@ class ShareInfo(Message):
     """Deals made then or later get nothing; 0: never."""
     revokedAt: int
     """The same by a revocation; 0: not revoked."""
+
+
+class Named(Message):
+    """`POST /named`: a named value for this node alone, in place of what is there."""
+
+    owner: Address
+    name: str
+    value: str
+    """Text."""
+    signature: str
+    """The owner's, of `owner_challenge`."""
 
 
 class Revoked(Message):
@@ -344,6 +357,11 @@ class SmsClient(Client):
             await self.push(SecretKind.NAMED, owner, owner.address, name, value)
         except Conflict:
             await self.push(SecretKind.NAMED, owner, owner.address, name, value, update=True)
+
+    async def put_named(self, owner: Address, name: str, value: bytes, signature: bytes) -> None:
+        """Set or replace a named value at this node alone. `signature`: the owner's, as `push` makes it."""
+        body = Named(owner=owner, name=name, value=value.decode(), signature=hexstr(signature))
+        await self.request("POST", "/named", json=body.model_dump())
 
     async def post_share(
         self,
