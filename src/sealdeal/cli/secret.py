@@ -414,6 +414,7 @@ def _group(group: Group, now: int) -> dict[str, Any]:
         "holders": list(group.holders),
         "expires": group.expires,
         "revoked": dict(group.revoked),
+        "seen_whole": group.seen,
         "open": group.open(now),
     }
 
@@ -426,6 +427,8 @@ def _in_words(group: Group, now: int) -> str:
         text = f"shares on {len(group.holders)} of {len(group.nodes)} nodes, {group.threshold} recombine it"
         if group.door is Door.SPLIT:
             text += "; a node split it and saw it whole"
+        elif group.seen:
+            text += "; a node saw it whole before its owner split it"
     ends = [_date(group.expires)] if group.expires else []
     ends += [f"{_date(when)} at {node}" for node, when in group.revoked.items()]
     closing = f"; ends {', '.join(ends)}" if ends else ""

@@ -71,6 +71,8 @@ class Group:
     """Unix time from which deals get nothing; 0 never."""
     revoked: Mapping[Address, int]
     """Node -> unix time from which deals get nothing of it."""
+    seen: bool = False
+    """Whether a node saw the secret whole once, before its owner split it."""
 
     @property
     def enough(self) -> bool:
@@ -81,10 +83,15 @@ class Group:
     def complete(self) -> bool:
         return set(self.holders) >= set(self.nodes)
 
+    def live(self, now: int) -> tuple[Address, ...]:
+        """Who lets deals made now have its part."""
+        if 0 < self.expires <= now:
+            return ()
+        return tuple(node for node in self.holders if not 0 < self.revoked.get(node, 0) <= now)
+
     def open(self, now: int) -> bool:
         """Whether a deal made now can have the secret."""
-        live = [node for node in self.holders if not 0 < self.revoked.get(node, 0) <= now]
-        return len(live) >= self.threshold and not 0 < self.expires <= now
+        return len(self.live(now)) >= self.threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,7 @@ class Status:
                     holders=holders,
                     expires=expires,
                     revoked={info.node: info.revokedAt for info in infos if info.revokedAt},
+                    seen=door != Door.OWN or any(info.formerly for info in infos),
                 )
             )
         return tuple(sorted(made, key=lambda group: (-group.version, -len(group.holders))))

@@ -153,4 +153,10 @@ def answer_errors(app: FastAPI) -> None:
         body = {"error": names.get(error.status_code, "SealdealError"), "message": str(error.detail)}
         return JSONResponse(body, error.status_code, headers=error.headers)
 
-    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_private_network=True,  # pages of the web call services on their user's machine
+    )

@@ -231,6 +231,10 @@ class Secrets:
         if not 1 <= threshold <= len(chosen):
             raise InvalidInput(f"expected a threshold from 1 to {len(chosen)}, the nodes, got {threshold}")
         status = await self.status(secret)
+        if unknown := {str(h.node): h.problem for h in status.holdings if h.problem and h.node in chosen}:
+            raise Unavailable(
+                f"expected chosen nodes to say what they hold of the {secret}: {_listed(unknown)}"
+            )
         if status.groups and not replace:
             raise Conflict(
                 f"the {secret} is there already, version {status.version}: refresh it to replace it"

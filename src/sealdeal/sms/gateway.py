@@ -79,9 +79,9 @@ class Gateway:
         status = await self.secrets.status(SecretId(kind, subject, name))
         if await self._there(status):
             return True
-        quorum, silent = await self.secrets.quorum.threshold(), len(status.silent)
-        least = {group.threshold - len(group.holders) for group in status.groups} or {quorum}
-        if silent >= min(least):
+        now, silent = self.secrets.now(), len(status.silent)
+        lacking = {group.threshold - len(group.live(now)) for group in status.groups}
+        if silent >= min({await self.secrets.quorum.threshold()} | lacking):
             raise Unavailable(
                 f"{silent} of the network's SMS nodes do not say whether they hold it: try again"
             )
