@@ -153,7 +153,17 @@ async def test_a_deal_from_another_terminal_by_commands_alone(shell: Shell, up: 
     app = await shell.json("app", "publish", "echo", "--price", "0.5")
     assert (app["checksum"], app["multiaddr"]) == (built["checksum"], built["multiaddr"])
     data = await shell.json("dataset", "protect", "patients.csv")
-    await shell.json("dataset", "grant", data["dataset"], "--app", app["app"], "--price", "0.25")
+    assert (await shell.json("app", "show", app["app"]))["hosts"] == []
+    granted = await shell.json("dataset", "grant", data["dataset"], "--app", app["app"], "--price", "0.25")
+    assert granted["hosts"] == []
+    (project / "sealdeal.toml").write_text(
+        'name = "sender"\nentrypoint = ["python3", "main.py"]\nhosts = ["api.example.org:443"]\n'
+    )
+    sender = await shell.json("app", "publish", "echo")
+    _, why = await shell.run("dataset", "grant", data["dataset"], "--app", sender["app"], code=1)
+    assert "api.example.org:443" in why and "--allow-hosts" in why
+    allowed = ("dataset", "grant", data["dataset"], "--app", sender["app"], "--allow-hosts")
+    assert (await shell.json(*allowed))["hosts"] == ["api.example.org:443"]
     deal = await shell.json("deal", "run", app["app"], "--dataset", data["dataset"], "--args", "one two")
     (taskid,) = deal["tasks"]
     assert (await shell.json("deal", "show", deal["deal"]))["tasks"] == {taskid: "COMPLETED"}

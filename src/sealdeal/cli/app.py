@@ -8,6 +8,7 @@ from cyclopts import App
 
 from sealdeal.model.cid import cid_of
 from sealdeal.model.types import ZERO, address, hexstr, parse_rlc
+from sealdeal.sdk.apps import look
 from sealdeal.sdk.images import build_app_image
 from sealdeal.sdk.results import file_pieces
 
@@ -40,6 +41,31 @@ async def build(folder: Path, *, push: bool = False, json: AsJson = False) -> No
         "archive": str(image.archive),
     }
     session.show(answer, as_json=json)
+
+
+@app.command
+async def show(app: str, *, json: AsJson = False) -> None:
+    """What an app is: its entry on chain, and what its measured image says, the hosts it may reach among it.
+
+    Parameters
+    ----------
+    app
+        The app's address.
+    """
+    async with session.connected() as client:
+        found = await look(address(app), client.hub, client.results)
+    session.show(
+        {
+            "app": address(app),
+            "name": found.name,
+            "owner": found.owner,
+            "checksum": hexstr(found.checksum),
+            "multiaddr": found.multiaddr,
+            "entrypoint": list(found.process.entrypoint),
+            "hosts": [str(host) for host in found.hosts],
+        },
+        as_json=json,
+    )
 
 
 @app.command
