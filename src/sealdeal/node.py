@@ -73,6 +73,7 @@ from sealdeal.sms.release import Node
 from sealdeal.tee import DcapVerifier, SimulatedPlatform
 from sealdeal.worker.agent import Worker
 from sealdeal.worker.cgroups import Bounds
+from sealdeal.worker.options import WorkerOptions
 from sealdeal.worker.proxy import NetworkMode
 
 log = logging.getLogger("sealdeal.node")
@@ -90,6 +91,8 @@ SAVE_EVERY = 5.0
 
 LOCAL_SMS = SmsOptions(door=Door.SPLIT)
 """A local network takes whole secrets from unmodified clients, and splits them."""
+LOCAL_WORKERS = WorkerOptions()
+"""Its workers share the machine."""
 
 _SMS = tuple(f"sms-{n}" for n in range(NODES))
 _SERVED = ("results", *_SMS, "market", "scheduler")
@@ -110,6 +113,7 @@ class LocalNetwork:
         categories: tuple[tuple[str, str, int], ...] = (),
         offers: tuple[Offer, ...] = OFFERS,
         rules: Rules | None = None,
+        worker: WorkerOptions = LOCAL_WORKERS,
         bounds: Bounds | None = None,
         registries: Registries | None = None,
         sms: SmsOptions = LOCAL_SMS,
@@ -119,8 +123,8 @@ class LocalNetwork:
     ) -> None:
         """`state`, `cache`: folders, made when they do not exist. `categories`: (name, description, seconds)
         to add to the five of the protocol. `offers`: what the workerpool keeps published; `rules`: its
-        scheduler's. `sms`: its nodes'. `bounds`: of memory, processes and CPU for each guest.
-        `registries`: of images, known to workers. `app_network`:
+        scheduler's. `sms`: its nodes'. `worker`: its workers'; `bounds`: of each guest, if not
+        as that says. `registries`: of images, known to workers. `app_network`:
         whether apps may reach the hosts that they declare. `parts`: which of `chain, results,
         sms-0…, market, scheduler, worker-0…` run here; who has `chain` begins a network. `tap` is put around
         each service's application, given its name, to watch what it is asked and answers.
@@ -135,7 +139,10 @@ class LocalNetwork:
         self.state, self.cache = state, cache
         self.chain_id, self.confirmations = chain_id, confirmations
         self._anvil_binary, self._categories, self._offers, self._tap = anvil, categories, offers, tap
-        self._rules, self._bounds, self._sms_options = rules or Rules(), bounds, sms
+        self._rules, self._sms_options = rules or Rules(), sms
+        here = len(self.parts.intersection(self._worker_names))
+        self._worker_options = worker
+        self._bounds = bounds or (worker.bounds(here) if here else Bounds())
         self._registries = registries
         self._app_network: NetworkMode = app_network
         self._stack = contextlib.AsyncExitStack()
@@ -361,7 +368,10 @@ class LocalNetwork:
             release=self.release,
             cache=self.state / name,
             confirmations=self.confirmations,
+            slots=self._worker_options.slots,
+            driver=self._worker_options.driver,
             bounds=self._bounds,
+            limits=self._worker_options.limits(self._bounds),
             network=self._app_network,
             registries=self._registries,
         )
