@@ -53,7 +53,7 @@ async def show(app: str, *, json: AsJson = False) -> None:
         The app's address.
     """
     async with session.connected() as client:
-        found = await look(address(app), client.hub, client.results)
+        found = await look(address(app), client.hub, client.results, session.registries())
     session.show(
         {
             "app": address(app),

@@ -122,7 +122,7 @@ async def grant(
 async def _hosts(client: Sealdeal, app: str, *, allowed: bool) -> list[str] | None:
     """The hosts that an app may reach, None when nobody can tell. Raises Forbidden for what was not meant."""
     try:
-        found = [str(host) for host in (await look(address(app), client.hub, client.results)).hosts]
+        facts = await look(address(app), client.hub, client.results, session.registries())
     except SealdealError as unknown:
         group = (
             isinstance(unknown, NotFound) and (await client.rpc.call("eth_getCode", app, "latest")) != "0x"
@@ -134,6 +134,7 @@ async def _hosts(client: Sealdeal, app: str, *, allowed: bool) -> list[str] | No
                 "add --allow-hosts"
             ) from None
         return None
+    found = [str(host) for host in facts.hosts]
     if found and not allowed:
         raise Forbidden(
             f"the app can send the data to {', '.join(found)}, which its image declares: if that is meant, "

@@ -22,6 +22,7 @@ import json
 import os
 import re
 import socket
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -179,6 +180,13 @@ class Registries:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name)
                 raise
+
+    async def head(self, location: str, checksum: Bytes32) -> bytes:
+        """How the archive of an app's image begins: manifest and configuration. Raises as `pull` does."""
+        reference = Reference.parse(location)
+        check_digest(reference, checksum)
+        async with _Visit(self, reference) as visit:
+            return (await visit.documents(checksum, sys.maxsize, ""))[0]
 
     async def push(self, archive: Path, reference: Reference) -> Reference:
         """Put an archive of ours into a registry, under its tag if it has one; the reference by digest."""
