@@ -274,7 +274,7 @@ def test_nitro_debug_that_measures_nothing() -> None:
 
 
 async def test_collateral_rollback_inside_its_life() -> None:
-    """A node fetches its own collateral, never takes an older one, and can demand a least evaluation number."""
+    """A node fetches its own collateral, never takes an older one, and can demand a least evaluation."""
     given = PLATFORM.collateral(NOW, tcb_eval=18)
 
     class Service:
