@@ -180,6 +180,40 @@ async def test_a_deal_from_another_terminal_by_commands_alone(shell: Shell, up: 
     assert (await shell.json("wallet", "show"))["wallet"] == "49 RLC"
 
 
+async def test_an_owner_moves_closes_and_audits_a_secret(shell: Shell, up: Up) -> None:
+    (shell.home / "rows.csv").write_text("1\n")
+    nodes = up.document["services"]["sms"]
+    made = await shell.json("dataset", "protect", "rows.csv", "--nodes", *nodes[:2], "--expires", "90d")
+    key = ("dataset", made["dataset"])
+    _, err = await shell.run("secret", "split", *key, code=1)
+    assert "version 1: refresh it" in err
+    moved = await shell.json("secret", "refresh", *key, "--nodes", *nodes[1:])  # the copy beside the wallet
+    assert (moved["version"], moved["threshold"], len(moved["nodes"]), moved["door"]) == (2, 2, 2, "own")
+    assert len(moved["left"]) == 1 and moved["untold"] == {}
+    assert len((await shell.json("secret", "revoke", *key))["revoked_from"]) == 3
+    told, _ = await shell.run("secret", "status", *key)
+    assert "version 2" in told and "shares on 2 of 2 nodes, 2 recombine it (door own); ends" in told
+    audit = await shell.json("secret", "audit", *key)
+    assert (len(audit["answered"]), audit["silent"], audit["uses"]) == (3, {}, [])
+
+
+async def test_a_gateway_splits_what_a_client_pushes(shell: Shell, up: Up) -> None:
+    (shell.home / "token").write_text("a token\n")
+    running = await shell.start("secret", "gateway", "--port", "0", "--json")
+    assert running.stdout is not None
+    at = json.loads(await asyncio.wait_for(running.stdout.readline(), 60))
+    pushed = await shell.json("secret", "push", "requester", "token", "--file", "token", "--to", at["url"])
+    assert pushed["to"] == at["url"]
+    status = await shell.json("secret", "status", "requester", "token", "--owner", at["owners"][0])
+    (group,) = status["groups"]
+    assert (group["door"], group["threshold"], len(group["holders"])) == ("own", 2, 3)
+    assert status["available"] and not group["seen_whole"]
+    running.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(running.communicate(), 30)
+    assert (running.returncode, err) == (0, b"")
+    assert closed(at["url"])
+
+
 async def test_mistakes_are_told_in_one_line(shell: Shell, up: Up) -> None:
     for arguments, says in {
         ("deal", "show", "0x12"): "expected 32 bytes",
