@@ -238,12 +238,14 @@ class Sealdeal:
         volume: int = UNLIMITED,
         dataset: Address = ZERO,
         requester: Address = ZERO,
+        multiaddr: str = "",
     ) -> Published:
         """Upload an image, register the app on chain and offer `volume` runs at `price` nRLC each.
 
-        `dataset`, `requester`: whom the offer is restricted to. The same app again only renews its offer.
+        `dataset`, `requester`: whom the offer is restricted to. `multiaddr`: where the image lies already, in
+        a registry. The same app again only renews its offer.
         """
-        multiaddr = await self.push_image(image)
+        multiaddr = multiaddr or await self.push_image(image)
         made, receipt = await self._create_app(name or image.name, multiaddr, image.checksum)
         order = AppOrder(
             app=made,
