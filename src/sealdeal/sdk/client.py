@@ -438,12 +438,12 @@ class Sealdeal:
 
         The request waits in the market until it is matched, with given `max_prices` even while nobody
         offers its app or data. Raises Conflict when its payment does not lie in the escrow (`deposit`), or
-        the SMS nodes lack the dataset's key or the beneficiary's result key. `batch`: the tasks are to be
-        settled many at a time, by a workerpool that offers it.
+        the SMS nodes lack a secret: the dataset's key, one of the requester's, the beneficiary's result key.
+        `batch`: the tasks are to be settled many at a time, by a workerpool that offers it.
         """
         wanted = params or Params(result_encryption=True)
         receiver = beneficiary or self.key.address
-        await self._check_secrets(dataset, receiver if wanted.result_encryption else None)
+        await self._check_secrets(dataset, wanted, receiver if wanted.result_encryption else None)
         limits = max_prices or await self.quote(app, dataset=dataset, category=category, batch=batch)
         need, have = limits.price * volume, (await self.hub.account(self.key.address)).stake
         if have < need:
@@ -468,22 +468,33 @@ class Sealdeal:
         )
         return await self.publish(order, standing=max_prices is not None)
 
-    async def _check_secrets(self, dataset: Address, receiver: Address | None) -> None:
-        """Refuse a request whose task would fail for want of a secret at the SMS nodes."""
+    async def _check_secrets(self, dataset: Address, params: Params, receiver: Address | None) -> None:
+        """Refuse a request whose task would want a secret that the SMS nodes have not."""
         needed = []
         if dataset != ZERO:
-            fix = f"its owner must protect dataset {dataset} again"
-            needed.append((sealing.SecretKind.DATASET_KEY, dataset, "", "the dataset's key", fix))
-        if receiver is not None:
-            fix = "share it with `sealdeal wallet result-key`, or ask for no encryption"
+            fix = f"its owner must protect dataset {dataset} again, or refresh its key"
+            needed.append((SecretId.dataset(dataset), "the dataset's key", fix))
+        for name in sorted({name for number, name in params.secrets.items() if number > 0}):
+            fix = f"`sealdeal secret split requester {name}`"
             needed.append(
-                (sealing.SecretKind.NAMED, receiver, RESULT_KEY_NAME, f"the result key of {receiver}", fix)
+                (SecretId.requester(self.key.address, name), f"the requester's secret {name!r}", fix)
             )
-        for kind, subject, name, what, mend in needed:
-            asked = (node.has_secret(kind, subject, name) for node in self.nodes)
+        for which, what, mend in needed:
+            found, now = await self.secrets.status(which), self.secrets.now()
+            if not found.available(now):
+                held = len(found.groups[0].live(now)) if found.groups else 0
+                least = found.groups[0].threshold if found.groups else await self._threshold()
+                raise Conflict(f"{held} SMS nodes hold {what} for new deals, {least} are needed: {mend}")
+        if receiver is not None:
+            asked = (
+                node.has_secret(sealing.SecretKind.NAMED, receiver, RESULT_KEY_NAME) for node in self.nodes
+            )
             held = sum(found is True for found in await asyncio.gather(*asked, return_exceptions=True))
             if held < (least := await self._threshold()):
-                raise Conflict(f"{held} SMS nodes hold {what}, {least} are needed: {mend}")
+                raise Conflict(
+                    f"{held} SMS nodes hold the result key of {receiver}, {least} are needed: share it with "
+                    "`sealdeal wallet result-key`, or ask for no encryption"
+                )
 
     async def deal_of(self, request: Bytes32, *, timeout: float = 60.0, first: int = 0) -> Deal:
         """The deal that a request made (its part that begins at task `first`), as soon as it exists.
