@@ -330,7 +330,7 @@ async def test_challenge_flood(nodes: Nodes, guest_of: GuestOf) -> None:
 
 async def test_junk_in_another_workers_name(nodes: Nodes, guest_of: GuestOf) -> None:
     """Failures count against worker and signer together, and nobody else can sign as the deal's pool."""
-    await nodes.start(NODES[0], limits=Limits(failures=3))
+    await nodes.start(NODES[0], limits=Limits(failures=3, asks=4))
     deal = await protected(nodes)
     honest = await guest_of(deal)
     forger = await guest_of(deal, initialise=False, pool="second_worker")  # names the honest worker

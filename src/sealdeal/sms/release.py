@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from secrets import token_bytes
 
@@ -190,7 +190,7 @@ class Node:
         that says why, NotFinalYet (ask again later), another Unavailable, or RateLimited.
         """
         signer = self._signer(assignment, signature)
-        async with self._gates["nonce"].admit((assignment.worker, signer), _attempt(assignment)):
+        async with self._gates["nonce"].admit(*_asker(assignment, signer)):
             view = await self.chain.of(assignment, signer, place)
             if self.address not in view.nodes:
                 raise NotInQuorum(f"node {self.address} is no member of quorum {self.quorum.address}")
@@ -216,7 +216,7 @@ class Node:
         RateLimited; nothing left then.
         """
         signer = self._signer(assignment, signature)
-        async with self._gates["release"].admit((assignment.worker, signer), _attempt(assignment)):
+        async with self._gates["release"].admit(*_asker(assignment, signer)):
             if enclave == ZERO:
                 raise InvalidInput("expected the guest's signing address, got the zero address")
             fresh = self.nonces.check(nonces, assignment)
@@ -448,8 +448,10 @@ class Node:
         return int(self._clock())
 
 
-def _attempt(assignment: Assignment) -> tuple[bytes, Address, int]:
-    return assignment.task, assignment.worker, assignment.attempt
+def _asker(assignment: Assignment, signer: Address) -> tuple[Hashable, Hashable]:
+    """Who asks, and for which attempt: the signer is part of both, or anyone could use up another's share."""
+    who = assignment.worker, signer
+    return who, (who, assignment.task, assignment.attempt)
 
 
 def _derive(key: bytes, purpose: bytes) -> bytes:
