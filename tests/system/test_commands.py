@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,8 @@ import pytest_asyncio
 from sealdeal.chain import Anvil, Hub, Sender, Wallet
 from sealdeal.model.keys import Key
 from sealdeal.model.types import RLC, ZERO, address, hexstr, unhex
+from tests.registry import Running as Registry
+from tests.registry import program, running
 
 from .conftest import ECHO
 
@@ -97,9 +99,22 @@ class Up:
         assert all(closed(url) for url in urls)
 
 
+@pytest.fixture(scope="module")
+def registry() -> Iterator[Registry | None]:
+    """A registry of images that the network's workers know; none where there is no program for one."""
+    with contextlib.ExitStack() as stack:
+        started = None
+        with contextlib.suppress(pytest.skip.Exception):  # only what needs it is skipped
+            started = stack.enter_context(running())
+        yield started
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shell(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Shell:
-    return Shell(tmp_path_factory.mktemp("home"), cache)
+async def shell(tmp_path_factory: pytest.TempPathFactory, cache: Path, registry: Registry | None) -> Shell:
+    made = Shell(tmp_path_factory.mktemp("home"), cache)
+    if registry is not None:
+        made.environment["SEALDEAL_REGISTRIES"] = f"http://{registry.host}"
+    return made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -164,9 +179,14 @@ async def test_a_deal_from_another_terminal_by_commands_alone(shell: Shell, up: 
     assert "api.example.org:443" in why and "--allow-hosts" in why
     allowed = ("dataset", "grant", data["dataset"], "--app", sender["app"], "--allow-hosts")
     assert (await shell.json(*allowed))["hosts"] == ["api.example.org:443"]
-    deal = await shell.json("deal", "run", app["app"], "--dataset", data["dataset"], "--args", "one two")
+    assert (await shell.json("secret", "split", "requester", "word", "--file", "patients.csv"))[
+        "version"
+    ] == 1
+    bought = ("--dataset", data["dataset"], "--args", "one two", "--secret", "2=word")
+    deal = await shell.json("deal", "run", app["app"], *bought)
     (taskid,) = deal["tasks"]
-    assert (await shell.json("deal", "show", deal["deal"]))["tasks"] == {taskid: "COMPLETED"}
+    told = await shell.json("deal", "show", deal["deal"])
+    assert told["tasks"] == {taskid: "COMPLETED"} and '"iexec_secrets":{"2":"word"}' in told["params"]
     shown = await shell.json("task", "show", taskid)
     assert shown["status"] == "COMPLETED"
     steps, _ = await shell.run("task", "show", taskid, "--follow")
@@ -214,9 +234,34 @@ async def test_a_gateway_splits_what_a_client_pushes(shell: Shell, up: Up) -> No
     assert closed(at["url"])
 
 
+async def test_an_app_lies_in_a_registry_on_an_image_from_there(
+    shell: Shell, up: Up, registry: Registry | None
+) -> None:
+    if registry is None:
+        program()  # skips this test, and says why
+    assert registry is not None
+    host = registry.host
+    base = (await shell.json("app", "build", "echo", "--to", f"{host}/team/echo:1"))["multiaddr"]
+    assert base.startswith(f"{host}/team/echo@sha256:")
+    project = shell.home / "above"
+    project.mkdir()
+    (project / "sealdeal.toml").write_text('name = "above"\nentrypoint = ["python3", "above.py"]\n')
+    (project / "above.py").write_text("import main\n")  # which lies in the image below
+    app = await shell.json("app", "publish", "above", "--base", base, "--to", f"{host}/team/above")
+    assert app["multiaddr"] == f"{host}/team/above@sha256:{app['checksum'].removeprefix('0x')}"
+    assert (await shell.json("app", "show", app["app"]))["entrypoint"] == ["python3", "above.py"]
+    await shell.json("account", "deposit", "5 RLC")
+    (taskid,) = (await shell.json("deal", "run", app["app"], "--args", "three"))["tasks"]
+    await shell.json("result", "get", taskid, "--out", "above-result")
+    assert json.loads((shell.home / "above-result/result.json").read_text())["args"] == ["three"]
+
+
 async def test_mistakes_are_told_in_one_line(shell: Shell, up: Up) -> None:
     for arguments, says in {
         ("deal", "show", "0x12"): "expected 32 bytes",
+        ("deal", "run", ZERO, "--secret", "one"): "expected N=NAME",
+        ("secret", "split", "dataset", ZERO, "--expires", "soon"): "expected a date",
+        ("secret", "split", "dataset", ZERO): "give --file",
         ("deal", "show", "0x" + "00" * 32): "deal",
         ("app", "build", "nowhere"): "sealdeal.toml",
         ("dataset", "protect", "nowhere.csv"): "cannot read",
