@@ -48,6 +48,7 @@ from sealdeal.chain import (
 from sealdeal.market.app import create_app as market_app
 from sealdeal.market.market import Market
 from sealdeal.model.errors import Conflict, InvalidInput, SealdealError
+from sealdeal.model.evidence import DCAP
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import BATCH
 from sealdeal.model.sealing import Door
@@ -71,6 +72,7 @@ from sealdeal.sms.app import create_app as sms_app
 from sealdeal.sms.options import SmsOptions
 from sealdeal.sms.release import Node
 from sealdeal.tee import DcapVerifier, SimulatedPlatform
+from sealdeal.tee.collateral import Collateral
 from sealdeal.worker.agent import Worker
 from sealdeal.worker.cgroups import Bounds
 from sealdeal.worker.options import WorkerOptions
@@ -310,6 +312,7 @@ class LocalNetwork:
             peers=peers,
             witness=witness,
             policies=options.policies(),
+            collateral=Collateral({DCAP: self.platform}),
         )
         self._close_at_end(node.close)
         self._serve(name, sms_app(node))

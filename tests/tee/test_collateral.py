@@ -246,11 +246,7 @@ async def test_a_service_that_answers_nonsense_is_unavailable(damage: str) -> No
 
 
 async def test_the_cache_is_bounded() -> None:
-    class Any_:
-        async def fetch(self, need: Need, now: int) -> bytes:
-            return PLATFORM.collateral(now)
-
-    own = Collateral({DCAP: Any_()})
+    own = Collateral({DCAP: PLATFORM})
     for model in range(80):
         sibling = PLATFORM.sibling(NOW, fmspc=model.to_bytes(6, "big"))
         await own.for_(Evidence(DCAP, sibling.quote(BOUND, REGISTERS)), NOW)
