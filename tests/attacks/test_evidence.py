@@ -351,6 +351,14 @@ async def test_collateral_chosen_by_the_worker(nodes: Nodes, network: Network, g
         await guest.refused()
 
 
+def test_banned_platform_that_hides_its_id() -> None:
+    """With a list of banned machines, one whose host hides the chip's id behind a cloud's key is refused."""
+    hidden = amd(MILAN.report(BOUND, kind="VLEK", chip=bytes(64)), MILAN.collateral(kind="VLEK"))
+    judge(hidden)
+    with pytest.raises(PlatformRefused, match="expected a machine that shows its id"):
+        judge(hidden, PlatformNotIn(frozenset({b"\x07" * 64})))
+
+
 def test_forged_quote_from_a_genuine_key_of_another_machine() -> None:
     """A key extracted from one machine (the TEE.fail class) passes for no other: an allow list names them."""
     extracted = PLATFORM.sibling(NOW)
