@@ -418,10 +418,17 @@ class Worker:
 
         def begin(download: Coroutine[Any, Any, Path]) -> Callable[[], Awaitable[Path]]:
             task = asyncio.create_task(download)
-            stack.push_async_callback(_settled, task)
+            stack.push_async_callback(self._settled, task)
             return lambda: asyncio.shield(task)
 
         return {name: begin(download) for name, download in wanted.items()}
+
+    async def _settled(self, download: asyncio.Task[Path]) -> None:
+        """A task is over, and what was fetched for it alone goes."""
+        download.cancel()
+        (place,) = await asyncio.gather(download, return_exceptions=True)
+        if isinstance(place, Path):
+            self.downloads.forget(place)
 
     async def _evidence(self, app_checksum: bytes, report_data: bytes) -> Evidence:
         registers = self.platform.measure(self.release.digest, app_checksum)
@@ -513,8 +520,3 @@ def _cause_of(error: Exception) -> str:
 async def _gone(kill: Callable[[], Awaitable[None]]) -> None:
     """A guest is gone, also when this worker is being cancelled meanwhile."""
     await asyncio.shield(asyncio.ensure_future(kill()))
-
-
-async def _settled(task: asyncio.Task[Path]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
