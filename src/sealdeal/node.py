@@ -60,6 +60,7 @@ from sealdeal.pool.scheduler import Scheduler
 from sealdeal.results.app import create_app as results_app
 from sealdeal.results.blobs import FolderStore
 from sealdeal.results.uploads import Results
+from sealdeal.sdk import serving
 from sealdeal.sdk.guest_release import build_guest_release
 from sealdeal.sdk.http import Transport, in_memory
 from sealdeal.sdk.market import MarketClient
@@ -428,11 +429,8 @@ class LocalNetwork:
     def _serve(self, name: str, app: ASGIApp) -> None:
         """Answer on the service's port, and in memory."""
         app = self._tap(name, app) if self._tap else app
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
         self.transports[self._url(name)] = in_memory(app)
-        self._run(f"{name} server", _Server(config).answer(self._listeners[name]))
+        self._run(f"{name} server", _Server(serving.config(app)).answer(self._listeners[name]))
 
     # --- what users see ---------------------------------------------------------------------------
 
