@@ -34,7 +34,7 @@ from sealdeal.model.sealing import (
     share_secret,
     vouch_challenge,
 )
-from sealdeal.model.types import ZERO, ZERO32, Address, keccak
+from sealdeal.model.types import ZERO, ZERO32, keccak
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.sms import (
     AssignmentRefused,
@@ -53,7 +53,7 @@ from sealdeal.sdk.sms import (
 from sealdeal.sms import create_app
 from sealdeal.sms.limits import Limits
 from sealdeal.sms.nonces import NONCE_SECONDS
-from sealdeal.sms.store import MAX_ATTEMPTS, Held
+from sealdeal.sms.store import MAX_ATTEMPTS
 from sealdeal.sms.view import CLOCK_BEHIND, WITNESS_AHEAD
 from tests.network import CHAIN_ID, NODES, QUICK, Network
 from tests.sms.conftest import CONFIRMATIONS, Guest, Nodes
@@ -349,13 +349,13 @@ async def test_lying_node(nodes: Nodes, guest_of: GuestOf) -> None:
     """The owner committed to each share: a false one is set aside, its node named, and others suffice."""
     guest = await guest_of(await protected(nodes))
     liar = nodes.running[nodes.network.address(NODES[0])]
-    true = liar.store.find
+    true = liar.store.find_all
 
-    async def false(kind: str, subject: Address, name: str) -> Held | None:
-        held = await true(kind, subject, name)
-        return held and dataclasses.replace(held, value=bytes(len(held.value)))
+    async def false(names: Any) -> Any:
+        found = await true(names)
+        return {n: (dataclasses.replace(h, value=bytes(len(h.value))), c) for n, (h, c) in found.items()}
 
-    liar.store.find = false  # type: ignore[method-assign]  # what a node that cheats does
+    liar.store.find_all = false  # type: ignore[method-assign]  # what a node that cheats does
     found = await guest.gather()
     assert found.secrets[KEY] == SECRET and "lied" in found.blamed[liar.address]
     with pytest.raises(SecretRefused, match="lied"):
