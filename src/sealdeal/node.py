@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import json
 import logging
@@ -48,6 +49,7 @@ from sealdeal.chain import (
 from sealdeal.market.app import create_app as market_app
 from sealdeal.market.market import Market
 from sealdeal.model.errors import Conflict, InvalidInput, SealdealError
+from sealdeal.model.evidence import DCAP
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import BATCH
 from sealdeal.model.sealing import Door
@@ -59,6 +61,7 @@ from sealdeal.pool.scheduler import Scheduler
 from sealdeal.results.app import create_app as results_app
 from sealdeal.results.blobs import FolderStore
 from sealdeal.results.uploads import Results
+from sealdeal.sdk import serving
 from sealdeal.sdk.guest_release import build_guest_release
 from sealdeal.sdk.http import Transport, in_memory
 from sealdeal.sdk.market import MarketClient
@@ -71,8 +74,10 @@ from sealdeal.sms.app import create_app as sms_app
 from sealdeal.sms.options import SmsOptions
 from sealdeal.sms.release import Node
 from sealdeal.tee import DcapVerifier, SimulatedPlatform
+from sealdeal.tee.collateral import Collateral
 from sealdeal.worker.agent import Worker
 from sealdeal.worker.cgroups import Bounds
+from sealdeal.worker.options import WorkerOptions
 from sealdeal.worker.proxy import NetworkMode
 
 log = logging.getLogger("sealdeal.node")
@@ -85,11 +90,15 @@ OFFERS = tuple(Offer(category=c, price=p * RLC, volume=100) for c, p in enumerat
 """What the local workerpool asks for a task of each category."""
 GAS_MONEY = 10_000 * 10**18
 """Native currency given to each account of a local network, in wei."""
+_LARGE_BLOCK = 4 << 20
+"""Bytes: above the pieces in which data stream, so that these are not mapped and unmapped one by one."""
 SAVE_EVERY = 5.0
 """Seconds between dumps of the chain while it grows: what a SIGKILL of this process may cost."""
 
 LOCAL_SMS = SmsOptions(door=Door.SPLIT)
 """A local network takes whole secrets from unmodified clients, and splits them."""
+LOCAL_WORKERS = WorkerOptions()
+"""Its workers share the machine."""
 
 _SMS = tuple(f"sms-{n}" for n in range(NODES))
 _SERVED = ("results", *_SMS, "market", "scheduler")
@@ -110,6 +119,7 @@ class LocalNetwork:
         categories: tuple[tuple[str, str, int], ...] = (),
         offers: tuple[Offer, ...] = OFFERS,
         rules: Rules | None = None,
+        worker: WorkerOptions = LOCAL_WORKERS,
         bounds: Bounds | None = None,
         registries: Registries | None = None,
         sms: SmsOptions = LOCAL_SMS,
@@ -119,8 +129,8 @@ class LocalNetwork:
     ) -> None:
         """`state`, `cache`: folders, made when they do not exist. `categories`: (name, description, seconds)
         to add to the five of the protocol. `offers`: what the workerpool keeps published; `rules`: its
-        scheduler's. `sms`: its nodes'. `bounds`: of memory, processes and CPU for each guest.
-        `registries`: of images, known to workers. `app_network`:
+        scheduler's. `sms`: its nodes'. `worker`: its workers'; `bounds`: of each guest, if not
+        as that says. `registries`: of images, known to workers. `app_network`:
         whether apps may reach the hosts that they declare. `parts`: which of `chain, results,
         sms-0…, market, scheduler, worker-0…` run here; who has `chain` begins a network. `tap` is put around
         each service's application, given its name, to watch what it is asked and answers.
@@ -135,7 +145,10 @@ class LocalNetwork:
         self.state, self.cache = state, cache
         self.chain_id, self.confirmations = chain_id, confirmations
         self._anvil_binary, self._categories, self._offers, self._tap = anvil, categories, offers, tap
-        self._rules, self._bounds, self._sms_options = rules or Rules(), bounds, sms
+        self._rules, self._sms_options = rules or Rules(), sms
+        here = len(self.parts.intersection(self._worker_names))
+        self._worker_options = worker
+        self._bounds = bounds or (worker.bounds(here) if here else Bounds())
         self._registries = registries
         self._app_network: NetworkMode = app_network
         self._stack = contextlib.AsyncExitStack()
@@ -194,6 +207,7 @@ class LocalNetwork:
     # --- start ------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
+        _give_memory_back()
         self._failed = asyncio.get_running_loop().create_future()
         self._failed.add_done_callback(lambda f: f.cancelled() or f.exception())
         self.state.mkdir(parents=True, exist_ok=True)
@@ -303,6 +317,7 @@ class LocalNetwork:
             peers=peers,
             witness=witness,
             policies=options.policies(),
+            collateral=Collateral({DCAP: self.platform}),
         )
         self._close_at_end(node.close)
         self._serve(name, sms_app(node))
@@ -361,7 +376,10 @@ class LocalNetwork:
             release=self.release,
             cache=self.state / name,
             confirmations=self.confirmations,
+            slots=self._worker_options.slots,
+            driver=self._worker_options.driver,
             bounds=self._bounds,
+            limits=self._worker_options.limits(self._bounds),
             network=self._app_network,
             registries=self._registries,
         )
@@ -415,11 +433,8 @@ class LocalNetwork:
     def _serve(self, name: str, app: ASGIApp) -> None:
         """Answer on the service's port, and in memory."""
         app = self._tap(name, app) if self._tap else app
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
         self.transports[self._url(name)] = in_memory(app)
-        self._run(f"{name} server", _Server(config).answer(self._listeners[name]))
+        self._run(f"{name} server", _Server(serving.config(app)).answer(self._listeners[name]))
 
     # --- what users see ---------------------------------------------------------------------------
 
@@ -523,6 +538,17 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _give_memory_back() -> None:
+    """Have glibc return large blocks to the system when they are freed, also in threads other than the first.
+
+    It raises its thresholds to the largest block that was ever freed, otherwise, and the 40 MiB in which a
+    guest's release was built stay with a process that holds less than that of data.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        for threshold in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+            ctypes.CDLL(None).mallopt(threshold, _LARGE_BLOCK)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -61,6 +61,24 @@ class Settings(BaseSettings):
     """URLs of registries of images in one's own network, separated by commas; any app may name images there."""
     registry_credentials: Path | None = None
     """File with users and passwords for registries, as Docker's `config.json`."""
+    worker_driver: str = "bubblewrap"
+    """What the local network's workers run guests in."""
+    worker_slots: int = Field(default=1, ge=1)
+    """Guests that each of them runs at a time; they divide the memory, processors and disk below evenly."""
+    worker_memory: ByteSize | None = None
+    """Memory that all guests on this machine have together; the default is three quarters of its own."""
+    worker_cpus: float | None = Field(default=None, gt=0)
+    """Processors that all guests have together; the default is all that there are."""
+    worker_processes: int = Field(default=256, ge=1)
+    """Processes and threads that each guest may have."""
+    worker_disk: ByteSize = ByteSize(0)
+    """Disk space that all guests have together for their files, in place of memory; 0: none."""
+    worker_image_size: ByteSize | None = None
+    """Largest image of an app that is run, unpacked."""
+    worker_dataset_size: ByteSize | None = None
+    """Largest dataset, or input file, that is taken."""
+    worker_output_size: ByteSize | None = None
+    """Most bytes that an app may leave as its result."""
     worker_network: Literal["off", "declared"] = "off"
     """Whether apps may reach the hosts that they declare, through the local network's workers."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "warning"

@@ -1,6 +1,7 @@
 """Evidence that an attacker would like to pass: altered, old, foreign, of a guest that others rule.
 
-Each is put to the real verifiers, and what verifies to the policy that an SMS node demands.
+Each is put to the real verifiers, and what verifies to the policy that an SMS node demands; where more than
+the evidence counts, to a real node.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from secrets import token_bytes
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 import sealdeal
-from sealdeal.model.errors import EvidenceRefused
+from sealdeal.model.errors import EvidenceRefused, InvalidInput
 from sealdeal.model.evidence import (
     DCAP,
     SEV_SNP,
@@ -53,8 +56,12 @@ from sealdeal.model.policy import (
     TcbStatusIn,
     TrustIs,
 )
+from sealdeal.model.sealing import SealingKey
 from sealdeal.tee import DcapVerifier, NitroVerifier, SevVerifier, SimulatedPlatform, vendors, verify
 from sealdeal.tee.collateral import Collateral, Need
+from tests.network import NODES, Network
+from tests.sms.conftest import PLATFORM as SIMULATED
+from tests.sms.conftest import Guest, Nodes
 from tests.tee.amd import TCB, Amd, pem
 from tests.tee.aws import PCRS, Aws
 
@@ -63,6 +70,7 @@ DAY = 86_400
 BOUND = b"\x33" * 64
 RELEASE, CHECKSUM = b"\x11" * 32, b"\x22" * 32
 
+GuestOf = Callable[..., Awaitable[Guest]]
 PLATFORM = SimulatedPlatform.generate(NOW)
 REGISTERS = PLATFORM.measure(RELEASE, CHECKSUM)
 GOOD = PLATFORM.evidence(BOUND, REGISTERS, NOW)
@@ -131,13 +139,16 @@ def test_wrong_root() -> None:
             judge(evidence)
 
 
-def test_simulator_root_on_hardware_policy() -> None:
-    """The trust class follows from the root that verified, and a policy demands one class."""
+async def test_simulator_root_on_hardware_policy(nodes: Nodes) -> None:
+    """The trust class follows from the root that verified; a policy demands one, and a node serves one."""
     with pytest.raises(WrongTrust, match="expected evidence of trust class hardware, got simulated"):
         judge(GOOD, trust=TrustClass.HARDWARE)
     for evidence in (GOOD, amd(), AWS.evidence(BOUND)):  # a hardware node does not even have that root
         with pytest.raises(WrongRoot):
             verify(vendors(), evidence, NOW)
+    for roots in (vendors(), (*vendors(), DcapVerifier(SIMULATED.root_der)), ()):
+        with pytest.raises(InvalidInput, match="a node serves one trust class"):
+            await nodes.start(NODES[0], verifiers=roots)
 
 
 def test_debug() -> None:
@@ -274,7 +285,7 @@ def test_nitro_debug_that_measures_nothing() -> None:
 
 
 async def test_collateral_rollback_inside_its_life() -> None:
-    """A node fetches its own collateral, never takes an older one, and can demand a least evaluation number."""
+    """A node fetches its own collateral, never takes an older one, and can demand a least evaluation."""
     given = PLATFORM.collateral(NOW, tcb_eval=18)
 
     class Service:
@@ -316,11 +327,36 @@ def test_paravisor_above_the_guest() -> None:
             judge(amd(MILAN.report(BOUND, vmpl=level)))
 
 
-def test_banned_platform() -> None:
+async def test_banned_platform(nodes: Nodes, network: Network, guest_of: GuestOf) -> None:
     """A node keeps a list of machines that it refuses, by the id that the vendor certified."""
+    await nodes.start(NODES[0], policies=[PlatformNotIn(frozenset({SIMULATED.ppid}))])
+    guest = await guest_of(await network.deal())
     with pytest.raises(PlatformRefused, match="is banned"):
-        judge(GOOD, PlatformNotIn(frozenset({PLATFORM.ppid})))
-    judge(PLATFORM.sibling(NOW).evidence(BOUND, REGISTERS, NOW), PlatformNotIn(frozenset({PLATFORM.ppid})))
+        await guest.refused()
+    other = SIMULATED.sibling(int(nodes.clock()))
+    await guest.refused(evidence=lambda told, nonces: guest.evidence(told, nonces, platform=other))
+
+
+async def test_collateral_chosen_by_the_worker(nodes: Nodes, network: Network, guest_of: GuestOf) -> None:
+    """A node judges by the collateral that it fetched itself, whatever came with the evidence."""
+
+    class Vendor:
+        async def fetch(self, need: Need, now: int) -> bytes:
+            return SIMULATED.collateral(now, revoke_pck=True)
+
+    guest = await guest_of(await network.deal())
+    await guest.refused()  # what the worker brings says nothing of the revocation
+    await nodes.start(NODES[0], collateral=Collateral({DCAP: Vendor()}))
+    with pytest.raises(Revoked):
+        await guest.refused()
+
+
+def test_banned_platform_that_hides_its_id() -> None:
+    """With a list of banned machines, one whose host hides the chip's id behind a cloud's key is refused."""
+    hidden = amd(MILAN.report(BOUND, kind="VLEK", chip=bytes(64)), MILAN.collateral(kind="VLEK"))
+    judge(hidden)
+    with pytest.raises(PlatformRefused, match="expected a machine that shows its id"):
+        judge(hidden, PlatformNotIn(frozenset({b"\x07" * 64})))
 
 
 def test_forged_quote_from_a_genuine_key_of_another_machine() -> None:
@@ -383,11 +419,11 @@ def test_empty_policy() -> None:
             policy.check(claims, NOW)
 
 
-def test_malleable_quote() -> None:
-    """No claim comes from a byte that nobody signed, and no code keys anything by a quote or its hash."""
+async def test_malleable_quote(nodes: Nodes, network: Network, guest_of: GuestOf) -> None:
+    """No claim comes from a byte that nobody signed, and nothing is keyed by a quote: nonces stop replays."""
     same = judge(GOOD)
     variants = 0
-    for position in range(632, len(GOOD.quote), 3):
+    for position in range(632, len(GOOD.quote), 11):
         quote = bytearray(GOOD.quote)
         quote[position] ^= 1
         try:
@@ -397,6 +433,18 @@ def test_malleable_quote() -> None:
         variants += 1
     assert judge(intel(GOOD.quote + b"\0" * 9)) == same
     assert variants  # else there were nothing to fear
+
+    guest = await guest_of(await network.deal())
+    nonces, told = await guest.nonces(), await guest.manifest()
+    good = guest.evidence(told, nonces)
+    variant = dataclasses.replace(good, quote=good.quote + b"\0" * 9)
+    await guest.ask(nodes.first, nonces, evidence=lambda *_: good)
+    with pytest.raises(WrongReportData):  # the host's own key, in a quote that no node has seen
+        await guest.ask(
+            nodes.first, nonces, evidence=lambda *_: variant, hpke_key=SealingKey.generate(token_bytes).public
+        )
+    with pytest.raises(WrongReportData):
+        await guest.refused(evidence=lambda *_: variant)
 
     keyed = []
     for path in Path(sealdeal.__file__).parent.rglob("*.py"):

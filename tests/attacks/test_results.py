@@ -26,7 +26,7 @@ from sealdeal.model.results import (
 )
 from sealdeal.model.types import keccak
 from sealdeal.sdk.archives import unpack_result
-from sealdeal.worker.relay import Done
+from sealdeal.worker.relay import AttemptFailed, Done
 from tests.guest.world import CALLBACK, Scene
 
 MakeScene = Callable[..., Scene]
@@ -86,8 +86,7 @@ async def test_sparse_file_in_the_output(scene: MakeScene) -> None:
 
 async def test_many_sparse_files_in_the_output(scene: MakeScene) -> None:
     """The guest counts the bytes that files say they have, over all of them, before it reads one."""
-    trick = "[open(f'/iexec_out/{n}', 'w').truncate(1 << 20) for n in range(9)]"
-    task = scene(with_answer(trick), limits={"output_bytes": 8 << 20})
+    task = scene(with_answer("[open(f'/iexec_out/{n}', 'w').truncate(64 << 20) for n in range(9)]"))
     await contributes_an_error(task, "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED")
 
 
@@ -95,6 +94,19 @@ async def test_deep_tree_in_the_output(scene: MakeScene) -> None:
     """The guest goes a fixed number of folders deep and no further."""
     task = scene(with_answer(f"import os; os.makedirs('/iexec_out/' + 'd/' * {MAX_DEPTH + 1})"))
     await contributes_an_error(task, "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED")
+
+
+async def test_worker_that_lowers_limits_to_be_paid_for_an_error(scene: MakeScene) -> None:
+    """What goes over a limit lower than every app may count on is attested as nobody's result."""
+    die = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)"
+    for limits, trick in (({"output_files": 1}, ""), ({"output_bytes": 100}, f"{die}; print(1)")):
+        task = scene(
+            with_answer(trick) + "    open('/iexec_out/more', 'w').write('x' * 200)\n", limits=limits
+        )
+        with pytest.raises(AttemptFailed) as failed:
+            await task.run()
+        assert failed.value.cause in ("POST_COMPUTE_OUT_FOLDER_ZIP_FAILED", "APP_COMPUTE_FAILED")
+        assert not task.store.archive
 
 
 async def test_computed_json_that_is_none(scene: MakeScene) -> None:

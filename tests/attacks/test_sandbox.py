@@ -123,6 +123,7 @@ PROBES: Final = {
     "setuid": "os.setuid(0)",
     "setgid": "os.setgid(0)",
     "limits": "resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20))",
+    "cores": "resource.setrlimit(resource.RLIMIT_CORE, (1, 1))",
     "set-uid file": 'suid("/iexec_out/true")',
     "x32": "number(0x40000000 + 39)",
     "fill shm": 'fill("/dev/shm/x")',
@@ -387,7 +388,8 @@ def test_become_root(probe: Callable[[str], str]) -> None:
     assert probe("setuid").startswith(("PermissionError", "OSError: [Errno 22]"))
     assert probe("setgid").startswith(("PermissionError", "OSError: [Errno 22]"))
     assert probe("set-uid file") == "done: '65534\\n'"
-    assert probe("limits").startswith(("PermissionError", "ValueError"))
+    for attack in ("limits", "cores"):
+        assert probe(attack).startswith(("PermissionError", "ValueError"))
 
 
 def test_another_abi_of_system_calls(probe: Callable[[str], str]) -> None:

@@ -196,7 +196,7 @@ FAULTS = {
         0,
     ),
     "writes many files": (
-        "[open(f'/iexec_out/{n}', 'w') for n in range(60)]",
+        "[open(f'/iexec_out/{n}', 'w') for n in range(1001)]",
         "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED",
         0,
     ),
@@ -213,7 +213,7 @@ FAULTS = {
 async def test_an_apps_own_fault_is_an_attested_error(
     scene: MakeScene, text: str, cause: str, code: int
 ) -> None:
-    task = scene(text, limits={"output_files": 50, "output_bytes": 1 << 20})
+    task = scene(text)
     done = await task.run()
     assert (done.fault_cause, done.exit_code) == (cause, code)
     files = task.result()

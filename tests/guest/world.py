@@ -217,6 +217,8 @@ class Scene:
     files: dict[str, Path] = field(default_factory=dict)
     statuses: list[dict[str, Any]] = field(default_factory=list)
     encrypted: bytes = b""
+    patience: float = 60
+    """Seconds that an attempt may take."""
 
     def __post_init__(self) -> None:
         none = Resource(ZERO, ZERO, 0)
@@ -338,7 +340,7 @@ class Scene:
         )
         guest = await self.sandbox.start(0)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(self.patience):
                 return await Relay(guest, world, lambda s: self.statuses.append(dict(s))).run(self.hello)
         finally:
             await guest.kill()

@@ -156,6 +156,14 @@ def test_a_list_of_measurements_lets_each_entry_end() -> None:
     MeasurementIn({**listed.entries, "the same, longer": Measurement(mine, 600)}).check(CLAIMS, 501)
 
 
+def test_a_machine_that_hides_its_id_is_in_no_list_and_may_be_banned() -> None:
+    hidden = dataclasses.replace(CLAIMS, platform_id=b"")
+    for policy in (PlatformIn(frozenset({CLAIMS.platform_id})), PlatformNotIn(frozenset({b"other"}))):
+        with pytest.raises(PlatformRefused):
+            policy.check(hidden, 500)
+    PlatformNotIn(frozenset()).check(hidden, 500)  # nothing is banned
+
+
 def test_security_versions_are_least_ones() -> None:
     MinTcb({"svn0": 5, "svn1": 0}).check(CLAIMS, 500)
 

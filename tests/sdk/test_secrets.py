@@ -185,6 +185,8 @@ async def test_a_refresh_moves_a_secret_to_other_nodes(
     secrets, network = owner.secrets(), owner.nodes.network
     await secrets.split(owner.key, owner.dataset, VALUE, nodes=[first, second])
     before = await deal_of(owner, 1)
+    with pytest.raises(InvalidInput, match="whose grants a task needs, got 1"):
+        await secrets.refresh(owner.key, owner.dataset, VALUE, nodes=[third], threshold=1)
     done = await secrets.refresh(owner.key, owner.dataset, VALUE, nodes=[second, third])
     assert set(done.receipt.document.nodes) == {second, third} and done.untold == {}
     assert list(done.revoked) == [first]

@@ -136,12 +136,15 @@ async def test_signature_then_size_then_existence(world: World, network: Network
     assert await world.raw(kind, b"x", method="GET") == 405
 
 
-async def test_another_owners_secret_is_refused_in_clear_words(world: World, network: Network) -> None:
+async def test_another_owners_secret_is_refused_in_clear_words(
+    world: World, network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
     which, key = world.owners[SecretKind.DATASET_KEY]
     del world.gateway.keys[key.address]
     with pytest.raises(WalletMissing, match=f"this one is of {key.address}.*sealdeal secret gateway"):
         await world.push(SecretKind.DATASET_KEY)
     assert await world.raw(SecretKind.DATASET_KEY, b"x") == 403
+    assert caplog.messages[-1].startswith("refused: this gateway") and VALUE not in caplog.text
     assert await world.raw(SecretKind.DATASET_KEY, b"x", signer=network.key("worker")) == 401
     assert (await world.gateway.secrets.status(which)).groups == ()
 

@@ -161,6 +161,29 @@ async def test_it_is_fetched_anew_before_it_ends_and_used_while_the_vendor_is_aw
             await own.for_(BARE, NOW + 32 * DAY)
 
 
+async def test_a_vendor_that_is_away_is_not_asked_by_everyone() -> None:
+    routes = pccs_routes(PLATFORM.collateral(NOW))
+    with served(routes) as (url, asked):
+        own = Collateral({DCAP: Pccs(vendor_get(), url)})
+        first = await own.for_(BARE, NOW)
+        routes.clear()
+        asked.clear()
+        for seconds in range(59):
+            assert await own.for_(BARE, NOW + DAY + seconds) == first
+        assert len(asked) == 4
+        routes.update(pccs_routes(PLATFORM.collateral(NOW + DAY)))
+        assert await own.for_(BARE, NOW + DAY + 60) != first
+
+
+async def test_nonsense_from_a_source_is_not_the_guests_fault() -> None:
+    class Nonsense:
+        async def fetch(self, need: Need, now: int) -> bytes:
+            return b"{}"
+
+    with pytest.raises(Unavailable, match="answers nonsense"):
+        await Collateral({DCAP: Nonsense()}).for_(BARE, NOW)
+
+
 async def test_a_source_that_goes_back_is_not_followed() -> None:
     routes = pccs_routes(PLATFORM.collateral(NOW, tcb_eval=18, days=10))
     with served(routes) as (url, _):
@@ -223,11 +246,7 @@ async def test_a_service_that_answers_nonsense_is_unavailable(damage: str) -> No
 
 
 async def test_the_cache_is_bounded() -> None:
-    class Any_:
-        async def fetch(self, need: Need, now: int) -> bytes:
-            return PLATFORM.collateral(now)
-
-    own = Collateral({DCAP: Any_()})
+    own = Collateral({DCAP: PLATFORM})
     for model in range(80):
         sibling = PLATFORM.sibling(NOW, fmspc=model.to_bytes(6, "big"))
         await own.for_(Evidence(DCAP, sibling.quote(BOUND, REGISTERS)), NOW)

@@ -169,6 +169,57 @@ def test_noise_is_refused(noise: bytes) -> None:
         VERIFIER.verify(dataclasses.replace(GOOD, quote=noise), NOW)
 
 
+@given(st.integers(0, len(GOOD.quote) - 1), st.integers(0, 8), st.binary(max_size=200))
+def test_damaged_quotes_are_refused_or_say_the_same(position: int, cut: int, damage: bytes) -> None:
+    quote = GOOD.quote[:position] + damage + GOOD.quote[position + cut :]
+    try:
+        claims = VERIFIER.verify(dataclasses.replace(GOOD, quote=quote), NOW)
+    except EvidenceRefused:
+        return
+    assert claims == VERIFIER.verify(GOOD, NOW)
+
+
+MEMBERS = json.loads(GOOD.collateral or b"")
+
+
+@given(
+    st.sampled_from(sorted(MEMBERS)),
+    st.text(max_size=50)
+    | st.none()
+    | st.integers()
+    | st.lists(st.integers(), max_size=2)
+    | st.binary(max_size=60).map(bytes.hex),
+)
+def test_any_collateral_member_is_refused_or_says_the_same(name: str, value: Any) -> None:
+    """The same, because dcap-qvl takes the issuers of the PCK's list from the quote."""
+    collateral = json.dumps({**MEMBERS, name: value}).encode()
+    try:
+        claims = VERIFIER.verify(dataclasses.replace(GOOD, collateral=collateral), NOW)
+    except EvidenceRefused:
+        return
+    assert claims == VERIFIER.verify(GOOD, NOW) and name.endswith("issuer_chain")
+
+
+@pytest.mark.parametrize("name", ["root_ca_crl", "pck_crl", "tcb_info", "qe_identity", "tcb_info_signature"])
+def test_every_part_of_collateral_is_signed_under_the_root(name: str) -> None:
+    """A stranger's part under the same names, as one who would hide a revocation makes it."""
+    stranger = json.loads(SimulatedPlatform.generate(NOW).collateral(NOW, tcb_eval=18))
+    collateral = json.dumps({**MEMBERS, name: stranger[name]}).encode()
+    with pytest.raises(NotAuthentic):
+        VERIFIER.verify(dataclasses.replace(GOOD, collateral=collateral), NOW)
+
+
+@given(st.integers(0, len(GOOD.collateral or b"") - 1), st.integers(0, 4), st.binary(max_size=8))
+def test_damaged_collateral_is_refused_or_says_the_same(position: int, cut: int, damage: bytes) -> None:
+    whole = GOOD.collateral or b""
+    collateral = whole[:position] + damage + whole[position + cut :]
+    try:
+        claims = VERIFIER.verify(dataclasses.replace(GOOD, collateral=collateral), NOW)
+    except EvidenceRefused:
+        return
+    assert claims == VERIFIER.verify(GOOD, NOW)
+
+
 def test_every_signed_byte_counts() -> None:
     """Header and body (632 bytes) are signed: no flip there verifies."""
     for position in range(0, 632):

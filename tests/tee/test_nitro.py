@@ -93,6 +93,7 @@ def test_evidence_of_another_kind_is_refused_by_name() -> None:
         {"cabundle": {}},
         {"certificate": b"noise"},
         {"user_data": "text"},
+        {"user_data": False},
     ],
     ids=str,
 )
@@ -179,6 +180,7 @@ def test_what_our_cbor_reads_is_what_cbor2_reads(value: Any) -> None:
         cbor2.dumps({1: 2}) + b"\x00",  # something behind it
         b"\xa2\x01\x02\x01\x03",  # a key twice
         b"\xa1\x80\x01",  # a list as key
+        b"\xa1\xf5\x01",  # true as key
         b"\xd8\x23\x66(a+)+$",  # a regular expression
         b"\xf9\x7e\x00",  # not a number
         b"\x62\xff\xff",  # not UTF-8

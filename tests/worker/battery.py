@@ -56,13 +56,13 @@ async def running(sandbox: Sandbox, slot: int = 0) -> AsyncIterator[Guest]:
         await guest.kill()
 
 
-async def ready(guest: Guest) -> None:
+async def ready(guest: Guest, patience: float = 20) -> None:
     """Until it waits for its HELLO: it breaks off when it gets nonsense."""
     guest.stdin.write(encode(Kind.HELLO, 0, {"version": -1}))
     frames: list[Frame] = []
     decoder = Decoder()
     while not frames:
-        data = await asyncio.wait_for(guest.stdout.read(1 << 16), 20)
+        data = await asyncio.wait_for(guest.stdout.read(1 << 16), patience)
         assert data, guest.complaint
         frames = list(decoder.feed(data))
     assert frames[0].json()["event"] == "failed"

@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealdeal.cli import session
+from sealdeal.guest.hello import Limits
 from sealdeal.model.errors import InvalidInput, Unavailable
+from sealdeal.node import LocalNetwork
 from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.worker.cgroups import Bounds
 from sealdeal.worker.machine import LEAST_CPUS, LEAST_MEMORY, Machine
+from sealdeal.worker.options import WorkerOptions
 from sealdeal.worker.sandbox import BubblewrapSandbox
 
 GIB = 1 << 30
@@ -64,3 +68,31 @@ def test_disk_space_that_cannot_be_given_is_refused_at_the_start(monkeypatch: py
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(Unavailable, match="needs a folder for it, to be started as root"):
         BubblewrapSandbox(GuestRelease(Path("/nowhere"), bytes(32)), "x", Bounds(disk=GIB))
+
+
+def test_a_network_whose_guests_would_be_too_small_is_refused_before_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="for each of 1000 slots: have fewer"):
+        LocalNetwork(tmp_path, cache=tmp_path, worker=WorkerOptions(slots=1000))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_deal_may_bring_follows_from_the_disk_unless_it_is_said() -> None:
+    in_memory, on_disk = Bounds(), Bounds(disk=100 * GIB)
+    assert WorkerOptions().limits(in_memory) == Limits(seconds=0)
+    limits = WorkerOptions(output_bytes=GIB).limits(on_disk)
+    assert (limits.image_bytes, limits.dataset_bytes, limits.output_bytes) == (20 * GIB, 20 * GIB, GIB)
+
+
+def test_workers_are_as_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"DRIVER": "runc", "SLOTS": "3", "MEMORY": "12GiB", "CPUS": "1.5", "DISK": "90GiB"}
+    for name, value in {**said, "PROCESSES": "100", "DATASET_SIZE": "10GiB"}.items():
+        monkeypatch.setenv(f"SEALDEAL_WORKER_{name}", value)
+    session.settings.cache_clear()
+    try:
+        options = session.workers()
+    finally:
+        session.settings.cache_clear()
+    assert (options.driver, options.slots) == ("runc", 3)
+    bounds = options.bounds(2)
+    assert bounds == Bounds(2 * GIB, GIB, disk=15 * GIB, processes=100, cpus=0.25)
+    assert options.limits(bounds).dataset_bytes == 10 * GIB

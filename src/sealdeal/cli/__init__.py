@@ -33,6 +33,7 @@ for noun, what in {
     "account": "Money in the hub's escrow.",
     "wallet": "Keys on this machine.",
     "contracts": "Deploy a network's contracts, compare them, change a quorum.",
+    "tee": "Look at evidence, and at what this machine can do.",
 }.items():
     command.command(f"sealdeal.cli.{noun}:{noun}", name=noun, help=what)
 

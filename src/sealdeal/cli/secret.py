@@ -109,14 +109,14 @@ async def split(
     forget
         Keep no copy beside the wallet. The nodes give none back.
     """
-    name = wallet or session.settings().wallet
+    name, end = wallet or session.settings().wallet, session.when(expires)
     key = session.unlock(name)
     which, copies = _which(kind, of, key.address), session.vault(name, key)
     value = _read(file, which, copies)
     async with session.connected(key) as client:
         with _kept(None if forget else copies, which, value):
             receipt = await client.secrets.split(
-                key, which, value, nodes=nodes, threshold=threshold, expires=session.when(expires)
+                key, which, value, nodes=nodes, threshold=threshold, expires=end
             )
     session.show({"secret": str(which), **_shared(receipt)}, as_json=json)
 
@@ -180,14 +180,14 @@ async def refresh(
     of
         The dataset's or the app's address, or the name of the wallet's own secret.
     """
-    name = wallet or session.settings().wallet
+    name, end = wallet or session.settings().wallet, session.when(expires)
     key = session.unlock(name)
     which, copies = _which(kind, of, key.address), session.vault(name, key)
     value = _read(file, which, copies)
     async with session.connected(key) as client:
         with _kept(copies if file else None, which, value):
             done = await client.secrets.refresh(
-                key, which, value, nodes=nodes, threshold=threshold, expires=session.when(expires)
+                key, which, value, nodes=nodes, threshold=threshold, expires=end
             )
     answer = {
         "secret": str(which),

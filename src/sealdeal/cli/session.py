@@ -26,6 +26,8 @@ from sealdeal.sdk.network import Network
 from sealdeal.sdk.registry import Registries
 from sealdeal.sdk.vault import Vault
 from sealdeal.settings import Settings
+from sealdeal.worker.machine import Machine
+from sealdeal.worker.options import WorkerOptions
 
 WalletName = Annotated[str | None, Parameter(name="--wallet", help="Wallet that signs (setting: wallet).")]
 AsJson = Annotated[
@@ -63,6 +65,24 @@ def registries(*, loopback: bool = False) -> Registries:
     known = settings()
     urls = [url.strip() for url in known.registries.split(",") if url.strip()]
     return Registries.read(urls, known.registry_credentials, loopback=loopback)
+
+
+def workers() -> WorkerOptions:
+    """What the settings say of the workers on this machine."""
+    said, here = settings(), Machine.here()
+    return WorkerOptions(
+        driver=said.worker_driver,
+        slots=said.worker_slots,
+        machine=Machine(
+            memory=said.worker_memory or here.memory,
+            cpus=said.worker_cpus or here.cpus,
+            processes=said.worker_processes,
+            disk=said.worker_disk,
+        ),
+        image_bytes=said.worker_image_size,
+        dataset_bytes=said.worker_dataset_size,
+        output_bytes=said.worker_output_size,
+    )
 
 
 def wallet_file(name: str) -> Path:

@@ -42,6 +42,7 @@ async def start(*, state: Path | None = None, chain_id: int = CHAIN_ID, json: As
         anvil=settings.anvil,
         chain_id=chain_id,
         confirmations=settings.confirmations,
+        worker=session.workers(),
         app_network=settings.worker_network,
         registries=session.registries(),
         sms=SmsOptions(

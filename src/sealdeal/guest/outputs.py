@@ -20,7 +20,7 @@ from sealdeal.model.results import COMPUTED, OUT, PADDING_ENTRY, SEAL_ENTRY, Com
 from sealdeal.model.types import Bytes32
 
 from .archive import Entry, bytes_entry
-from .failures import AppFault
+from .failures import AppFault, Failure
 from .hello import Limits
 
 MAX_NAME: Final = 31
@@ -34,7 +34,10 @@ _PIECE: Final = 1 << 20
 
 
 class Outputs:
-    """The app's output folder. Raises AppFault, on opening, unless it holds plain files within limits."""
+    """The app's output folder. Raises AppFault, on opening, unless it holds plain files within limits.
+
+    Over limits that are lower than an app may count on, it raises Failure.
+    """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self._top = os.open(folder, _FOLDER)
@@ -87,7 +90,7 @@ class Outputs:
                 len(self.files) > self._limits.output_files
                 or sum(self.files.values()) > self._limits.output_bytes
             ):
-                raise AppFault(
+                raise (AppFault if self._limits.as_promised else Failure)(
                     "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED",
                     f"its output has more than {self._limits.output_files} files or "
                     f"{self._limits.output_bytes} bytes",

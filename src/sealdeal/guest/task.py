@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,7 @@ _IMPOSSIBLE: Final = {
 }
 ERROR_FILE: Final = "error.txt"
 _STDERR_TAIL: Final = 8 << 10
+_TOO_LONG: Final = 128 + signal.SIGXFSZ
 _RESERVED_FILES, _RESERVED_BYTES = 4, 64 << 10
 """Enough for an error and its archive, in bytes and in inodes."""
 
@@ -230,6 +232,8 @@ def _compute(
             Network(channel, process.hosts) if process.hosts else None,
         )
         stderr, exit_code = ended.stderr, ended.exit_code
+        if ended.exit_code == _TOO_LONG and not hello.limits.as_promised:
+            raise Failure("APP_COMPUTE_FAILED", "the app's output is longer than this worker allows")
         if ended.exit_code:
             raise AppFault("APP_COMPUTE_FAILED", _how(ended.exit_code), ended.exit_code)
         outputs = Outputs(place.outputs, hello.limits)  # open until the guest ends: read when it is sent

@@ -259,10 +259,14 @@ class PlatformIn:
 
 @dataclass(frozen=True)
 class PlatformNotIn:
-    """The machine is none of these (by platform id)."""
+    """The machine is none of these (by platform id). One that hides its id could be any of them."""
 
     banned: frozenset[bytes]
 
     def check(self, claims: Claims, now: int) -> None:
+        if self.banned and not claims.platform_id:
+            raise PlatformRefused(
+                "expected a machine that shows its id, got one that may be banned and hides it"
+            )
         if claims.platform_id in self.banned:
             raise PlatformRefused(f"platform {hexstr(claims.platform_id)} is banned")

@@ -136,8 +136,10 @@ def _blocks(pieces: Iterable[bytes], size: int) -> Iterator[tuple[bytes, bool]]:
     for piece in pieces:
         held += piece
         while len(held) > size:
-            yield bytes(held[:size]), False
+            with memoryview(held) as view:
+                block = bytes(view[:size])
             del held[:size]
+            yield block, False
     yield bytes(held), True
 
 

@@ -1,4 +1,4 @@
-"""Results on disk: opened, unpacked and checked without being in memory as a whole."""
+"""Data and results on disk: encrypted, opened, unpacked and checked without being in memory as a whole."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from sealdeal.model import streams
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.results import (
     COMPUTED,
@@ -24,11 +25,30 @@ from sealdeal.model.results import (
 )
 from sealdeal.model.types import Bytes32
 
+from .results import file_pieces
+
 UNPACKED_LIMIT: Final = 16 << 30
 """Bytes of a result's files."""
 SAID_LIMIT: Final = 1 << 20
 """Bytes of computed.json, and of a seal."""
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def encrypt_file(plain: bytes | Path, key: str, to: Path) -> Bytes32:
+    """Encrypt data into the new file `to`, in the format that the dataset key is for; returns its checksum.
+
+    Raises InvalidInput for a malformed key or a file that cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with to.open("xb") as out:
+            source = [plain] if isinstance(plain, bytes) else file_pieces(plain)
+            for piece in streams.encrypt(source, key, secrets.token_bytes):
+                digest.update(piece)
+                out.write(piece)
+    except OSError as wrong:
+        raise InvalidInput(f"cannot encrypt {wrong.filename or 'the data'}: {wrong.strerror}") from None
+    return digest.digest()
 
 
 @dataclass(frozen=True, slots=True)

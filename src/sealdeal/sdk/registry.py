@@ -1,8 +1,7 @@
 """Images from OCI registries, and to them: named by digest, so that a registry can withhold, and not deceive.
 
-An app's address on chain names a registry and a repository, as `docker pull` takes it, with or without
-`docker://`: `registry.example.org/team/app:1.2`. Which image it is says the app's checksum, the digest of one
-platform's manifest; a tag is for people, and never asked for.
+Which image an address on chain means says the app's checksum, the digest of one platform's manifest; a tag is
+for people, and never asked for.
 
 Strangers write these addresses, and registries redirect: only https to public addresses is spoken, to the
 very address that was looked at. What lies in a network of one's own is named beforehand (`Registries`).
@@ -21,7 +20,7 @@ import ipaddress
 import json
 import os
 import re
-import socket
+import sys
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +40,6 @@ from sealdeal.model.errors import (
     Unauthorized,
     Unavailable,
 )
-from sealdeal.model.hosts import is_public
 from sealdeal.model.images import ARCHIVE_END, archive_head, blob_header
 from sealdeal.model.manifests import (
     DOCKER_LIST,
@@ -51,12 +49,15 @@ from sealdeal.model.manifests import (
     MAX_DOCUMENT_BYTES,
     Descriptor,
     digest_text,
-    parse_digest,
     read_configuration,
     read_manifest,
 )
+from sealdeal.model.references import HUB, HUB_NAMES
+from sealdeal.model.references import Reference as Reference
 from sealdeal.model.tars import BLOCK, Kind, Member, members
 from sealdeal.model.types import Bytes32
+
+from .outside import parse_url, public_address, request_at
 
 MAX_REDIRECTS: Final = 5
 AT_ONCE: Final = 3
@@ -64,56 +65,8 @@ AT_ONCE: Final = 3
 _TIMEOUT: Final = 30.0
 _TOKEN_BYTES: Final = 64 << 10
 _PIECE: Final = 1 << 20
-_HUB: Final = "docker.io"
 _HUB_URL: Final = "https://registry-1.docker.io"
-_HUB_NAMES: Final = (_HUB, "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com")
-"""What people, and apps on chain, call Docker's own registry."""
-
-_NAME: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_REFERENCE: Final = re.compile(
-    r"(?:docker://)?"
-    r"(?:(?P<host>(?=[^/]*[.:]|localhost/)(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::\d{1,5})?)/)?"
-    rf"(?P<repository>{_NAME}(?:/{_NAME})*)"
-    r"(?::(?P<tag>\w[\w.-]{0,127}))?"
-    r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?",
-    re.ASCII,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Where an image is, and which one it is if the reference says so."""
-
-    host: str
-    repository: str
-    tag: str = ""
-    digest: Bytes32 | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Reference:
-        """Raises InvalidInput."""
-        found = _REFERENCE.fullmatch(text) if len(text) <= 512 else None
-        if found is None:
-            raise InvalidInput(
-                f"expected an image as registry/repository, with @sha256:… or a tag, got {text!r:.200}"
-            )
-        host, repository = found["host"] or _HUB, found["repository"]
-        if host in _HUB_NAMES:
-            host, repository = _HUB, repository if "/" in repository else f"library/{repository}"
-        digest = found["digest"]
-        return cls(host, repository, found["tag"] or "", parse_digest(digest) if digest else None)
-
-    def __str__(self) -> str:
-        tag = f":{self.tag}" if self.tag else ""
-        return f"{self.host}/{self.repository}{tag}" + (f"@{digest_text(self.digest)}" if self.digest else "")
-
-
-def check_digest(reference: Reference, checksum: Bytes32) -> None:
-    """Raises IntegrityError when the reference names another image than the checksum."""
-    if reference.digest not in (None, checksum):
-        raise IntegrityError(
-            f"expected the image of the app's checksum, {digest_text(checksum)}, got the address {reference}"
-        )
+_NEAR: Final = ". A registry in your own network is named in SEALDEAL_REGISTRIES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +91,7 @@ class Registries:
         """
         near = {}
         for url in urls:
-            parts = _url(url)
+            parts = parse_url(url)
             if parts.scheme not in ("http", "https") or not parts.host or parts.path not in ("", "/"):
                 raise InvalidInput(f"expected a registry as http(s)://host:port, got {url!r:.200}")
             near[parts.netloc.decode()] = _origin(parts)
@@ -146,7 +99,7 @@ class Registries:
 
     def url(self, host: str) -> str:
         """Where a registry answers."""
-        if host == _HUB:
+        if host == HUB:
             return _HUB_URL
         return self.near.get(host) or (
             f"http://{host}" if self.loopback and _on_loopback(host) else f"https://{host}"
@@ -166,7 +119,7 @@ class Registries:
         The manifest, the configuration and every layer are compared with their digests; nothing is at `place`
         unless all are right. Raises IntegrityError, InvalidInput, TooLarge, and what a registry refuses with.
         """
-        check_digest(reference, checksum)
+        reference.check(checksum)
         async with _Visit(self, reference) as visit:
             head, layers = await visit.documents(checksum, limit, machine)
             handle, name = tempfile.mkstemp(prefix=".image-", dir=place.parent)
@@ -179,6 +132,13 @@ class Registries:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name)
                 raise
+
+    async def head(self, location: str, checksum: Bytes32) -> bytes:
+        """How the archive of an app's image begins: manifest and configuration. Raises as `pull` does."""
+        reference = Reference.parse(location)
+        reference.check(checksum)
+        async with _Visit(self, reference) as visit:
+            return (await visit.documents(checksum, sys.maxsize, ""))[0]
 
     async def push(self, archive: Path, reference: Reference) -> Reference:
         """Put an archive of ours into a registry, under its tag if it has one; the reference by digest."""
@@ -203,7 +163,7 @@ class _Visit:
 
     def __init__(self, registries: Registries, reference: Reference) -> None:
         self._registries, self._reference = registries, reference
-        self._url = _origin(_url(registries.url(reference.host)))
+        self._url = _origin(parse_url(registries.url(reference.host)))
         self._near = registries.is_near(self._url)
         self._base = f"{self._url}/v2/{reference.repository}"
         self._stack = contextlib.AsyncExitStack()
@@ -309,7 +269,7 @@ class _Visit:
                 return
         async with self._open("POST", f"{self._base}/blobs/uploads/", {"content-length": "0"}) as begun:
             place = self._url_from(f"{self._base}/blobs/uploads/", begun)
-        place = str(_url(place).copy_merge_params({"digest": f"sha256:{digest}"}))
+        place = str(parse_url(place).copy_merge_params({"digest": f"sha256:{digest}"}))
         headers = {"content-type": "application/octet-stream", "content-length": str(member.size)}
 
         async def body() -> AsyncIterator[bytes]:
@@ -339,7 +299,7 @@ class _Visit:
         """A successful answer: asked with what the registry wants to know, and where it sends us."""
         logged_in = False
         for _ in range(MAX_REDIRECTS + 2):
-            own = _origin(_url(url)) == self._url
+            own = _origin(parse_url(url)) == self._url
             said = {"authorization": self._authorization} if own and self._authorization else {}
             response = await self._send(method, url, {**(headers or {}), **said}, content)
             try:
@@ -365,16 +325,10 @@ class _Visit:
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], content: bytes | AsyncIterator[bytes] | None
     ) -> httpx2.Response:
-        parts = _url(url)
+        parts = parse_url(url)
         client, address = await self._way(parts)
         try:
-            request = client.build_request(
-                method,
-                parts.copy_with(host=address),
-                headers={"host": parts.netloc.decode(), **headers},
-                content=content,
-                extensions={"sni_hostname": parts.host},
-            )
+            request = request_at(client, method, parts, address, headers, content)
             return await client.send(request, stream=True)
         except httpx2.HTTPError as failed:
             raise self._away(failed) from None
@@ -386,13 +340,12 @@ class _Visit:
             if self._near and self._registries.is_near(origin):
                 address = url.host
             elif url.scheme != "https" or url.userinfo:
-                raise Forbidden(
-                    f"{self._reference}: expected https, got {origin}. A registry in your own network is "
-                    "named in SEALDEAL_REGISTRIES"
-                )
+                raise Forbidden(f"{self._reference}: expected https, got {origin}{_NEAR}")
             else:
-                address = await _public_address(url.host)
-            # A connection is another host's business: one address may serve many.
+                try:
+                    address = await public_address(url.host)
+                except Forbidden as inner:
+                    raise Forbidden(f"{self._reference}: {inner}{_NEAR}") from None
             client = httpx2.AsyncClient(timeout=_TIMEOUT)
             await self._stack.enter_async_context(client)
             self._ways.setdefault(origin, (client, address))
@@ -415,7 +368,7 @@ class _Visit:
 
     async def _token(self, told: Mapping[str, str], basic: str) -> str:
         asked = {name: told[name] for name in ("service", "scope") if name in told}
-        url = str(_url(told["realm"]).copy_merge_params(asked))
+        url = str(parse_url(told["realm"]).copy_merge_params(asked))
         headers = {"authorization": basic} if basic else {}
         response = await self._send("GET", url, {"accept-encoding": "identity", **headers}, None)
         try:
@@ -441,7 +394,7 @@ class _Visit:
     def _url_from(self, url: str, response: httpx2.Response) -> str:
         """Where an answer sends us."""
         try:
-            return str(_url(url).join(response.headers["location"]))
+            return str(parse_url(url).join(response.headers["location"]))
         except (KeyError, httpx2.InvalidURL, ValueError):
             raise Unavailable(f"{self._reference}: its registry sends us nowhere") from None
 
@@ -470,13 +423,6 @@ def _pieces(member: Member) -> Iterator[bytes]:
         yield piece
 
 
-def _url(text: str) -> httpx2.URL:
-    try:
-        return httpx2.URL(text)
-    except (httpx2.InvalidURL, ValueError) as error:
-        raise InvalidInput(f"expected a URL, got {text!r:.200} ({error})") from None
-
-
 def _origin(url: httpx2.URL) -> str:
     return f"{url.scheme}://{url.netloc.decode()}"
 
@@ -487,22 +433,6 @@ def _on_loopback(host: str) -> bool:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return name == "localhost"
-
-
-async def _public_address(host: str) -> str:
-    """An address of the host, if none of its addresses is private. Raises Forbidden, Unavailable."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise Unavailable(f"the host {host!r:.200} has no address: {error}") from None
-    addresses = [str(address[0]) for *_, address in found]
-    for address in addresses:
-        if not is_public(address):
-            raise Forbidden(
-                f"expected a public host, {host!r:.200} leads to {address}. A registry in your own network "
-                "is named in SEALDEAL_REGISTRIES"
-            )
-    return addresses[0]
 
 
 def _credentials(path: Path) -> dict[str, tuple[str, str]]:
@@ -516,7 +446,7 @@ def _credentials(path: Path) -> dict[str, tuple[str, str]]:
             if not colon or not user:
                 raise ValueError("no user")
             host = key.removeprefix("https://").removeprefix("http://").split("/")[0]
-            found[_HUB if host in _HUB_NAMES else host] = (user, password)
+            found[HUB if host in HUB_NAMES else host] = (user, password)
     except FileNotFoundError:
         raise NotFound(f"expected credentials of registries in {path}, which is not there") from None
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -324,11 +324,16 @@ class Secrets:
         before = await self.status(secret)
         if not before.groups:
             raise NotFound(f"no node holds the {secret}: split it first")
+        stay, least = set(await self._chosen(nodes)), await self.quorum.threshold()
+        leaving = {h.node for h in before.holdings if h.info and h.node and h.node not in stay}
+        if leaving and len(stay) < least:  # who lost a dataset's key grants nothing for it
+            raise InvalidInput(
+                f"expected at least {least} nodes, whose grants a task needs, got {len(stay)}: those that "
+                "lose their share refuse later deals"
+            )
         receipt = await self.split(
             owner, secret, value, nodes=nodes, threshold=threshold, expires=expires, replace=True
         )
-        stay = set(receipt.document.nodes)
-        leaving = {h.node for h in before.holdings if h.info and h.node and h.node not in stay}
         untold = {h.url: h.problem for h in before.holdings if h.problem and h.node not in stay}
         found, _ = await self.nodes()
         signed = self._revocation(owner, secret, receipt.document.version - 1, None)

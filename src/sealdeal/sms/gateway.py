@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from sealdeal.model.errors import (
     Forbidden,
     InvalidInput,
     NotFound,
+    SealdealError,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -36,6 +38,9 @@ from sealdeal.sdk.http import answer_errors
 from sealdeal.sdk.secrets import PreparedSplit, Secrets, SplitIncomplete
 
 from .wire import Bounded, LoopbackOnly, add_secret_routes, check_name
+
+log = logging.getLogger("sealdeal.gateway")
+"""What clients do not show: the network's SDK judges answers by their status alone."""
 
 
 class WalletMissing(Forbidden):
@@ -122,20 +127,27 @@ class Gateway:
             )
         key = self.keys.get(owner)
         if key is None:
-            raise WalletMissing(
+            why = (
                 f"this gateway splits the secrets of {', '.join(sorted(self.keys))} only, this one is of "
                 f"{owner}: start `sealdeal secret gateway` with that wallet, on its owner's machine"
             )
+            log.warning("refused: %s", why)
+            raise WalletMissing(why)
         if len(value) > MAX_SECRET_BYTES:
             raise TooLarge(f"expected a secret of at most {MAX_SECRET_BYTES} bytes, got {len(value)}")
         if not value:
             raise InvalidInput("expected a secret in the body, got nothing")
         secret = SecretId(kind, subject, name)
         async with self._locks.setdefault(secret, asyncio.Lock()):
-            if kind is SecretKind.NAMED:
-                await self._pass_on(key, secret, value, update=update)
-            else:
-                await self._split(key, secret, value)
+            try:
+                if kind is SecretKind.NAMED:
+                    await self._pass_on(key, secret, value, update=update)
+                else:
+                    await self._split(key, secret, value)
+            except SealdealError as failed:
+                log.warning("not shared: %s: %s", secret, failed)
+                raise
+            log.info("shared: %s", secret)
 
     async def _owner(self, kind: SecretKind, subject: Address) -> Address:
         if kind not in (SecretKind.DATASET_KEY, SecretKind.APP_SECRET):

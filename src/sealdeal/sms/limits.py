@@ -48,7 +48,7 @@ class Gate:
 
     @asynccontextmanager
     async def admit(self, who: Hashable, attempt: Hashable) -> AsyncIterator[None]:
-        """Around a request. `who`: its worker and signer; `attempt`: what it is about.
+        """Around a request. `who`: its worker and signer; `attempt`: these, and what it is about.
 
         Raises RateLimited instead of letting in, with the seconds after which to come again. A refusal inside
         counts against `who`; that something is not ready yet does not.
@@ -61,7 +61,7 @@ class Gate:
             with self._counting(who):
                 yield
             return
-        if self._waiting >= self.limits.queue:
+        if self._places.locked() and self._waiting >= self.limits.queue:
             raise RateLimited("too many new workers ask at once: come again in a moment", retry_after=1)
         self._waiting += 1
         try:

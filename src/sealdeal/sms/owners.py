@@ -104,7 +104,7 @@ class Owners:
         if self.door is Door.OWN and (kind is not SecretKind.NAMED or name not in PUBLIC_NAMES):
             raise WholeRefused(
                 "this node takes shares only, so that no node ever sees a secret: split it where its owner "
-                "is, with `sealdeal secret push`, or `sealdeal secret gateway` for clients that push here"
+                "is, with `sealdeal secret split`, or `sealdeal secret gateway` for clients that push here"
             )
         held = await self._whole(kind, subject, name, value, signature)
         if kind is SecretKind.NAMED:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from secrets import token_bytes
 
@@ -68,7 +68,7 @@ from sealdeal.tee.collateral import Collateral
 from .limits import Gate, Limits
 from .nonces import Nonces, members_mark
 from .owners import Owners
-from .store import Held, Released, SecretStore
+from .store import Closed, Held, Released, SecretStore
 from .view import NOWHERE, ChainView, Place, View
 
 
@@ -180,8 +180,10 @@ class Node:
 
     async def close(self) -> None:
         """Stop in order: the next process takes this one's nonces for a minute."""
-        await self.store.hand_over(self.nonces.epoch, self._now())
-        await self.store.close()
+        try:
+            await self.store.hand_over(self.nonces.epoch, self._now())
+        finally:
+            await self.store.close()
 
     async def nonce(self, assignment: Assignment, signature: bytes, place: Place = NOWHERE) -> Nonce:
         """A nonce for the guest of a true assignment, and the beneficiary's key.
@@ -190,7 +192,7 @@ class Node:
         that says why, NotFinalYet (ask again later), another Unavailable, or RateLimited.
         """
         signer = self._signer(assignment, signature)
-        async with self._gates["nonce"].admit((assignment.worker, signer), _attempt(assignment)):
+        async with self._gates["nonce"].admit(*_asker(assignment, signer)):
             view = await self.chain.of(assignment, signer, place)
             if self.address not in view.nodes:
                 raise NotInQuorum(f"node {self.address} is no member of quorum {self.quorum.address}")
@@ -216,7 +218,7 @@ class Node:
         RateLimited; nothing left then.
         """
         signer = self._signer(assignment, signature)
-        async with self._gates["release"].admit((assignment.worker, signer), _attempt(assignment)):
+        async with self._gates["release"].admit(*_asker(assignment, signer)):
             if enclave == ZERO:
                 raise InvalidInput("expected the guest's signing address, got the zero address")
             fresh = self.nonces.check(nonces, assignment)
@@ -362,34 +364,18 @@ class Node:
         wanted.append((SecretKind.APP_SECRET, deal.app.pointer, APP_SECRET_NAME))
         for name in sorted({name for n, name in deal.parsed_params.secrets.items() if n > 0}):
             wanted.append((SecretKind.REQUESTER_SECRET, deal.requester, name))
+        found = await self.store.find_all(wanted)
         held, missing = [], []
         for kind, subject, name in wanted:
-            found = await self.store.find(kind, subject, name)
-            try:
-                if found is not None:
-                    await self._check_good(found, deal)
-            except (SecretRevoked, SecretExpired):
-                if kind is SecretKind.DATASET_KEY:
-                    raise
-                found = None
-            if found:
-                held.append(found)
-            else:
-                missing.append((kind.value, name))
+            if (kind, subject, name) in found:
+                try:
+                    held.append(_good(*found[kind, subject, name], deal))
+                    continue
+                except (SecretRevoked, SecretExpired):
+                    if kind is SecretKind.DATASET_KEY:
+                        raise
+            missing.append((kind.value, name))
         return held, missing
-
-    async def _check_good(self, held: Held, deal: Deal) -> None:
-        """Deals made before an end or a revocation keep what they were promised."""
-        what = f"the {held.kind} of {held.subject}, version {held.version}"
-        closed = await self.store.closed(held.kind, held.subject, held.name)
-        if closed and held.version <= closed.version and deal.start_time >= closed.since:
-            raise SecretRevoked(
-                f"{what}, is revoked for deals made from {closed.since} on; this one is of {deal.start_time}"
-            )
-        if held.document and 0 < held.document.expires <= deal.start_time:
-            raise SecretExpired(
-                f"{what}, was for deals made before {held.document.expires}; this one is of {deal.start_time}"
-            )
 
     def _answer(
         self,
@@ -448,8 +434,24 @@ class Node:
         return int(self._clock())
 
 
-def _attempt(assignment: Assignment) -> tuple[bytes, Address, int]:
-    return assignment.task, assignment.worker, assignment.attempt
+def _asker(assignment: Assignment, signer: Address) -> tuple[Hashable, Hashable]:
+    """Who asks, and for which attempt: the signer is part of both, or anyone could use up another's share."""
+    who = assignment.worker, signer
+    return who, (who, assignment.task, assignment.attempt)
+
+
+def _good(held: Held, closed: Closed | None, deal: Deal) -> Held:
+    """Deals made before an end or a revocation keep what they were promised."""
+    what = f"the {held.kind} of {held.subject}, version {held.version}"
+    if closed and held.version <= closed.version and deal.start_time >= closed.since:
+        raise SecretRevoked(
+            f"{what}, is revoked for deals made from {closed.since} on; this one is of {deal.start_time}"
+        )
+    if held.document and 0 < held.document.expires <= deal.start_time:
+        raise SecretExpired(
+            f"{what}, was for deals made before {held.document.expires}; this one is of {deal.start_time}"
+        )
+    return held
 
 
 def _derive(key: bytes, purpose: bytes) -> bytes:

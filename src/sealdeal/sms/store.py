@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets as randomness
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -170,6 +170,10 @@ class Released:
     """[kind, subject, name, version, door] of each secret; empty when only a grant was given."""
 
 
+Named = tuple[str, Address, str]
+"""(kind, subject, name)."""
+
+
 class SecretStore:
     """Secrets, spent nonces, enclaves and the audit of one node."""
 
@@ -310,6 +314,28 @@ class SecretStore:
                 f"version {held.version} of the {held.kind} of {held.subject} is revoked, as are all up to "
                 f"{closed.version}: split it with a higher one"
             )
+
+    async def find_all(self, names: Sequence[Named]) -> dict[Named, tuple[Held, Closed | None]]:
+        """What this node holds under these names, each with its revocation: one read for a whole release."""
+        c, r = _secrets.c, _revocations.c
+        same = (r.kind == c.kind) & (r.subject == c.subject) & (r.name == c.name)
+        wanted = [
+            (c.kind == kind) & (c.subject == subject) & (c.name == name) for kind, subject, name in names
+        ]
+        query = (
+            sa.select(_secrets, r.version.label("closed"), r.since)
+            .outerjoin(_revocations, same)
+            .where(sa.or_(sa.false(), *wanted))
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return {
+            (row.kind, row.subject, row.name): (
+                self._held(row),
+                None if row.closed is None else Closed(row.closed, row.since),
+            )
+            for row in rows
+        }
 
     async def holds(self, kind: str, subject: Address, name: str) -> bool:
         """Whether this node holds anything under a name."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sealdeal.chain import Hub, Quorum, Rpc
 from sealdeal.model.deals import AppInfo, Assignment, DatasetInfo, Deal, Task, TaskStatus, task_id
 from sealdeal.model.errors import NotFound
-from sealdeal.model.types import ZERO32, Address, Block, Bytes32, hexstr
+from sealdeal.model.types import ZERO32, Address, Block, Bytes32, address, hexstr
 from sealdeal.sdk.sms import (
     AssignmentRefused,
     ChainDisputed,
@@ -125,13 +125,24 @@ class ChainView:
             if now >= deadline:
                 raise DeadlinePassed(f"{named}: the {what} ended at {deadline}, it is {now}")
         self.check_clock(block)
-        app, dataset, nodes, threshold = await asyncio.gather(
-            self.hub.app(deal.app.pointer, block),
-            self._dataset(deal, block),
-            self.quorum.members(block),
-            self.quorum.threshold(block),
+        app, *dataset, nodes, threshold = await self.hub.read_many(
+            [
+                (self.hub.hub, "viewApp", deal.app.pointer),
+                *([(self.hub.hub, "viewDataset", deal.dataset.pointer)] if deal.has_dataset else []),
+                (self.quorum.contract, "members"),
+                (self.quorum.contract, "threshold"),
+            ],
+            at=block,
         )
-        return View(block, task, deal, app, dataset, nodes, threshold)
+        return View(
+            block,
+            task,
+            deal,
+            AppInfo(*app),
+            DatasetInfo(*dataset[0]) if dataset else None,
+            tuple(address(node) for node in nodes),
+            int(threshold),
+        )
 
     async def _waiting(self, taskid: bytes, place: Place, at: Block | None) -> tuple[Task, Deal] | None:
         """The task and its deal, if it waits for a result: it is ACTIVE, or has not begun in a batched deal.
@@ -151,6 +162,3 @@ class ChainView:
         if not deal.batched or index not in deal.indices():
             return None
         return await self.hub.task_of(deal, index, at), deal
-
-    async def _dataset(self, deal: Deal, block: Block) -> DatasetInfo | None:
-        return await self.hub.dataset(deal.dataset.pointer, block) if deal.has_dataset else None

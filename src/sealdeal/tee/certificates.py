@@ -24,6 +24,9 @@ from sealdeal.model.evidence import CollateralExpired, NotAuthentic, Revoked, Wr
 MAX_PARTS = 8
 """Certificates and lists that may come along: real chains have three to five."""
 
+# AMD gives each VCEK the serial number 0, which RFC 5280 forbids; a later `cryptography` may refuse it.
+warnings.filterwarnings("ignore", "Parsed a serial number which wasn't pos", CryptographyDeprecationWarning)
+
 _PEM = re.compile(rb"-----BEGIN (CERTIFICATE|X509 CRL)-----([A-Za-z0-9+/=\s]*)-----END \1-----")
 
 P = ParamSpec("P")
@@ -54,9 +57,7 @@ def foreign(parse: Callable[P, R]) -> Callable[P, R]:
 @foreign
 def load(der: bytes) -> x509.Certificate:
     """One certificate. Raises NotAuthentic."""
-    with warnings.catch_warnings():  # AMD gives each VCEK the serial number 0, which RFC 5280 forbids
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        return x509.load_der_x509_certificate(der)
+    return x509.load_der_x509_certificate(der)
 
 
 @foreign

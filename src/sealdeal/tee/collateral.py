@@ -8,13 +8,14 @@ than before is refused. Nothing here is trusted: a verifier checks every byte ag
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import json
 import re
 import urllib.parse
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +46,8 @@ AMD_URL = "https://kdsintf.amd.com"
 """AMD's key distribution server."""
 REFRESH = 24 * 3600
 """Seconds after which collateral is fetched anew though still valid: new flaws are published at any time."""
+RETRY = 60
+"""Seconds between attempts while a vendor does not answer and what is held still counts."""
 MAX_ENTRIES = 64
 """How many platforms' collateral a cache holds."""
 
@@ -54,7 +57,7 @@ class Answer:
     """What a service answered to a GET."""
 
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Names in lower case."""
 
 
@@ -70,7 +73,7 @@ class Need:
     name: str
     """Of the cache's entry: letters, digits and '-'."""
     evidence: Evidence
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -164,22 +167,27 @@ class Collateral:
                 )
             return self._keep(need, held)
         try:
-            collateral = await source.fetch(need, now)
+            fresh = await self._fetched(source, need, held, now)
         except SealdealError:
-            if held and now <= held.valid_until:
-                return self._keep(need, held)  # the vendor is out of reach, and its word still holds
-            raise
-        fresh = _Held.read(collateral, need.kind, fetched=now)
+            if held is None or now > held.valid_until:
+                raise
+            again = now - self._refresh + RETRY  # the vendor is out of reach, and its word still holds
+            return self._keep(need, dataclasses.replace(held, fetched=again))
+        if self._folder is not None:
+            await asyncio.to_thread(self._store, need.name, fresh.collateral)
+        return self._keep(need, fresh)
+
+    async def _fetched(self, source: Source, need: Need, held: _Held | None, now: int) -> _Held:
+        try:
+            fresh = _Held.read(await source.fetch(need, now), need.kind, fetched=now)
+        except NotAuthentic as wrong:  # not the guest's doing
+            raise Unavailable(f"the source of collateral {need.name} answers nonsense: {wrong}") from None
         if held and fresh.age < held.age:
-            if now <= held.valid_until:
-                return self._keep(need, held)
             raise CollateralRollback(
                 f"expected collateral {need.name} no older than {held.age} (evaluation, issued), the source "
                 f"gave {fresh.age}"
             )
-        if self._folder is not None:
-            await asyncio.to_thread(self._store, need.name, collateral)
-        return self._keep(need, fresh)
+        return fresh
 
     def _keep(self, need: Need, held: _Held) -> _Held:
         self._held[need.name] = held

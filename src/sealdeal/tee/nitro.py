@@ -64,7 +64,8 @@ class NitroDocument:
             for index, value in sorted(pcrs.items())
             if type(index) is int and 0 <= index < 32
         }
-        self.user_data = _bytes(said.get("user_data") or b"", "user data")
+        bound = said.get("user_data")
+        self.user_data = b"" if bound is None else _bytes(bound, "user data")
         bundle = said["cabundle"]
         if not isinstance(bundle, list) or len(bundle) >= MAX_PARTS:
             raise NotAuthentic(f"expected a bundle of fewer than {MAX_PARTS} certificates")
@@ -175,7 +176,7 @@ def _item(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     entries: dict[Any, Any] = {}
     for _ in range(argument):
         key, at = _item(data, at, depth + 1)
-        if not isinstance(key, int | str) or key in entries:
+        if type(key) not in (int, str) or key in entries:  # True would be 1
             raise NotAuthentic("expected different names or numbers as keys of a CBOR map")
         entries[key], at = _item(data, at, depth + 1)
     return entries, at

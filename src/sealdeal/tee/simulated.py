@@ -29,6 +29,8 @@ from sealdeal.model.errors import InvalidInput
 from sealdeal.model.evidence import DCAP, Evidence, tdx_registers
 from sealdeal.model.types import Bytes32
 
+from .collateral import Need
+
 _SGX_OID = "1.2.840.113741.1.13.1"
 """Intel's SGX extension of a PCK certificate: identifies the machine and its TCB."""
 _INTEL_QE_VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")  # verifiers require Intel's
@@ -274,6 +276,10 @@ class SimulatedPlatform:
             members[f"{name}_signature"] = _raw_signature(self.keys["tcb"], text.encode()).hex()
             members[f"{name}_issuer_chain"] = _pem(self.certificates["tcb"]) + _pem(self.certificates["root"])
         return json.dumps(members).encode()
+
+    async def fetch(self, need: Need, now: int) -> bytes:
+        """As the vendor that a node asks for collateral of its own (`tee.collateral.Source`)."""
+        return self.collateral(now)
 
     def _revocations(
         self, issuer: str, revoked: Iterable[str], issued: dt.datetime, until: dt.datetime

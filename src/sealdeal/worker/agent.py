@@ -41,13 +41,15 @@ from sealdeal.sdk.registry import Registries
 from sealdeal.sdk.results import Authorisation, ResultsClient
 from sealdeal.sdk.sms import SmsClient
 
+from . import drivers
 from .cgroups import Bounds
 from .downloads import Downloads
+from .machine import Machine
 from .proxy import NetworkMode, way_out
 from .registry import Images
 from .relay import AttemptFailed, Done, Platform, Relay, World
 from .reports import Reports, waits
-from .sandbox import BubblewrapSandbox, Sandbox
+from .sandbox import Sandbox
 
 log = logging.getLogger("sealdeal.worker")
 
@@ -98,6 +100,7 @@ class Worker:
         cache: Path,
         slots: int = 1,
         confirmations: int = 0,
+        driver: str = drivers.DEFAULT,
         bounds: Bounds | None = None,
         limits: Limits | None = None,
         sandbox: Sandbox | None = None,
@@ -109,10 +112,11 @@ class Worker:
         """`sender`: of the worker's wallet, with an outbox that survives. `sms`: clients by node; nodes that
         only the scheduler knows are reached at the URL it gives. `cache`: a folder of this worker's own.
         `confirmations`: blocks on top of a task before work on it begins. `registries`: those of images that
-        this worker's operator knows. `bounds`, `limits`: of each guest.
+        this worker's operator knows. `driver`: one of `drivers.DRIVERS`. `bounds`, `limits`: of each guest;
+        without bounds, this machine is divided among the slots.
         `network`: whether apps may reach the hosts that they declare, through this machine.
 
-        Raises Unavailable when this machine cannot start guests.
+        Raises Unavailable when this machine cannot start guests, InvalidInput when they would be too small.
         """
         self.hub, self.sender, self.pool, self.results = hub.using(sender), sender, pool, results
         self.sms, self.platform, self.release = dict(sms), platform, release
@@ -120,7 +124,9 @@ class Worker:
         self.limits = limits or Limits(seconds=0)
         self.network: NetworkMode = network
         own = hashlib.sha256(f"{cache.resolve()} {sender.address}".encode()).hexdigest()[:16]
-        self.sandbox: Sandbox = sandbox or BubblewrapSandbox(release, own, bounds)
+        self.sandbox: Sandbox = sandbox or drivers.sandbox(
+            driver, release, own, bounds or Machine.here().bounds(slots), cache / "scratch"
+        )
         limit = max(self.limits.image_bytes, self.limits.dataset_bytes)
         self.downloads = Downloads(cache / "content", results, limit=limit)
         self.images = Images(self.downloads, registries or Registries(), limit=self.limits.image_bytes)
@@ -412,10 +418,17 @@ class Worker:
 
         def begin(download: Coroutine[Any, Any, Path]) -> Callable[[], Awaitable[Path]]:
             task = asyncio.create_task(download)
-            stack.push_async_callback(_settled, task)
+            stack.push_async_callback(self._settled, task)
             return lambda: asyncio.shield(task)
 
         return {name: begin(download) for name, download in wanted.items()}
+
+    async def _settled(self, download: asyncio.Task[Path]) -> None:
+        """A task is over, and what was fetched for it alone goes."""
+        download.cancel()
+        (place,) = await asyncio.gather(download, return_exceptions=True)
+        if isinstance(place, Path):
+            self.downloads.forget(place)
 
     async def _evidence(self, app_checksum: bytes, report_data: bytes) -> Evidence:
         registers = self.platform.measure(self.release.digest, app_checksum)
@@ -507,8 +520,3 @@ def _cause_of(error: Exception) -> str:
 async def _gone(kill: Callable[[], Awaitable[None]]) -> None:
     """A guest is gone, also when this worker is being cancelled meanwhile."""
     await asyncio.shield(asyncio.ensure_future(kill()))
-
-
-async def _settled(task: asyncio.Task[Path]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -10,8 +10,9 @@ import platform
 from pathlib import Path
 
 from sealdeal.model.manifests import MACHINES
+from sealdeal.model.references import Reference
 from sealdeal.model.types import Bytes32
-from sealdeal.sdk.registry import Reference, Registries, check_digest
+from sealdeal.sdk.registry import Registries
 
 from .downloads import Downloads
 
@@ -31,7 +32,7 @@ class Images:
         if location.startswith(("/", "http://", "https://")):
             return await self._downloads.get(location)
         reference = Reference.parse(location)
-        check_digest(reference, checksum)  # also when it is kept: the address would say another thing
+        reference.check(checksum)  # also when it is kept: the address would say another thing
 
         async def fetch(place: Path) -> None:
             machine = platform.machine()
