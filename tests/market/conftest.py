@@ -15,7 +15,7 @@ from sealdeal.chain import Hub
 from sealdeal.market import Market, create_app
 from sealdeal.model.orders import Signed, kind_of
 from sealdeal.sdk.http import in_memory
-from sealdeal.sdk.market import MarketClient, Published
+from sealdeal.sdk.market import MarketClient, Published, authorization
 from tests.network import CHAIN_ID, Network
 
 INTERVAL = 0.02
@@ -48,6 +48,12 @@ class Stand:
                 kind = kind_of(one.order)
                 found.append(await self.publish(roles[kind], one, **(options if kind == "request" else {})))
         return found
+
+    async def authorization(self, role: str) -> dict[str, str]:
+        """The header of one authorised request."""
+        signer = self.network.key(role)
+        document = await self.client.challenge(signer.address)
+        return {"authorization": authorization(CHAIN_ID, document, signer)}
 
     async def get(self, path: str, **query: Any) -> httpx2.Response:
         return await self.http.get(path, params={"chainId": str(CHAIN_ID), **query})

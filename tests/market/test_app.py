@@ -63,8 +63,14 @@ async def test_the_version_needs_no_chain_and_browsers_may_ask(book: Stand) -> N
     [
         ("/apporders", {}, "app or appOwner is required"),
         ("/datasetorders", {}, "dataset or datasetOwner is required"),
-        ("/apporders", {"app": "0x12"}, "app is not a valid ethereum address"),
-        ("/apporders", {"app": "any", "requester": "x"}, "requester is not a valid ethereum address"),
+        ("/apporders", {"app": "0x12"}, 'app is neither "any" nor a valid ethereum address'),
+        (
+            "/apporders",
+            {"app": "any", "requester": "x"},
+            'requester is neither "any" nor a valid ethereum address',
+        ),
+        ("/apporders", {"appOwner": "any"}, "appOwner is not a valid ethereum address"),
+        ("/deals", {"app": "any"}, "app is not a valid ethereum address"),
         ("/apporders", {"app": "any", "pageSize": "9"}, "pageSize must be greater than or equal to 10"),
         ("/apporders", {"app": "any", "pageSize": "1001"}, "pageSize must be less than or equal to 1000"),
         ("/apporders", {"app": "any", "pageIndex": "-1"}, "pageIndex must be greater than or equal to 0"),
@@ -238,7 +244,11 @@ async def test_numbers_may_come_as_text_and_unknown_fields_are_dropped(book: Sta
 async def test_a_malformed_order_is_refused_by_field(book: Stand, change: dict[str, Any], error: str) -> None:
     app, *_ = await book.network.orders()
     body = {"order": {k: v for k, v in {**app.to_json(), **change}.items() if v is not None}}
-    answer = await book.http.post("/apporders", params={"chainId": str(CHAIN_ID)}, json=body)
+    query = {"chainId": str(CHAIN_ID)}
+    stranger = await book.http.post("/apporders", params=query, json=body)
+    assert (stranger.status_code, stranger.json()["error"]) == (403, "invalid authorization")
+    headers = await book.authorization("app_provider")
+    answer = await book.http.post("/apporders", params=query, json=body, headers=headers)
     assert (answer.status_code, answer.json()) == (400, {"ok": False, "error": error})
 
 
@@ -254,7 +264,12 @@ async def test_a_malformed_order_is_refused_by_field(book: Stand, change: dict[s
     ],
 )
 async def test_a_malformed_body_is_refused(book: Stand, body: bytes, status: int, error: str) -> None:
-    answer = await book.http.post("/apporders", params={"chainId": str(CHAIN_ID)}, content=body)
+    answer = await book.http.post(
+        "/apporders",
+        params={"chainId": str(CHAIN_ID)},
+        content=body,
+        headers=await book.authorization("worker"),
+    )
     assert (answer.status_code, answer.json()["error"]) == (status, error)
 
 
