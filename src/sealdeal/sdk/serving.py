@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import ClassVar
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -31,6 +32,7 @@ class Patient(H11Protocol):
     """Between two pieces of a body, while we want them."""
     _timer: asyncio.TimerHandle | None = None
     _for_body = False
+    _upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -38,7 +40,13 @@ class Patient(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._expect()
+        if not self._upgraded:
+            self._expect()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._forget()  # the WebSocket has pings of its own
+        self._upgraded = True
+        super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
