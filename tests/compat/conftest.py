@@ -1,0 +1,85 @@
+"""One embedded network for the journeys of a module, and each journey run once, by Node."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from sealdeal.model.types import RLC
+from sealdeal.node import OFFERS, LocalNetwork
+from sealdeal.pool.offers import Offer
+from sealdeal.sdk.images import build_app_image
+from sealdeal.worker.cgroups import Bounds
+
+from .world import APP, PURSES, Check, document, names, node, place, purses, push_app, run
+
+CHAIN_ID = 421_614
+"""DataProtector knows its networks by their ids (wire.md §0.10); the SDK takes any."""
+QUICK = len(OFFERS)
+"""Id of the category that is added: an app may run for 2 s, and all ends 20 s after a match."""
+
+Outcomes = Callable[[str], Awaitable[dict[str, Check]]]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test for each check that a module's journeys name."""
+    if {"journey", "check"} <= set(metafunc.fixturenames):
+        found = [(journey, check) for journey in metafunc.module.JOURNEYS for check in names(journey)]
+        metafunc.parametrize(("journey", "check"), found, ids=[f"{j}: {c}" for j, c in found])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalNetwork]:
+    if node() is None:
+        pytest.skip("the official JavaScript tools are not here: ./dev setup fetches them")
+    folder = tmp_path_factory.mktemp("compat")
+    async with LocalNetwork(
+        folder / "state",
+        cache=folder / "cache",
+        chain_id=CHAIN_ID,
+        categories=(("quick", "2 seconds, for tests", 2),),
+        offers=(*OFFERS, Offer(category=QUICK, price=RLC, volume=200)),
+        bounds=Bounds(memory=512 << 20, work=256 << 20),
+    ) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def outcomes(network: LocalNetwork, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """How a journey's checks went; each journey is begun when its first check is asked for."""
+    folder = tmp_path_factory.mktemp("journeys")
+    app = await push_app(network.network, build_app_image(_app(folder), cache=network.cache))
+    journeys = place(folder)
+    running: dict[str, asyncio.Task[dict[str, Check]]] = {}
+
+    async def begin(name: str) -> dict[str, Check]:
+        told: dict[str, Any] = document(
+            network.network, await purses(network.network, PURSES, network.transports), app, QUICK
+        )
+        found, said = await run(journeys, name, told)
+        if missing := set(names(name)) - set(found):
+            lines = said.strip().splitlines()[-20:]
+            end = Check(False, 0.0, "the journey ended before this check:\n" + "\n".join(lines))
+            found |= dict.fromkeys(missing, end)
+        return found
+
+    async def outcome(name: str) -> dict[str, Check]:
+        if name not in running:
+            running[name] = asyncio.create_task(begin(name))
+        return await running[name]
+
+    return outcome
+
+
+def _app(folder: Path) -> Path:
+    made = folder / f"app-{secrets.token_hex(4)}"
+    made.mkdir()
+    (made / "sealdeal.toml").write_text('name = "echo"\nentrypoint = ["python3", "main.py"]\n')
+    (made / "main.py").write_text(APP)
+    return made

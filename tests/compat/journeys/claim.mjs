@@ -1,0 +1,67 @@
+// A task that nobody works on: the requester gets its money back.
+
+import { check, end, expect, observed, person, refused, rlc, same, world } from './journey.mjs';
+
+const owner = person();
+const requester = person();
+const { sdk } = requester;
+const CHECKSUM = '0x' + '5a'.repeat(32);
+
+const catid = await check('there is a category of one second', async () => {
+  const { sdk: hub } = person(world.accounts.hub_owner);
+  return (await hub.hub.createCategory({ name: 'second', description: 'for claims', workClockTimeRef: 1 })).catid;
+});
+
+const deals = await check('two deals are made with a workerpool that does not work', async () => {
+  const { sdk: seller } = owner;
+  const app = await seller.app.deployApp({ owner: owner.address, name: 'app', type: 'DOCKER', multiaddr: 'registry.example/a:1', checksum: CHECKSUM });
+  const pool = await seller.workerpool.deployWorkerpool({ owner: owner.address, description: 'idle' });
+  await seller.account.deposit(rlc(10));
+  await sdk.account.deposit(rlc(10));
+  const apporder = await seller.order.signApporder(await seller.order.createApporder({ app: app.address, volume: 9 }));
+  const workerpoolorder = await seller.order.signWorkerpoolorder(
+    await seller.order.createWorkerpoolorder({ workerpool: pool.address, workerpoolprice: rlc(1), category: catid, volume: 9 }),
+  );
+  const made = [];
+  for (const volume of [1, 2]) {
+    const template = await sdk.order.createRequestorder({ app: app.address, workerpoolmaxprice: rlc(1), category: catid, volume });
+    const requestorder = await sdk.order.signRequestorder(template);
+    made.push((await sdk.order.matchOrders({ apporder, workerpoolorder, requestorder })).dealid);
+  }
+  return made;
+});
+
+await check('a task is not claimed before its time', async () => {
+  const taskid = await sdk.deal.computeTaskId(deals[0], 0);
+  await refused(() => sdk.task.claim(taskid), taskid);
+  await refused(() => sdk.deal.claim(deals[0]), 'before reaching the final time');
+});
+
+await check('its observer says that it has timed out', async () => {
+  const heard = await observed(await sdk.deal.obsDeal(deals[0]));
+  same(heard.at(-1).message, 'DEAL_TIMEDOUT');
+});
+
+await check('the deals are claimed', async () => {
+  for (const [dealid, tasks] of [[deals[0], 1], [deals[1], 2]]) {
+    const { claimed } = await sdk.deal.claim(dealid);
+    same(Object.keys(claimed).length, tasks, 'claimed');
+  }
+});
+
+await check('their tasks are shown as failed', async () => {
+  const task = await sdk.task.show(await sdk.deal.computeTaskId(deals[1], 1));
+  same([task.statusName, task.taskTimedOut], ['FAILED', true]);
+});
+
+await check('the requester has its money again', async () => {
+  const { stake, locked } = await sdk.account.checkBalance(requester.address);
+  same([String(stake), String(locked)], [rlc(10), '0']);
+});
+
+await check('a task is not claimed twice', async () => {
+  const taskid = await sdk.deal.computeTaskId(deals[0], 0);
+  await refused(() => sdk.task.claim(taskid), 'FAILED');
+});
+
+end();

