@@ -37,9 +37,8 @@ from .fields import (
     order_filter,
     signed_order,
 )
-from .index import iso_time
 from .market import Market
-from .store import BULK_VOLUME, Record
+from .store import Record
 
 log = logging.getLogger("sealdeal.market")
 
@@ -213,19 +212,7 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
 
 def _document(record: Record, chain_id: int) -> dict[str, Any]:
     """An order as the wire shows it."""
-    document = {
-        "orderHash": hexstr(record.hash),
-        "order": record.signed.to_json(),
-        "chainId": chain_id,
-        "remaining": record.remaining,
-        "status": record.status,
-        "publicationTimestamp": iso_time(record.published_at / 1000),
-        "signer": record.signer,
-    }
-    if record.kind is Kind.DATASET:
-        order = record.signed.order
-        document["bulk"] = order.volume >= BULK_VOLUME and order.datasetprice == 0
-    return document
+    return _in_chain(record.document, chain_id)
 
 
 def _in_chain(document: Mapping[str, Any], chain_id: int) -> dict[str, Any]:

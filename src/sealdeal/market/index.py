@@ -12,16 +12,16 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from sealdeal.chain import Batch, BlockGone, ChainUnreachable, Event, Follower, Hub, RolledBack
-from sealdeal.model.deals import Deal, Resource
+from sealdeal.model.deals import Deal, Resource, task_id
 from sealdeal.model.errors import ChainError, Unavailable
 from sealdeal.model.orders import Kind, owner_field
 from sealdeal.model.types import ZERO, Address, Block, address, hexstr
 
 from .book import Status, stake_needed, status_of
+from .journal import TaskStep, iso_time
 from .store import Change, MarketStore, Overtaken, Record
 
 log = logging.getLogger("sealdeal.market")
@@ -34,6 +34,10 @@ NAMES = (
     "ClosedRequestOrder",
     "Transfer",
     "CreateCategory",
+    "TaskInitialize",
+    "TaskFinalize",
+    "TaskClaimed",
+    "ResultPushedBoost",
 )
 PATIENCE = 5.0
 """Seconds that a reader waits for the index to reach the head of the chain."""
@@ -69,6 +73,8 @@ class _Findings:
     credited: set[Address] = field(default_factory=set)
     matches: list[Event] = field(default_factory=list)
     categories: list[Event] = field(default_factory=list)
+    steps: list[Event] = field(default_factory=list)
+    """What happened to tasks."""
 
 
 class Index:
@@ -163,17 +169,18 @@ class Index:
         found = self._read(batch.events)
         block = await self._readable(batch.block) if batch.events else batch.block
         matches = [bytes(event["dealid"]) for event in found.matches]
-        times = await self._times(batch.block, [*found.matches, *found.categories])
+        times = await self._times(batch.block, [*found.matches, *found.categories, *found.steps])
         views = await self._hub.deals(matches, block) if matches else []
         deals = [
             _deal_row(event, deal, times[event.block_number])
             for event, deal in zip(found.matches, views, strict=True)
         ]
         categories = [_category_row(event, times[event.block_number]) for event in found.categories]
+        steps = await self._steps(found.steps, times, block)
         records = await self._store.touched(hashes=found.hashes, assets=found.assets, signers=found.debited)
         changes = await self._changes(records, block, found.closed)
         changed = await self._store.apply(
-            self._cursor, batch.block, changes, deals, categories, read_at=block.number
+            self._cursor, batch.block, changes, deals, categories, steps, read_at=block.number
         )
         documents = [row["document"] for row in deals]
         self._move(Moved(batch.block, frozenset(changed), frozenset(found.credited), documents))
@@ -212,6 +219,8 @@ class Index:
                 found.hashes |= {bytes(event[name]) for name in _MATCHED}
             elif event.name == "CreateCategory":
                 found.categories.append(event)
+            elif event.name in _STEPS:
+                found.steps.append(event)
             else:  # Closed…Order(hash)
                 (closed,) = event.args.values()
                 found.closed.add(bytes(closed))
@@ -241,6 +250,34 @@ class Index:
                 changes.append(Change(record.hash, status, remaining))
         return changes
 
+    async def _steps(self, events: Sequence[Event], times: dict[int, int], block: Block) -> list[TaskStep]:
+        """What these events say of tasks; which deal a task is of, its record says."""
+        named = sorted({bytes(event["taskid"]) for event in events if event.name != "ResultPushedBoost"})
+        views = {task.taskid: task for task in await self._hub.tasks(named, block)} if named else {}
+        steps = []
+        for event in events:
+            if event.name == "ResultPushedBoost":
+                dealid, idx = bytes(event["dealId"]), int(event["index"])
+                taskid = task_id(dealid, idx)
+            else:
+                taskid = bytes(event["taskid"])
+                dealid, idx = views[taskid].dealid, views[taskid].idx
+                if not any(dealid):
+                    continue  # of a deal whose tasks have no record, claimed: nothing tells which
+            steps.append(
+                TaskStep(
+                    taskid,
+                    dealid,
+                    idx,
+                    _STEPS[event.name],
+                    event.block_number,
+                    times[event.block_number],
+                    event.tx_hash,
+                    bytes(event["results"]) if _STEPS[event.name] == "completed" else None,
+                )
+            )
+        return steps
+
     async def _times(self, last: Block, events: Sequence[Event]) -> dict[int, int]:
         """Block number -> timestamp, for the blocks of these events."""
         numbers = {event.block_number for event in events} - {last.number}
@@ -266,11 +303,13 @@ _MATCHED = {
     "requestHash": "requestorderHash",
 }
 """Name in the event and in the deal's document -> name of the filter."""
-
-
-def iso_time(seconds: float) -> str:
-    """ISO 8601 with milliseconds and `Z`, as JavaScript writes it."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+_STEPS = {
+    "TaskInitialize": "active",
+    "TaskFinalize": "completed",
+    "TaskClaimed": "failed",
+    "ResultPushedBoost": "completed",
+}
+"""Event -> what the task is then."""
 
 
 def _deal_row(event: Event, deal: Deal, timestamp: int) -> dict[str, Any]:

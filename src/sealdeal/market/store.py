@@ -9,19 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sealdeal.db import DERIVED, OWNED, AddressColumn, Bytes32, Database, open_database, tables_of
+from sealdeal.db import DERIVED, OWNED, AddressColumn, Bytes32, Database, open_database
 from sealdeal.model.orders import TEE, Kind, RequestOrder, Signed, tag_bits
-from sealdeal.model.types import ZERO, Address, Block
+from sealdeal.model.types import ZERO, Address, Block, hexstr
 
 from .book import Offer, Status, price_of
-
-tables = tables_of("market")
+from .journal import (
+    Happening,
+    Journal,
+    TaskStep,
+    forget_tasks_after,
+    is_news,
+    note_tasks,
+    order_document,
+    record,
+    tables,
+)
 
 orders = sa.Table(
     "market_orders",
@@ -176,6 +185,20 @@ class Record:
     def offer(self) -> Offer[Any]:
         return Offer(self.hash, self.sequence, self.signed, self.remaining, self.signer)
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """As the wire shows it, less its chain."""
+        return order_document(
+            self.hash,
+            self.kind,
+            self.signed,
+            self.signer,
+            self.status,
+            self.remaining,
+            self.published_at,
+            BULK_VOLUME,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Publication:
@@ -228,6 +251,7 @@ class MarketStore:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self.journal = Journal(database)
 
     @classmethod
     async def open(cls, url: str) -> MarketStore:
@@ -302,18 +326,20 @@ class MarketStore:
             )
             sequence = int(added.inserted_primary_key[0])  # type: ignore[index]
             await connection.execute(sa.insert(book).values(_book_row(new, sequence)))
-        return Record(
-            new.hash,
-            new.kind,
-            new.signed,
-            new.signer,
-            sequence,
-            new.published_at,
-            new.standing,
-            Status.OPEN,
-            new.remaining,
-            new.block.number,
-        )
+            published = Record(
+                new.hash,
+                new.kind,
+                new.signed,
+                new.signer,
+                sequence,
+                new.published_at,
+                new.standing,
+                Status.OPEN,
+                new.remaining,
+                new.block.number,
+            )
+            await record(connection, [_published(published)])
+        return published
 
     async def open_count(self, kind: Kind, signer: Address) -> int:
         """How many open orders of a kind this wallet has."""
@@ -360,6 +386,8 @@ class MarketStore:
                 await connection.execute(sa.delete(orders).where(orders.c.hash.in_(part)))
             number = (await connection.execute(sa.select(sa.func.max(cursor.c.number)))).scalar() or 0
             died = await _kill_dependants(connection, gone, number)
+            left = [_unpublished(kind, row.hash) for row in gone]
+            await record(connection, [*left, *(_unpublished(Kind.REQUEST, hash) for hash in died)])
         return [row.hash for row in gone], died
 
     async def order(self, hash: bytes, kind: Kind | None = None) -> Record | None:
@@ -415,6 +443,7 @@ class MarketStore:
         changes: Sequence[Change],
         new_deals: Sequence[Mapping[str, Any]],
         new_categories: Sequence[Mapping[str, Any]],
+        steps: Sequence[TaskStep] = (),
         *,
         read_at: int,
     ) -> list[bytes]:
@@ -431,7 +460,15 @@ class MarketStore:
                 for row in rows:
                     await connection.execute(sa.delete(table).where(table.c[key] == row[key]))
                     await connection.execute(sa.insert(table).values(**row))
-            changed = await _change(connection, changes, read_at)
+            changed, happened = await _change(connection, changes, read_at)
+            made = [
+                Happening("deals", "deal_created", row["document"], row["requester"], row["dealid"])
+                for row in new_deals
+            ]
+            found = {row.dealid: row.document for row in await _deals(connection, steps)}
+            ended = await note_tasks(connection, steps, found, is_news(block))
+            if is_news(block):
+                await record(connection, [*made, *happened, *ended])
             await connection.execute(sa.delete(cursor).where(cursor.c.number == block.number))
             await connection.execute(
                 sa.insert(cursor).values(number=block.number, hash=block.hash, timestamp=block.timestamp)
@@ -443,8 +480,14 @@ class MarketStore:
         """Forget everything above `to`; `changes` is what the orders read above it are now, at `read_at`."""
         async with self._db.write() as connection:
             await _lock(connection)
+            query = sa.select(deals.c.dealid, deals.c.requester).where(deals.c.block > to.number)
+            lost = [
+                Happening("deals", "deal_removed", {"dealid": hexstr(dealid)}, requester, dealid)
+                for dealid, requester in await connection.execute(query)
+            ]
             for table in (deals, categories):
                 await connection.execute(sa.delete(table).where(table.c.block > to.number))
+            undone = await forget_tasks_after(connection, to.number)
             await connection.execute(sa.delete(cursor).where(cursor.c.number >= to.number))
             await connection.execute(
                 sa.insert(cursor).values(number=to.number, hash=to.hash, timestamp=to.timestamp)
@@ -455,7 +498,9 @@ class MarketStore:
                 .values(published_block=to.number)
             )
             await connection.execute(sa.update(book).where(book.c.block > to.number).values(block=to.number))
-            return await _change(connection, changes, read_at)
+            changed, happened = await _change(connection, changes, read_at)
+            await record(connection, [*undone, *lost, *happened])
+            return changed
 
 
 # ------------------------------------------------------------------------------------------- queries
@@ -575,28 +620,63 @@ async def _expect_cursor(connection: AsyncConnection, block: Block | None) -> No
         raise Overtaken
 
 
-async def _change(connection: AsyncConnection, changes: Sequence[Change], number: int) -> list[bytes]:
-    """Write what a block made of orders not read at a later one, and of those that depend on them."""
+async def _deals(connection: AsyncConnection, steps: Sequence[TaskStep]) -> list[Any]:
+    """The deals of these tasks."""
+    found: list[Any] = []
+    for part in parts(sorted({step.dealid for step in steps})):
+        query = sa.select(deals.c.dealid, deals.c.document).where(deals.c.dealid.in_(part))
+        found += (await connection.execute(query)).all()
+    return found
+
+
+def _published(order: Record) -> Happening:
+    return Happening("orders", f"{order.kind}order_published", order.document, _requester(order))
+
+
+def _requester(order: Record) -> Address | None:
+    return order.signer if order.kind is Kind.REQUEST else None
+
+
+def _unpublished(kind: Kind, hash: bytes) -> Happening:
+    return Happening("orders", f"{kind}order_unpublished", {"orderHash": hexstr(hash)})
+
+
+async def _change(
+    connection: AsyncConnection, changes: Sequence[Change], number: int
+) -> tuple[list[bytes], list[Happening]]:
+    """Write what a block made of orders not read at a later one, and of those that depend on them.
+
+    The hashes of the orders that changed, and what to tell of them.
+    """
     changed: list[bytes] = []
-    left: list[Any] = []
+    gone: list[Any] = []
+    happened: list[Happening] = []
     for change in changes:
-        done = await connection.execute(
+        row = (await connection.execute(records().where(book.c.hash == change.hash))).first()
+        if row is None or row.block > number:
+            continue
+        await connection.execute(
             sa.update(book)
-            .where(book.c.hash == change.hash, book.c.block <= number)
+            .where(book.c.hash == change.hash)
             .values(status=change.status, remaining=change.remaining, block=number)
         )
-        if done.rowcount:
-            changed.append(change.hash)
-            if change.status is not Status.OPEN:
-                left.append(change.hash)
-    gone: list[Any] = []
-    for part in parts(left):
-        gone += (await connection.execute(sa.select(book).where(book.c.hash.in_(part)))).all()
-    return changed + await _kill_dependants(connection, gone, number)
+        changed.append(change.hash)
+        was, kind = Status(row.status), Kind(row.kind)
+        now = replace(record_of(row), status=change.status, remaining=change.remaining)
+        if change.status is not Status.OPEN:
+            gone.append(row)
+            if was is Status.OPEN:
+                happened.append(_unpublished(kind, change.hash))
+        elif was is not Status.OPEN:
+            happened.append(_published(now))
+        elif row.remaining != change.remaining:
+            happened.append(replace(_published(now), name=f"{kind}order_updated"))
+    died = await _kill_dependants(connection, gone, number)
+    return changed + died, happened + [_unpublished(Kind.REQUEST, hash) for hash in died]
 
 
 async def _kill_dependants(connection: AsyncConnection, gone: Iterable[Any], number: int) -> list[bytes]:
-    """Requests (not the standing ones) whose app or dataset has no offer left on which they may count."""
+    """Requests (not the standing ones) whose app or dataset has no offer left that they can afford."""
     dead: list[bytes] = []
     assets = {(Kind(row.kind), getattr(row, row.kind)) for row in gone if row.kind in ("app", "dataset")}
     for kind, asset in sorted(assets):
@@ -605,7 +685,10 @@ async def _kill_dependants(connection: AsyncConnection, gone: Iterable[Any], num
         )
         for row in (await connection.execute(query)).all():
             request = record_of(row)
-            if await _best_price(connection, kind, request.signed.order) is None:
+            order = request.signed.order
+            most = order.appmaxprice if kind is Kind.APP else order.datasetmaxprice
+            best = await _best_price(connection, kind, order)
+            if best is None or best > most:
                 await connection.execute(
                     sa.update(book).where(book.c.hash == row.hash).values(status=Status.DEAD, block=number)
                 )
