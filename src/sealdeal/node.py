@@ -45,6 +45,7 @@ from sealdeal.chain import (
     Sender,
     Wallet,
     deploy,
+    deploy_data_protector,
 )
 from sealdeal.market.app import create_app as market_app
 from sealdeal.market.market import Market
@@ -263,6 +264,11 @@ class LocalNetwork:
             self._kept.save()
         self._close_at_end(anvil.save)
         self.addresses = Addresses.from_json(self._kept.addresses)
+        if self._kept.dataprotector is None:  # the network is new, or older than this contract
+            registry = self.addresses.datasetregistry
+            self._kept.dataprotector = await deploy_data_protector(self._sender("hub_owner"), registry)
+            await anvil.save()
+            self._kept.save()
         self.hub = Hub(self.rpc, self.addresses)
 
     async def _make_network(self) -> Addresses:
@@ -442,21 +448,24 @@ class LocalNetwork:
     def network(self) -> Network:
         """What clients need to know, with the local network's throw-away keys."""
         keys = {name: self._key(name) for name in ("funder", "hub_owner", "workerpool_owner")}
-        store, scheduler = self._url("results"), self._url("scheduler")
+        store, scheduler, market = (self._url(n) for n in ("results", "scheduler", "market"))
         return Network(
             rpc_url=self.rpc.url,
             chain_id=self.chain_id,
             contracts=self.addresses,
             services=Services(
-                market=self._url("market"),
+                market=market,
                 results=store,
                 scheduler=scheduler,
                 sms=tuple(self._url(name) for name in _SMS),
                 ipfs_gateway=store,
                 ipfs_node=store,
                 compass=scheduler,
+                subgraph=f"{market}/subgraphs/dataprotector",
+                poco_subgraph=f"{market}/subgraphs/poco",
             ),
             workerpool=address(self._kept.workerpool or ""),
+            dataprotector=address(self._kept.dataprotector or ""),
             trust="simulated",
             tee_root=hexstr(self.platform.root_der),
             accounts={n: {"address": k.address, "key": hexstr(k.secret)} for n, k in keys.items()},
@@ -476,6 +485,7 @@ class Kept:
         self.ports: dict[str, int] = content.get("ports", {})
         self.addresses: dict[str, Any] | None = content.get("addresses")
         self.workerpool: str | None = content.get("workerpool")
+        self.dataprotector: str | None = content.get("dataprotector")
 
     @classmethod
     def load(cls, path: Path, workers: Collection[str], *, may_write: bool) -> Kept:
@@ -501,7 +511,7 @@ class Kept:
         return kept
 
     def save(self) -> None:
-        members = {n: getattr(self, n) for n in ("keys", "ports", "addresses", "workerpool")}
+        members = {n: getattr(self, n) for n in ("keys", "ports", "addresses", "workerpool", "dataprotector")}
         _write_private(self.path, json.dumps(members, indent=1))
 
 

@@ -2,7 +2,7 @@
 
 from .abi import Event
 from .contract import Contract, artefact
-from .deploy import CATEGORIES, DeployOptions, QuorumTerms, deploy
+from .deploy import CATEGORIES, DeployOptions, QuorumTerms, deploy, deploy_data_protector
 from .errors import (
     BlockGone,
     ChainUnreachable,
@@ -50,5 +50,6 @@ __all__ = [
     "Wallet",
     "artefact",
     "deploy",
+    "deploy_data_protector",
     "verify",
 ]

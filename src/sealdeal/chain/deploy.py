@@ -101,6 +101,15 @@ async def deploy(
     return await deployment.check(begun)
 
 
+async def deploy_data_protector(sender: Sender, datasetregistry: Address) -> Address:
+    """Deploy the door through which DataProtector's clients register datasets. Raises ChainError."""
+    submitted = await sender.submit(None, artefact("DataProtector").creation(datasetregistry))
+    made = (await submitted.receipt()).contract
+    if made is None:
+        raise ChainError("expected the address of a contract in the receipt of DataProtector, got none")
+    return made
+
+
 async def _used(sender: Sender) -> int:
     """The account's next nonce, as soon as nothing of its own is on its way."""
     clock = asyncio.get_running_loop().time

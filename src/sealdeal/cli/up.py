@@ -76,11 +76,14 @@ def _tell(network: Network, folder: Path, missing: tuple[str, ...]) -> None:
         "scheduler": at.scheduler,
         "results": at.results,
         **{f"sms node {n}": url for n, url in enumerate(at.sms)},
+        "subgraph": at.subgraph,
+        "poco subgraph": at.poco_subgraph,
     }.items():
-        print(f"  {name:<12} {url}")
+        print(f"  {name:<13} {url}")
     for name, contract in network.contracts.to_json().items():
         print(f"  {name:<20} {contract}")
     print(f"  {'workerpool':<20} {network.workerpool}")
+    print(f"  {'dataprotector':<20} {network.dataprotector}")
     for limit in missing:
         print(f"not enforced on this machine: {limit}")
     print(
