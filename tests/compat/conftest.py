@@ -28,10 +28,13 @@ Outcomes = Callable[[str], Awaitable[dict[str, Check]]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each check that a module's journeys name."""
+    """A test for each check that a module's journeys name. A journey is a name, or (name, a mark)."""
     if {"journey", "check"} <= set(metafunc.fixturenames):
-        found = [(journey, check) for journey in metafunc.module.JOURNEYS for check in names(journey)]
-        metafunc.parametrize(("journey", "check"), found, ids=[f"{j}: {c}" for j, c in found])
+        found = []
+        for one in metafunc.module.JOURNEYS:
+            name, *marks = (one,) if isinstance(one, str) else one
+            found += [pytest.param(name, check, id=f"{name}: {check}", marks=marks) for check in names(name)]
+        metafunc.parametrize(("journey", "check"), found)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

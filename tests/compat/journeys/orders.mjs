@@ -137,7 +137,7 @@ await check('books are read by resource and by owner', async () => {
     same([count, orders[0].orderHash], [1, hashes.Workerpool], 'workerpool orders');
   }
   for (const asked of [{ requester: one.address }, { app }, { dataset, category: 0 }, { beneficiary: one.address }]) {
-    const { count, orders } = await orderbook.fetchRequestOrderbook(asked);
+    const { count, orders } = await orderbook.fetchRequestOrderbook({ workerpool, ...asked });
     same([count, orders[0].orderHash], [1, hashes.Request], 'request orders');
   }
   same((await orderbook.fetchWorkerpoolOrderbook({ workerpool, category: 3 })).count, 0, 'another category');
@@ -202,6 +202,7 @@ await check('dataset orders are unpublished: one, the last, all', () => unpublis
 await check('workerpool orders are unpublished: one, the last, all', () => unpublish('Workerpool', workerpool));
 await check('request orders are unpublished: one, the last, all', async () => {
   await order.publishDatasetorder(signed.Dataset);
+  await order.publishRequestorder(signed.Request);
   await unpublish('Request');
 });
 

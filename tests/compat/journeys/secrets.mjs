@@ -70,11 +70,11 @@ await check('another key of results is refused unless it is forced', async () =>
 });
 
 await check("a storage's token is pushed, and replaced when it is forced", async () => {
-  same(await sdk.storage.checkStorageTokenExists(one.address, { provider: 'dropbox' }), false, 'before');
-  same((await sdk.storage.pushStorageToken('token', { provider: 'dropbox' })).isPushed, true, 'pushed');
-  same(await sdk.storage.checkStorageTokenExists(one.address, { provider: 'dropbox' }), true, 'after');
-  await refused(() => sdk.storage.pushStorageToken('next', { provider: 'dropbox' }), 'already exists');
-  same((await sdk.storage.pushStorageToken('next', { provider: 'dropbox', forceUpdate: true })).isUpdated, true, 'forced');
+  same(await sdk.storage.checkStorageTokenExists(one.address, 'dropbox'), false, 'before');
+  same((await sdk.storage.pushStorageToken('token', 'dropbox')).isPushed, true, 'pushed');
+  same(await sdk.storage.checkStorageTokenExists(one.address, 'dropbox'), true, 'after');
+  await refused(() => sdk.storage.pushStorageToken('next', 'dropbox'), 'already exists');
+  same((await sdk.storage.pushStorageToken('next', 'dropbox', { forceUpdate: true })).isUpdated, true, 'forced');
 });
 
 await check('a dataset without a key cannot be offered', async () => {
