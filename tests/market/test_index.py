@@ -254,9 +254,9 @@ async def test_derived_tables_are_indexed_again_to_the_same(running: Running, mo
     documents = (await book.get("/deals")).json(), (await book.get("/categories")).json()
     await running.stop()
 
-    from sealdeal.market import store
+    from sealdeal.market import journal
 
-    monkeypatch.setitem(store.tables.info, "derived_version", 999)
+    monkeypatch.setitem(journal.tables.info, "derived_version", 999)
     book = await running.start(matching=False)
     assert [await status(book, one) for one in everything] == before
     assert ((await book.get("/deals")).json(), (await book.get("/categories")).json()) == documents

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from sealdeal import __version__
@@ -18,6 +18,7 @@ from sealdeal.model.errors import (
     Forbidden,
     InvalidInput,
     NotFound,
+    RateLimited,
     SealdealError,
     TooLarge,
     Unauthorized,
@@ -27,6 +28,7 @@ from sealdeal.model.orders import Kind
 from sealdeal.model.types import hexstr
 
 from .book import Nearest
+from .feed import TOPICS, Wanted, cursor_of, sockets
 from .fields import (
     DEAL_ADDRESSES,
     DEAL_HASHES,
@@ -37,6 +39,8 @@ from .fields import (
     order_filter,
     signed_order,
 )
+from .journal import FILTERS
+from .limits import EXPOSED, OpenStreams, RateLimit
 from .market import Market
 from .store import Record
 
@@ -47,8 +51,20 @@ def create_app(market: Market) -> FastAPI:
     """The API of one market."""
     app = FastAPI(title="Sealdeal marketplace", version=__version__, redoc_url=None)
     _answer_in_dialect(app)
-    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
-    only_chain = market.chain_id
+    limits = market.limits
+    app.add_middleware(RateLimit, limits=limits)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=EXPOSED,
+        allow_private_network=True,
+    )
+    only_chain, streams = market.chain_id, OpenStreams(limits.streams)
+    socket, end = sockets(market.feed, only_chain, streams)
+    app.mount("/ws", socket)
+    market.at_end(end)
 
     def chain(fields: Fields) -> None:
         given = fields.required("chainId")
@@ -59,10 +75,7 @@ def create_app(market: Market) -> FastAPI:
         method: str, path: str, *parameters: str
     ) -> Callable[[Callable[[Request, Fields], Awaitable[dict[str, Any]]]], Any]:
         """A route that wants chainId, and whose answer is `{"ok": true, …}`."""
-        documented = [
-            {"name": name, "in": "query", "required": name == "chainId", "schema": {"type": "string"}}
-            for name in ("chainId", *parameters)
-        ]
+        documented = _documented(("chainId", *parameters))
 
         def add(answer: Callable[[Request, Fields], Awaitable[dict[str, Any]]]) -> Any:
             async def endpoint(request: Request) -> JSONResponse:
@@ -186,6 +199,54 @@ def create_app(market: Market) -> FastAPI:
     for kind in Kind:
         order_routes(kind)
 
+    @app.get("/events", openapi_extra={"parameters": _documented(("chainId", *_EVENTS))})
+    async def events(request: Request) -> StreamingResponse:
+        fields = Fields(request.query_params)
+        chain(fields)
+        topics = frozenset(str(fields.fields.get("topics", ",".join(TOPICS))).split(","))
+        if unknown := topics.difference(TOPICS):
+            raise InvalidInput(
+                f"topics must be one or more of the following values: {', '.join(TOPICS)}; "
+                f"got {min(unknown)!r}"
+            )
+        wanted = Wanted(topics, fields.address("requester"), fields.hash("dealid"))
+        after = cursor_of(request.headers.get("last-event-id") or fields.fields.get("lastEventId"))
+        client = request.scope["sealdeal.client"]
+        if not streams.open(client):
+            raise RateLimited("Rate limit exceeded")
+
+        async def told() -> AsyncIterator[str]:
+            try:
+                async for text in market.feed.stream(wanted, after):
+                    yield text
+            finally:
+                streams.close(client)
+
+        still = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(told(), media_type="text/event-stream", headers=still)
+
+    @route("POST", "/webhooks")
+    async def add_webhook(request: Request, _: Fields) -> dict[str, Any]:
+        body = await body_of(request)
+        by = await market.authorized(request.headers.get("authorization"))
+        filters: dict[str, str] = {}
+        for name in FILTERS:
+            value = body.hash(name) if name == "dealid" else body.address(name)
+            if value is not None:
+                filters[name] = hexstr(value) if isinstance(value, bytes) else value
+        return {"webhook": await market.webhooks.add(by, body.required("url"), filters)}
+
+    @route("GET", "/webhooks")
+    async def list_webhooks(request: Request, _: Fields) -> dict[str, Any]:
+        by = await market.authorized(request.headers.get("authorization"))
+        return {"webhooks": await market.webhooks.list(by)}
+
+    @route("DELETE", "/webhooks/{id}")
+    async def drop_webhook(request: Request, _: Fields) -> dict[str, Any]:
+        by = await market.authorized(request.headers.get("authorization"))
+        await market.webhooks.drop(by, request.path_params["id"])
+        return {"deleted": request.path_params["id"]}
+
     @route("GET", "/requestorders/{orderHash}/why")
     async def why(request: Request, _: Fields) -> dict[str, Any]:
         record, found = await market.why(Fields(request.path_params).required_hash("orderHash"))
@@ -200,6 +261,16 @@ def create_app(market: Market) -> FastAPI:
         }
 
     return app
+
+
+_EVENTS = ("topics", "requester", "dealid", "lastEventId")
+
+
+def _documented(names: Iterable[str]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "query", "required": name == "chainId", "schema": {"type": "string"}}
+        for name in names
+    ]
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
@@ -245,6 +316,8 @@ def _answer_in_dialect(app: FastAPI) -> None:
         match error:
             case InvalidInput() | TooLarge() | NotFound():
                 return refusal(error.status, str(error))
+            case RateLimited():
+                return JSONResponse({"ok": False, "error": str(error)}, 429, {"Retry-After": "60"})
             case Forbidden() | Conflict() | Unauthorized():
                 return refusal(403, str(error))
             case ChainError() | Unavailable():

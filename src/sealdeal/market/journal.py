@@ -85,6 +85,8 @@ KEPT = 7 * 24 * 3600
 """Seconds for which events are kept, and can be read from a cursor on."""
 FILTERS = ("requester", "beneficiary", "app", "dataset", "workerpool", "dealid")
 """What a webhook may name of a deal."""
+UNREACHABLE = (sa.exc.SQLAlchemyError, OSError)
+"""What is raised while the database does not answer."""
 _TURN = 0x5EA1DE02  # PostgreSQL advisory lock: who writes events, until the transaction ends
 _ENDS = {"completed": "task_completed", "failed": "task_failed"}
 
@@ -208,6 +210,12 @@ async def record(connection: AsyncConnection, happened: Iterable[Happening]) -> 
     last = (await connection.execute(sa.select(sa.func.max(events.c.id)))).scalar() or 0
     first = max(last + 1, int(time.time() * 1000))
     await connection.execute(sa.insert(events), [{"id": first + n, **row} for n, row in enumerate(rows)])
+
+
+async def begin(connection: AsyncConnection) -> None:
+    """Mark the begin of a new journal, so that cursors of an earlier one are recognised."""
+    if (await connection.execute(sa.select(events.c.id).limit(1))).first() is None:
+        await record(connection, [Happening("journal", "journal_began", {})])
 
 
 async def note_tasks(
@@ -338,9 +346,10 @@ class Journal:
             ]
 
     async def forget(self) -> None:
-        """Drop events that are older than KEPT."""
+        """Drop events that are older than KEPT, but for the last: a cursor before the first is too old."""
         async with self._db.write() as connection:
-            before = int((time.time() - KEPT) * 1000)
+            last = (await connection.execute(sa.select(sa.func.max(events.c.id)))).scalar() or 0
+            before = min(last, int((time.time() - KEPT) * 1000))
             await connection.execute(sa.delete(events).where(events.c.id < before))
 
     # --- webhooks

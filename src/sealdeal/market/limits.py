@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -165,3 +166,24 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def _is_local(client: str) -> bool:
     address = _address(client)
     return address is not None and address.is_loopback
+
+
+class OpenStreams:
+    """How many streams each client has open."""
+
+    def __init__(self, most: int, in_all: int = 10_000) -> None:
+        """`most`: of one client, unless it is on this machine."""
+        self._most, self._in_all = most, in_all
+        self._open: Counter[str] = Counter()
+
+    def open(self, client: str) -> bool:
+        """Count one more; False when it is one too many. Every one that was counted has to be closed."""
+        if self._open.total() >= self._in_all or (self._open[client] >= self._most and not _is_local(client)):
+            return False
+        self._open[client] += 1
+        return True
+
+    def close(self, client: str) -> None:
+        self._open[client] -= 1
+        if self._open[client] <= 0:
+            del self._open[client]

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import string
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from sealdeal.chain import Hub, Reverted
@@ -21,9 +22,12 @@ from sealdeal.sdk.market import challenge_document, challenge_hash
 
 from .book import Explanation, explain, stake_needed
 from .engine import Engine
+from .feed import Feed
 from .index import Index
+from .limits import Limits
 from .lists import Lists
 from .store import MarketStore, Overtaken, Publication, Record
+from .webhooks import Webhooks
 
 MAX_OPEN_ORDERS = 50
 """Open orders of one kind that a wallet may have (the official market's MAX_OPEN_ORDERS_PER_WALLET)."""
@@ -47,12 +51,18 @@ class Market:
         interval: float = 0.2,
         confirmations: int = 0,
         max_open_orders: int = MAX_OPEN_ORDERS,
+        limits: Limits | None = None,
+        private_webhooks: bool = False,
         rng: Rng = secrets.token_bytes,
     ) -> None:
         self.store, self.lists = store, Lists(store)
+        self.feed, self.limits = Feed(store.journal), limits or Limits()
+        self.webhooks = Webhooks(store.journal, private=private_webhooks, rng=rng)
+        self._at_end: list[Callable[[], Awaitable[None]]] = [self.webhooks.close]
         self.hub, self.chain_id = hub, chain_id
         self.index = Index(store, hub, origin=origin, interval=interval, confirmations=confirmations)
         self.engine = Engine(store, hub, self.index) if matching else None
+        self.index.listeners.append(lambda _: self._written())
         self.max_open_orders, self._rng = max_open_orders, rng
 
     @classmethod
@@ -61,7 +71,8 @@ class Market:
 
         `matching`: match with the hub's sender (True), or only keep the book. `origin`: a block before the
         hub's first event. `interval`: seconds between looks at the chain. `confirmations`: show the chain
-        only this deep (0: its head). `max_open_orders`: of one kind and wallet.
+        only this deep (0: its head). `max_open_orders`: of one kind and wallet. `limits`: how much a client
+        may ask. `private_webhooks`: also call addresses that are not of the public internet.
         """
         chain_id = await hub.rpc.chain_id()
         if options.get("matching", True):
@@ -72,11 +83,24 @@ class Market:
         """Index and match until cancelled."""
         async with asyncio.TaskGroup() as parts:
             parts.create_task(self.index.run())
+            parts.create_task(self.feed.run())
+            parts.create_task(self.webhooks.run())
             if self.engine:
                 parts.create_task(self.engine.run())
 
+    def at_end(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have this called when the market closes."""
+        self._at_end.append(close)
+
     async def close(self) -> None:
+        for close in self._at_end:
+            await close()
         await self.store.close()
+
+    def _written(self) -> None:
+        """The journal has grown."""
+        self.feed.wake()
+        self.webhooks.wake()
 
     # --- who asks
 
@@ -124,6 +148,7 @@ class Market:
                 continue
             if record is None:
                 raise self._too_many(kind, by)
+            self._written()
             if self.engine:
                 self.engine.consider([hash])
             return record
@@ -207,6 +232,7 @@ class Market:
         Raises Forbidden when there is none.
         """
         gone, _ = await self.store.unpublish(kind, by, hash=hash, asset=asset, last=last)
+        self._written()
         if not gone and hash is not None:
             raise Forbidden(f"{kind}order with orderHash {hexstr(hash)} is not published")
         if not gone:
