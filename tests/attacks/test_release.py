@@ -543,6 +543,6 @@ async def test_simulated_node_asked_from_elsewhere(nodes: Nodes, network: Networ
     node = nodes.running[network.address(NODES[0])]
     far = httpx2.ASGITransport(app=create_app(node), client=("192.0.2.1", 1))
     async with httpx2.AsyncClient(transport=far, base_url="http://node") as http:
-        assert (await http.get("/node")).json()["error"] == "SimulatedOnly"
+        assert (await http.get("/node")).json()["code"] == "SimulatedOnly"
     async with SmsClient("http://node", in_memory(create_app(node))) as near:
         assert (await near.node()).trust == "simulated"

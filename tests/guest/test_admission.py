@@ -22,7 +22,7 @@ DATA = b"patients"
 
 
 def refuse(status: int, code: str) -> Callable[[str, Any], Any]:
-    return lambda path, said: (status, {"error": code, "message": f"{code}, says the node"})
+    return lambda path, said: (status, {"error": f"{code}, says the node", "code": code})
 
 
 async def silence(*_: Any) -> None:
@@ -143,7 +143,7 @@ async def test_a_node_that_lags_behind_the_chain_is_asked_again(scene: MakeScene
         task.nodes[node].misbehave = lambda path, said, node=node: (
             said
             if len(task.nodes[node].asked) > 2
-            else (503, {"error": "NotFinalYet", "message": "wait for a block"})
+            else (503, {"error": "wait for a block", "code": "NotFinalYet"})
         )
     task.nodes[THIRD].misbehave = refuse(503, "Unavailable")
     blamed = await works(task)

@@ -86,7 +86,7 @@ class Node:
         try:
             status, said = self.nonces(told) if path == "/tee/nonces" else self.releases(told)
         except SealdealError as refusal:
-            status, said = refusal.status, {"error": refusal.code, "message": str(refusal)}
+            status, said = refusal.status, {"error": str(refusal), "code": refusal.code}
         if self.misbehave is not None:
             said = self.misbehave(path, said)
             if asyncio.iscoroutine(said):

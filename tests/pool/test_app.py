@@ -225,7 +225,7 @@ async def test_what_a_signature_covers(pool: Pool, http: httpx2.AsyncClient) -> 
     assert worker not in pool.scheduler.workers.present()
     assert (await http.post(f"{path}?wait=0", content=body, headers=good)).status_code == 204
     again = await http.post(f"{path}?wait=0", content=body, headers=good)
-    assert (again.status_code, "made before" in again.json()["message"]) == (401, True)
+    assert (again.status_code, "made before" in again.json()["error"]) == (401, True)
 
 
 async def test_nobody_polls_or_reports_for_another(pool: Pool, http: httpx2.AsyncClient) -> None:
@@ -261,7 +261,7 @@ async def test_malformed_polls(pool: Pool, http: httpx2.AsyncClient, body: bytes
     path = f"/workers/{pool.network.address('worker')}/assignments"
     answer = await http.post(f"{path}?wait=0", content=body, headers=headers(pool, path, body))
     assert answer.status_code == 400
-    assert "expected a WorkerState" in answer.json()["message"]
+    assert "expected a WorkerState" in answer.json()["error"]
 
 
 async def test_too_long_a_message(pool: Pool, http: httpx2.AsyncClient) -> None:

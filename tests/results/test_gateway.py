@@ -78,7 +78,7 @@ async def test_options_that_would_change_the_cid_are_refused(http: httpx2.AsyncC
 async def test_add_without_a_file(http: httpx2.AsyncClient, form: dict[str, Any]) -> None:
     answer = await http.post("/api/v0/add", **form)
     assert answer.status_code == 400
-    assert "multipart/form-data" in answer.json()["message"]
+    assert "multipart/form-data" in answer.json()["error"]
 
 
 async def test_gateway_serves_and_describes(http: httpx2.AsyncClient, client: ResultsClient) -> None:

@@ -148,7 +148,7 @@ async def test_browsers_of_any_origin_may_call(client: Client) -> None:
 
 
 def test_an_unknown_code_goes_by_its_status() -> None:
-    answer = httpx2.Response(409, json={"error": "SomethingNewer", "message": "of a newer service"})
+    answer = httpx2.Response(409, json={"error": "of a newer service", "code": "SomethingNewer"})
     error = error_of(answer, "there")
     assert isinstance(error, errors.Conflict)
     assert str(error) == "of a newer service"

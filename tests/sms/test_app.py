@@ -116,7 +116,7 @@ async def test_add_and_exists(
     assert (await send(http, "POST", door)).status_code == 204
     assert (await send(http, "HEAD", door)).status_code == 204
     again = await send(http, "POST", door)
-    assert again.status_code == 409 and again.json()["error"] == "Conflict"
+    assert again.status_code == 409 and again.json()["code"] == "Conflict"
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -189,7 +189,7 @@ async def test_unknown_resources_and_malformed_addresses(
     )
     query = {"secretAddress": nowhere}
     answer = await http.post(door.path, params=query, headers={"Authorization": signed}, content=b"v")
-    assert answer.status_code == 401 and "has no owner" in answer.json()["message"]
+    assert answer.status_code == 401 and "has no owner" in answer.json()["error"]
     assert (await http.head(door.path, params={"secretAddress": "0x12"})).status_code == 400
     assert (await http.head(door.path)).status_code == 400
     assert (await http.head(f"/apps/{'z' * 40}/secrets")).status_code == 400
@@ -239,7 +239,7 @@ async def test_the_node_says_who_it_is(nodes: Nodes, network: Network) -> None:
 async def test_bodies_are_bounded_before_they_are_read(http: httpx2.AsyncClient) -> None:
     for path in ("/shares", "/tee/nonces", "/tee/releases", "/secrets/web3"):
         answer = await http.post(path, content=b"x" * (BODY_LIMIT + 1))
-        assert answer.status_code == 413 and answer.json()["error"] == "TooLarge"
+        assert answer.status_code == 413 and answer.json()["code"] == "TooLarge"
 
 
 @pytest.mark.parametrize("path", ["/shares", "/tee/nonces", "/tee/releases"])
@@ -248,7 +248,7 @@ async def test_bodies_are_bounded_before_they_are_read(http: httpx2.AsyncClient)
 )
 async def test_malformed_bodies_are_named(http: httpx2.AsyncClient, path: str, body: bytes) -> None:
     answer = await http.post(path, content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 400 and set(answer.json()) == {"error", "message"}
+    assert answer.status_code == 400 and set(answer.json()) == {"error", "code"}
 
 
 async def test_deeply_nested_json_is_refused(http: httpx2.AsyncClient) -> None:

@@ -269,7 +269,7 @@ def _json_answer(call: Call) -> dict[str, Any]:
         raise NodeRefusal("NoAnswer", f"expected a JSON object, got status {status} and something else")
     if status != 200:
         raise NodeRefusal(
-            str(value.get("error", status))[:100], str(value.get("message", "no reason given"))[:2000]
+            str(value.get("code", status))[:100], str(value.get("error", "no reason given"))[:2000]
         )
     return value
 

@@ -14,7 +14,7 @@ from sealdeal import __version__
 from sealdeal.model.cid import block_cid, directory_links
 from sealdeal.model.errors import InvalidInput, NotFound, TooLarge
 from sealdeal.model.types import address, bytes32, unhex
-from sealdeal.sdk.http import answer_errors
+from sealdeal.sdk.http import answer_errors, error_body
 from sealdeal.sdk.results import ADD_LIMIT, ARCHIVE_LIMIT, PROOF_LIMIT, UPLOAD_LIMIT, Authorisation
 
 from .blobs import BLOCK_LIMIT
@@ -91,7 +91,7 @@ def create_app(results: Results) -> FastAPI:
     async def proof(taskid: str, worker: str | None = None) -> Response:
         found = await results.find(bytes32(taskid), address(worker) if worker else None)
         if found.proof is None:
-            return JSONResponse({"error": "NotFound", "message": "no proof was published for this task"}, 404)
+            raise NotFound("no proof was published for this task")
         return Response(found.proof, media_type="application/json")
 
     @app.post("/api/v0/add")
@@ -161,8 +161,10 @@ def create_app(results: Results) -> FastAPI:
         found = _range(request.headers.get("range"), size)
         if found is None:
             headers["Content-Range"] = f"bytes */{size}"
-            message = f"expected a range within {size} bytes, got {request.headers['range'][:100]!r}"
-            return JSONResponse({"error": "InvalidInput", "message": message}, 416, headers)
+            wrong = InvalidInput(
+                f"expected a range within {size} bytes, got {request.headers['range'][:100]!r}"
+            )
+            return JSONResponse(error_body(wrong), 416, headers)
         start, stop = found
         partial = (start, stop) != (0, size)
         if partial:

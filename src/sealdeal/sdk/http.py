@@ -1,8 +1,8 @@
 """HTTP between the parts: the base of every client, and the one place that maps errors to HTTP.
 
 A service raises a `SealdealError`; its client raises the same class again. On the wire an error is
-`{"error": code, "message": text}` with the class's status; the marketplace speaks its own dialect
-(`{"ok": false, "error": text}`, wire.md §1), which clients read as well.
+`{"error": text, "code": code}` with the class's status: the iExec SDK shows its users what `error` says. The
+marketplace speaks its own dialect (`{"ok": false, "error": text}`, wire.md §1), which clients read as well.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def error_of(response: httpx2.Response, where: str) -> SealdealError:
     except ValueError:
         body = None
     body = body if isinstance(body, Mapping) else {}
-    code, text = str(body.get("error", "")), body.get("message") or body.get("error")
+    code, text = str(body.get("code", "")), body.get("error")
     known = _classes()
     chosen = known.get(code) or next(
         (c for c in known.values() if c.status == response.status_code), SealdealError
@@ -126,6 +126,11 @@ def error_of(response: httpx2.Response, where: str) -> SealdealError:
         return chosen(message)
     except TypeError:  # a class that wants more than a message
         return SealdealError(message)
+
+
+def error_body(error: SealdealError) -> dict[str, str]:
+    """What is answered in place of a result."""
+    return {"error": str(error), "code": error.code}
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -140,12 +145,12 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(SealdealError)
     async def refused(_: Request, error: SealdealError) -> JSONResponse:
         wait = {"Retry-After": str(error.retry_after)} if isinstance(error, RateLimited) else None
-        return JSONResponse({"error": error.code, "message": str(error)}, error.status, headers=wait)
+        return JSONResponse(error_body(error), error.status, headers=wait)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return JSONResponse({"error": InvalidInput.code, "message": wrong}, InvalidInput.status)
+        return JSONResponse(error_body(InvalidInput(wrong)), InvalidInput.status)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
@@ -154,7 +159,7 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
         names = {400: "InvalidInput", 404: "NotFound", 405: "InvalidInput"}
-        body = {"error": names.get(error.status_code, "SealdealError"), "message": str(error.detail)}
+        body = {"error": str(error.detail), "code": names.get(error.status_code, "SealdealError")}
         return JSONResponse(body, error.status_code, headers=error.headers)
 
     app.add_middleware(

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sealdeal.model.errors import Forbidden, InvalidInput, NotFound, SealdealError, TooLarge
 from sealdeal.model.sealing import APP_SECRET_NAME, SecretKind
 from sealdeal.model.types import Address, address
+from sealdeal.sdk.http import error_body
 
 BODY_LIMIT = 1 << 20
 """Bytes of any request: evidence with its collateral, in hexadecimal, has most."""
@@ -189,4 +190,4 @@ def _loopback(client: str) -> bool:
 
 
 async def _answer(error: SealdealError, scope: Scope, receive: Receive, send: Send) -> None:
-    await JSONResponse({"error": error.code, "message": str(error)}, error.status)(scope, receive, send)
+    await JSONResponse(error_body(error), error.status)(scope, receive, send)
