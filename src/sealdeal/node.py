@@ -49,6 +49,7 @@ from sealdeal.chain import (
 )
 from sealdeal.market.app import create_app as market_app
 from sealdeal.market.market import Market
+from sealdeal.market.options import MarketOptions
 from sealdeal.model.errors import Conflict, InvalidInput, SealdealError
 from sealdeal.model.evidence import DCAP
 from sealdeal.model.keys import Key
@@ -96,6 +97,7 @@ _LARGE_BLOCK = 4 << 20
 SAVE_EVERY = 5.0
 """Seconds between dumps of the chain while it grows: what a SIGKILL of this process may cost."""
 
+LOCAL_MARKET = MarketOptions()
 LOCAL_SMS = SmsOptions(door=Door.SPLIT)
 """A local network takes whole secrets from unmodified clients, and splits them."""
 LOCAL_WORKERS = WorkerOptions()
@@ -123,6 +125,7 @@ class LocalNetwork:
         worker: WorkerOptions = LOCAL_WORKERS,
         bounds: Bounds | None = None,
         registries: Registries | None = None,
+        market: MarketOptions = LOCAL_MARKET,
         sms: SmsOptions = LOCAL_SMS,
         app_network: NetworkMode = "off",
         parts: Collection[str] | None = None,
@@ -130,8 +133,8 @@ class LocalNetwork:
     ) -> None:
         """`state`, `cache`: folders, made when they do not exist. `categories`: (name, description, seconds)
         to add to the five of the protocol. `offers`: what the workerpool keeps published; `rules`: its
-        scheduler's. `sms`: its nodes'. `worker`: its workers'; `bounds`: of each guest, if not
-        as that says. `registries`: of images, known to workers. `app_network`:
+        scheduler's. `market`: its market's. `sms`: its nodes'. `worker`: its workers'; `bounds`: of
+        each guest, if not as that says. `registries`: of images, known to workers. `app_network`:
         whether apps may reach the hosts that they declare. `parts`: which of `chain, results,
         sms-0…, market, scheduler, worker-0…` run here; who has `chain` begins a network. `tap` is put around
         each service's application, given its name, to watch what it is asked and answers.
@@ -146,7 +149,7 @@ class LocalNetwork:
         self.state, self.cache = state, cache
         self.chain_id, self.confirmations = chain_id, confirmations
         self._anvil_binary, self._categories, self._offers, self._tap = anvil, categories, offers, tap
-        self._rules, self._sms_options = rules or Rules(), sms
+        self._rules, self._sms_options, self._market_options = rules or Rules(), sms, market
         here = len(self.parts.intersection(self._worker_names))
         self._worker_options = worker
         self._bounds = bounds or (worker.bounds(here) if here else Bounds())
@@ -329,7 +332,13 @@ class LocalNetwork:
         self._serve(name, sms_app(node))
 
     async def _start_market(self) -> None:
-        market = await Market.open(self._database("market"), self.hub.using(self._sender("matcher")))
+        options = self._market_options
+        market = await Market.open(
+            self._database("market"),
+            self.hub.using(self._sender("matcher")),
+            limits=options.limits,
+            private_webhooks=options.private_webhooks,
+        )
         self._close_at_end(market.close)
         self._serve("market", market_app(market))
         self._run("market", market.run())

@@ -57,8 +57,16 @@ class Settings(BaseSettings):
     """Ids of TEE platforms that SMS nodes never trust."""
     sms_min_tcb_evaluation: int = Field(default=0, ge=0)
     """Least evaluation number of the collateral by which SMS nodes judge evidence."""
+    market_rate_limit: int = Field(default=100, ge=0)
+    """Requests that a client on another machine may send a market in a period; 0: no limit."""
+    market_rate_period: float = Field(default=60.0, gt=0)
+    """Seconds of that period."""
+    market_proxies: str = "127.0.0.0/8,::1/128"
+    """Networks of the proxies whose word a market takes on where a request came from, with commas."""
+    market_private_webhooks: bool = False
+    """Whether webhooks may lead to addresses that are not of the public internet, and by plain HTTP."""
     registries: str = ""
-    """URLs of registries of images in one's own network, separated by commas; any app may name images there."""
+    """URLs of registries of images in one's own network, with commas; any app may name images there."""
     registry_credentials: Path | None = None
     """File with users and passwords for registries, as Docker's `config.json`."""
     worker_driver: str = "bubblewrap"

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from cyclopts import App
 
+from sealdeal.market.limits import Limits
+from sealdeal.market.options import MarketOptions, networks
 from sealdeal.model.sealing import Door
 from sealdeal.node import CHAIN_ID, LocalNetwork
 from sealdeal.sdk.network import Network
+from sealdeal.settings import Settings
 from sealdeal.sms.options import SmsOptions, platform_ids
 
 from . import session
@@ -45,6 +48,7 @@ async def start(*, state: Path | None = None, chain_id: int = CHAIN_ID, json: As
         worker=session.workers(),
         app_network=settings.worker_network,
         registries=session.registries(),
+        market=market_options(settings),
         sms=SmsOptions(
             door=Door(settings.sms_door),
             storage_key_file=settings.sms_storage_key_file,
@@ -65,6 +69,16 @@ async def start(*, state: Path | None = None, chain_id: int = CHAIN_ID, json: As
     except asyncio.CancelledError:  # Ctrl-C or SIGTERM: the network has stopped in order
         if not json:
             print("stopped; the same command continues here")
+
+
+def market_options(settings: Settings) -> MarketOptions:
+    """What the settings say of a market."""
+    limits = Limits(
+        requests=settings.market_rate_limit,
+        period=settings.market_rate_period,
+        proxies=networks(settings.market_proxies),
+    )
+    return MarketOptions(limits, settings.market_private_webhooks)
 
 
 def _tell(network: Network, folder: Path, missing: tuple[str, ...]) -> None:
