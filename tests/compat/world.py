@@ -140,7 +140,12 @@ async def run(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=journeys,
-        env={**os.environ, "HOME": str(journeys), "NO_COLOR": "1"},
+        env={
+            **os.environ,
+            "HOME": str(journeys),
+            "NO_COLOR": "1",
+            "NODE_OPTIONS": f"--import={(journeys / 'inside.mjs').as_uri()}",
+        },
     )
     try:
         out, err = await asyncio.wait_for(child.communicate(), timeout)
