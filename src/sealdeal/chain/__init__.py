@@ -3,6 +3,7 @@
 from .abi import Event
 from .contract import Contract, artefact
 from .deploy import CATEGORIES, DeployOptions, QuorumTerms, deploy, deploy_data_protector
+from .door import GasDoor
 from .errors import (
     BlockGone,
     ChainUnreachable,
@@ -35,6 +36,7 @@ __all__ = [
     "DeploymentStopped",
     "Event",
     "Follower",
+    "GasDoor",
     "Heartbeat",
     "Hub",
     "KeystoreError",

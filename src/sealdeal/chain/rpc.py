@@ -21,7 +21,7 @@ BATCH = 100
 """Requests in one HTTP body, at most: what the strictest public providers accept."""
 
 _BUSY = frozenset({429, 502, 503, 504})
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Rpc:
@@ -37,7 +37,7 @@ class Rpc:
         self.name = f"the chain's node at {host}:{urlsplit(url).port or ''}".rstrip(":")  # no key in a path
         self.patience = patience
         self._http = httpx2.AsyncClient(
-            timeout=timeout, trust_env=host not in _LOOPBACK, verify=url.startswith("https:")
+            timeout=timeout, trust_env=host not in LOOPBACK, verify=url.startswith("https:")
         )
         self._ids = itertools.count(1)
         self._chain_id: int | None = None
