@@ -21,9 +21,9 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def served(market: Market | Any, app: Any = None) -> AsyncIterator[str]:
+async def served(market: Market | Any, app: Any = None, port: int = 0) -> AsyncIterator[str]:
     """The URL of a market (or of any application), as the node serves it."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     server = _Server(serving.config(app or create_app(market)))
     running = asyncio.create_task(server.serve(sockets=[listener]))
     try:

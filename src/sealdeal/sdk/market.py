@@ -276,6 +276,10 @@ class MarketClient(Client):
         document = await self.challenge(_key(signer).address)
         return {"authorization": authorization(self.chain_id, document, signer)}
 
+    async def authorized_json(self, method: str, path: str, signer: Signer, **rest: Any) -> Any:
+        """A request that `signer` authorises, once, and the JSON value of its answer."""
+        return await self._call(method, path, headers=await self._authorized(signer), **rest)
+
     async def publish(self, signed: Signed[T], signer: Signer, *, standing: bool = False) -> Published[T]:
         """Publish a signed order of any kind as its signer.
 
