@@ -50,6 +50,8 @@ from sealdeal.chain import (
 from sealdeal.market.app import create_app as market_app
 from sealdeal.market.market import Market
 from sealdeal.market.options import MarketOptions
+from sealdeal.market.subgraphs import Subgraphs
+from sealdeal.model.bulk import MAX_DOCUMENT_BYTES
 from sealdeal.model.errors import Conflict, InvalidInput, SealdealError
 from sealdeal.model.evidence import DCAP
 from sealdeal.model.keys import Key
@@ -340,8 +342,22 @@ class LocalNetwork:
             private_webhooks=options.private_webhooks,
         )
         self._close_at_end(market.close)
-        self._serve("market", market_app(market))
+        subgraphs = await self._open_subgraphs()
+        self._serve("market", market_app(market, subgraphs))
         self._run("market", market.run())
+        self._run("subgraphs", subgraphs.run())
+
+    async def _open_subgraphs(self) -> Subgraphs:
+        store = ResultsClient(self._url("results"), transport=self._transport("results"))
+        self._close_at_end(store.close)
+        subgraphs = await Subgraphs.open(
+            self._database("subgraphs"),
+            self.hub,
+            protector=address(self._kept.dataprotector) if self._kept.dataprotector else None,
+            fetch=partial(store.fetch, limit=MAX_DOCUMENT_BYTES),
+        )
+        self._close_at_end(subgraphs.close)
+        return subgraphs
 
     async def _start_scheduler(self) -> None:
         owner = self._key("workerpool_owner")

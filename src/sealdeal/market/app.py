@@ -43,12 +43,14 @@ from .journal import FILTERS
 from .limits import EXPOSED, OpenStreams, RateLimit
 from .market import Market
 from .store import Record
+from .subgraphs import Subgraphs
+from .subgraphs.app import routes as subgraph_routes
 
 log = logging.getLogger("sealdeal.market")
 
 
-def create_app(market: Market) -> FastAPI:
-    """The API of one market."""
+def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
+    """The API of one market, and of the subgraphs that it serves."""
     app = FastAPI(title="Sealdeal marketplace", version=__version__, redoc_url=None)
     _answer_in_dialect(app)
     limits = market.limits
@@ -65,6 +67,8 @@ def create_app(market: Market) -> FastAPI:
     socket, end = sockets(market.feed, only_chain, streams)
     app.mount("/ws", socket)
     market.at_end(end)
+    if subgraphs:
+        app.include_router(subgraph_routes(subgraphs))
 
     def chain(fields: Fields) -> None:
         given = fields.required("chainId")
