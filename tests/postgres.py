@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,13 @@ def postgres_url() -> Iterator[str]:
     bin = programs()
     if bin is None:
         pytest.skip("PostgreSQL is not installed (apt install postgresql)")
+    with running(bin, "-c fsync=off") as url:
+        yield url
+
+
+@contextmanager
+def running(bin: Path, options: str = "") -> Iterator[str]:
+    """The URL of an empty database of a server with these options, ended with the context."""
     # Not below pytest's own folder: every pytest that starts closes that one to other users again.
     home = Path(tempfile.mkdtemp(prefix="sealdeal-postgres-"))
     as_user: list[str] = []
@@ -39,7 +47,7 @@ def postgres_url() -> Iterator[str]:
 
     try:
         run(f"{bin}/initdb", "-D", data, "-U", "sealdeal", "-A", "trust")
-        options = f"-c listen_addresses= -c unix_socket_directories={home} -c fsync=off"
+        options = f"-c listen_addresses= -c unix_socket_directories={home} {options}"
         run(f"{bin}/pg_ctl", "-D", data, "-w", "-l", str(home / "log"), "-o", options, "start")
         yield f"postgresql+asyncpg://sealdeal@/postgres?host={home}"
         run(f"{bin}/pg_ctl", "-D", data, "-m", "immediate", "stop")

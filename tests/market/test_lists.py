@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from sealdeal.market.book import Candidates, Offer, best_fill
+from sealdeal.market.book import Candidates, Offer, Status, best_fill
 from sealdeal.market.lists import Lists
-from sealdeal.market.store import MarketStore, Publication
+from sealdeal.market.store import Change, MarketStore, OrderFilter, Publication
 from sealdeal.model.orders import (
     SCONE,
     TEE,
     TEE_TDX,
     AppOrder,
     DatasetOrder,
+    Kind,
     RequestOrder,
     Signed,
     WorkerpoolOrder,
@@ -162,3 +163,43 @@ async def test_a_new_offer_wakes_the_requests_it_may_serve_and_no_others(store: 
     assert await woken(AppOrder(STRANGER)) == [other_app.hash]
     assert await woken(DatasetOrder(DATA)) == []
     assert await lists.waiting() == [rich.hash, mine.hash, other_app.hash, elsewhere.hash, smaller.hash]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_list_is_as_long_as_it_says_and_in_order_however_it_is_read(
+    store: MarketStore, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Merged from shelves, or read in the book's order: the same pages; the number is what pages hold."""
+    rng = random.Random(seed)
+    found = [await publish(store, random_order(rng), rng.randrange(5)) for _ in range(60)]
+    for gone in rng.sample(found, 15):
+        status = rng.choice([Status.FILLED, Status.CANCELED, Status.DEAD])
+        await store.apply(GENESIS, GENESIS, [Change(gone.hash, status, 0)], [], [], read_at=0)
+    for gone in rng.sample(found, 10):
+        await store.unpublish(kind_of(gone.order), STRANGER, hash=gone.hash)
+    lists = Lists(store)
+    for kind in (Kind.APP, Kind.DATASET, Kind.WORKERPOOL, Kind.REQUEST):
+        for wanted in (
+            OrderFilter(kind),
+            OrderFilter(kind, min_tag=TEE),
+            OrderFilter(kind, max_tag=TEE),
+            OrderFilter(kind, min_volume=2),
+            OrderFilter(kind, admits={"requesterrestrict": (ZERO, REQUESTER)}),
+            OrderFilter(kind, {"signer": STRANGER}),
+        ):
+            read = []
+            for merged in (0, 1000):
+                monkeypatch.setattr("sealdeal.market.lists.MERGED", merged)
+                pages = [await lists.list_orders(wanted, skip, 4) for skip in range(0, 64, 4)]
+                orders = [order for page, _ in pages for order in page]
+                assert {count for _, count in pages} == {len(orders)}
+                read.append([order.hash for order in orders])
+            assert read[0] == read[1]
+            ranks = [(order.offer.price, order.published_at, order.hash) for order in orders]
+            assert ranks == sorted(ranks)
+    counts = await lists.counts()
+    assert sum(counts.values()) == len({hash for kind in Kind for hash in await hashes(lists, kind)})
+
+
+async def hashes(lists: Lists, kind: Kind) -> list[bytes]:
+    return [order.hash for order in (await lists.list_orders(OrderFilter(kind), 0, 1000))[0]]

@@ -22,6 +22,7 @@ from sealdeal.model.orders import (
 from sealdeal.model.types import ZERO, Address
 
 from .book import Candidates, Offer
+from .shelves import shelves
 from .store import (
     OPEN,
     MarketStore,
@@ -32,6 +33,7 @@ from .store import (
     conditions,
     deals,
     identity,
+    is_kind,
     parts,
     record_of,
     records,
@@ -39,6 +41,11 @@ from .store import (
 
 CANDIDATES = 200
 """Offers of one app or dataset, cheapest first, that are looked at; and of a category, to explain."""
+COUNTED = 10_000
+"""Orders, or shelves of them, up to which a list that no shelf counts says exactly how long it is."""
+MERGED = 32
+"""Shelves whose tops are merged into a page; of more, the book is read in its order."""
+_ORDER = (book.c.rank, book.c.published_at, book.c.hash)
 
 
 class Lists:
@@ -48,14 +55,18 @@ class Lists:
         self._store = store
 
     async def list_orders(self, wanted: OrderFilter, skip: int, limit: int) -> tuple[list[Record], int]:
-        """A page of open orders, best price first, then oldest; and how many there are in all."""
-        where = conditions(wanted)
-        price = book.c.price.desc() if wanted.kind is Kind.REQUEST else book.c.price
-        page = records().where(*where).order_by(price, book.c.published_at, book.c.hash)
+        """A page of open orders, best price first, then oldest; and how many there are in all.
+
+        The number is exact, or at least COUNTED.
+        """
         async with self._store.read() as connection:
-            count = await connection.execute(sa.select(sa.func.count()).select_from(book).where(*where))
-            rows = await connection.execute(page.offset(skip).limit(limit))
-            return [record_of(row) for row in rows], int(count.scalar_one())
+            count, page = await _page(connection, wanted)
+            hashes = list((await connection.execute(page.offset(skip).limit(limit))).scalars())
+            found = {}
+            for part in parts(hashes):
+                for row in await connection.execute(records().where(book.c.hash.in_(part))):
+                    found[row.hash] = record_of(row)
+        return [found[hash] for hash in hashes], count
 
     async def deal(self, dealid: bytes) -> dict[str, Any] | None:
         """A deal's document."""
@@ -94,7 +105,7 @@ class Lists:
 
     async def counts(self) -> dict[Kind, int]:
         """How many open orders of each kind there are."""
-        query = sa.select(book.c.kind, sa.func.count()).where(OPEN).group_by(book.c.kind)
+        query = sa.select(shelves.c.kind, sa.func.sum(shelves.c.open)).group_by(shelves.c.kind)
         async with self._store.read() as connection:
             found = {Kind(kind): int(count) for kind, count in await connection.execute(query)}
         return {kind: found.get(kind, 0) for kind in Kind}
@@ -138,7 +149,7 @@ class Lists:
                     min_trust=request.trust,
                 )
                 most = request.workerpoolmaxprice
-                for offer in await _offers(connection, wanted, most, without=without, limit=1):
+                if (offer := await _best_offer(connection, wanted, most, without)) is not None:
                     pools[offer.hash] = offer
         return Candidates(apps, datasets, list(pools.values()))
 
@@ -161,7 +172,7 @@ class Lists:
         async with self._store.read() as connection:
 
             async def add(*where: sa.ColumnElement[bool]) -> None:
-                query = sa.select(*columns).where(book.c.kind == Kind.REQUEST, OPEN, *where)
+                query = sa.select(*columns).where(is_kind(Kind.REQUEST), OPEN, *where)
                 for row in await connection.execute(query):
                     found[row.hash] = (-row.price, row.sequence)
 
@@ -199,8 +210,67 @@ async def _offers(
         query = query.where(book.c.price <= most)
     if without:
         query = query.where(book.c.hash.not_in(without))
-    rows = await connection.execute(query.order_by(book.c.price, book.c.sequence).limit(limit))
+    rows = await connection.execute(query.order_by(book.c.rank, book.c.sequence).limit(limit))
     return [record_of(row).offer for row in rows]
+
+
+async def _best_offer(
+    connection: AsyncConnection, wanted: OrderFilter, most: int, without: Collection[bytes]
+) -> Offer[Any] | None:
+    """The first by price, then time: the tops of the shelves that fit, compared."""
+    if wanted.equal:
+        found = await _offers(connection, wanted, most, without=without, limit=1)
+        return found[0] if found else None
+    top = (
+        sa.select(book.c.hash)
+        .where(book.c.shelf == shelves.c.key, OPEN, book.c.rank <= most, book.c.hash.not_in(without))
+        .order_by(book.c.rank, book.c.sequence)
+        .limit(1)
+        .scalar_subquery()
+    )
+    tops = (await connection.execute(sa.select(top).where(*conditions(wanted, shelves)))).scalars()
+    best: Offer[Any] | None = None
+    for part in parts([hash for hash in tops if hash is not None]):
+        query = records().where(book.c.hash.in_(part)).order_by(book.c.rank, book.c.sequence).limit(1)
+        for row in await connection.execute(query):
+            offer: Offer[Any] = record_of(row).offer
+            if best is None or (offer.price, offer.sequence) < (best.price, best.sequence):
+                best = offer
+    return best
+
+
+async def _page(connection: AsyncConnection, wanted: OrderFilter) -> tuple[int, sa.Select[Any]]:
+    """How many orders a filter admits, and the query for their hashes in order."""
+    where = conditions(wanted)
+    plain = sa.select(book.c.hash).where(*where).order_by(*_ORDER)
+    if wanted.equal:  # of one asset or owner: there is an index for each
+        return await _counted(connection, sa.select(sa.literal(1)).select_from(book).where(*where)), plain
+    on = sa.select(shelves.c.key, shelves.c.open).where(*conditions(wanted, shelves))
+    found = (await connection.execute(on.limit(MERGED + 1))).all()
+    if len(found) > MERGED:
+        if wanted.min_volume > 1:
+            return await _counted(connection, sa.select(sa.literal(1)).select_from(book).where(*where)), plain
+        open = on.limit(COUNTED).subquery().c.open
+        return int((await connection.execute(sa.select(sa.func.sum(open)))).scalar_one()), plain
+    enough = book.c.remaining >= wanted.min_volume
+    tops = [
+        sa.select(book.c.hash, book.c.rank, book.c.published_at).where(
+            OPEN, book.c.shelf == row.key, *([enough] if wanted.min_volume > 1 else [])
+        )
+        for row in found
+    ]
+    if not tops:
+        return 0, sa.select(book.c.hash).where(sa.false())
+    merged = sa.union_all(*tops).subquery()
+    page = sa.select(merged.c.hash).order_by(merged.c.rank, merged.c.published_at, merged.c.hash)
+    if wanted.min_volume > 1:
+        return await _counted(connection, sa.select(merged.c.hash)), page
+    return sum(row.open for row in found), page
+
+
+async def _counted(connection: AsyncConnection, rows: sa.Select[Any]) -> int:
+    query = sa.select(sa.func.count()).select_from(rows.limit(COUNTED).subquery())
+    return int((await connection.execute(query)).scalar_one())
 
 
 def _asked_of_pools(

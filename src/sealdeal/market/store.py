@@ -7,6 +7,7 @@ on; deals, categories and the cursor come from the chain alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from .journal import (
     Happening,
     Journal,
     TaskStep,
+    begin,
     forget_tasks_after,
     is_news,
     note_tasks,
@@ -31,6 +33,7 @@ from .journal import (
     record,
     tables,
 )
+from .shelves import LIMBS, RESTRICTIONS, fill, put, shelf_of, take
 
 orders = sa.Table(
     "market_orders",
@@ -58,8 +61,6 @@ challenges = sa.Table(
     info=OWNED,
 )
 
-_LIMBS = tuple(f"tag{i}" for i in range(4))  # a tag as four signed 64-bit numbers, so that SQL can mask it
-
 book = sa.Table(
     "market_book",
     tables,
@@ -73,34 +74,44 @@ book = sa.Table(
     sa.Column("published_at", sa.BigInteger, nullable=False),
     sa.Column("standing", sa.Boolean, nullable=False),
     sa.Column("price", sa.BigInteger, nullable=False),  # of the offer; of a request, the workerpool's maximum
+    sa.Column("rank", sa.BigInteger, nullable=False),  # lowest first: a request's price counts negative
+    sa.Column("shelf", sa.LargeBinary(16), nullable=False),
     sa.Column("volume", sa.BigInteger, nullable=False),
-    *(sa.Column(limb, sa.BigInteger, nullable=False) for limb in _LIMBS),
+    *(sa.Column(limb, sa.BigInteger, nullable=False) for limb in LIMBS),
     *(
         sa.Column(name, AddressColumn)
         for name in ("app", "dataset", "workerpool", "requester", "beneficiary")
     ),
-    *(sa.Column(f"{name}restrict", AddressColumn) for name in ("app", "dataset", "workerpool", "requester")),
+    *(sa.Column(name, AddressColumn) for name in RESTRICTIONS),
     sa.Column("category", sa.BigInteger),
     sa.Column("trust", sa.BigInteger),
+    sa.Column("bulk", sa.Boolean, nullable=False),
     info=DERIVED,
 )
-OPEN = book.c.status == "open"
+OPEN = book.c.status == sa.literal_column("'open'")
+"""Literally, as a planner knows the partial indexes by it; so with kinds."""
+_PRIORITY = ("rank", "published_at", "hash")
 for _name, _kind, _columns in (
-    ("apps", "app", ("app", "price", "published_at", "hash")),
-    ("datasets", "dataset", ("dataset", "price", "published_at", "hash")),
-    ("workerpools", "workerpool", ("category", "price", "published_at", "hash")),
-    ("requests", "request", ("category", "price", "published_at", "hash")),
-    ("requests_of_app", "request", ("app", "price")),
-    ("requests_of_dataset", "request", ("dataset", "price")),
+    ("apps", "app", ("app", *_PRIORITY)),
+    ("datasets", "dataset", ("dataset", *_PRIORITY)),
+    ("workerpools", "workerpool", ("workerpool", *_PRIORITY)),
+    ("requests_of_app", "request", ("app", *_PRIORITY)),
+    ("requests_of_dataset", "request", ("dataset", *_PRIORITY)),
+    ("requests_of_requester", "request", ("requester", *_PRIORITY)),
+    ("requests_of_beneficiary", "request", ("beneficiary", *_PRIORITY)),
+    ("by_shelf", None, ("shelf", *_PRIORITY)),
+    ("by_time", None, ("shelf", "rank", "sequence")),
+    ("by_rank", None, ("kind", *_PRIORITY)),
+    ("by_category", None, ("kind", "category", *_PRIORITY)),
+    ("by_signer", None, ("signer", "kind")),
 ):
-    _where = sa.and_(book.c.kind == _kind, OPEN)
+    _where = sa.and_(book.c.kind == sa.literal_column(f"'{_kind}'"), OPEN) if _kind else OPEN
     sa.Index(
         f"market_book_{_name}",
         *(book.c[column] for column in _columns),
         sqlite_where=_where,
         postgresql_where=_where,
     )
-sa.Index("market_book_by_signer", book.c.signer, book.c.kind)
 sa.Index("market_book_by_block", book.c.block)
 
 _DEAL_KEYS: dict[str, type[sa.types.TypeDecorator[Any]]] = {
@@ -258,13 +269,19 @@ class MarketStore:
         """Open, migrate, and fill the book from the published orders if it is new."""
         store = cls(await open_database(url, tables))
         async with store._db.write() as connection:
+            await _lock(connection)
+            await begin(connection)
             if (await connection.execute(sa.select(cursor).limit(1))).first() is None:
                 await connection.execute(sa.delete(book))
                 published = await connection.stream(sa.select(orders).order_by(orders.c.sequence))
+                counted, known = Counter[bytes](), dict[bytes, Any]()
                 async for part in published.partitions(1000):
-                    await connection.execute(
-                        sa.insert(book), [_book_row(_publication(row), row.sequence) for row in part]
-                    )
+                    rows = [_book_row(_publication(row), row.sequence) for row in part]
+                    for shelf in map(shelf_of, rows):
+                        known[shelf["key"]] = shelf
+                        counted[shelf["key"]] += 1
+                    await connection.execute(sa.insert(book), rows)
+                await fill(connection, counted, known)
         return store
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
@@ -325,7 +342,9 @@ class MarketStore:
                 )
             )
             sequence = int(added.inserted_primary_key[0])  # type: ignore[index]
-            await connection.execute(sa.insert(book).values(_book_row(new, sequence)))
+            row = _book_row(new, sequence)
+            await connection.execute(sa.insert(book).values(row))
+            await put(connection, shelf_of(row))
             published = Record(
                 new.hash,
                 new.kind,
@@ -347,7 +366,7 @@ class MarketStore:
             return await self._open_count(connection, kind, signer)
 
     async def _open_count(self, connection: AsyncConnection, kind: Kind, signer: Address) -> int:
-        query = sa.select(sa.func.count()).where(book.c.kind == kind, OPEN, book.c.signer == signer)
+        query = sa.select(sa.func.count()).where(is_kind(kind), OPEN, book.c.signer == signer)
         return int((await connection.execute(query)).scalar_one())
 
     async def best_price(self, kind: Kind, request: RequestOrder) -> int | None:
@@ -372,7 +391,7 @@ class MarketStore:
 
         Returns their hashes, and those of the requests that died with them.
         """
-        where = [book.c.kind == kind, OPEN, book.c.signer == signer]
+        where = [is_kind(kind), OPEN, book.c.signer == signer]
         if hash is not None:
             where.append(book.c.hash == hash)
         if asset is not None:
@@ -381,6 +400,7 @@ class MarketStore:
         async with self._db.write() as connection:
             await _lock(connection)
             gone = (await connection.execute(query.limit(1) if last else query)).all()
+            await take(connection, [row.shelf for row in gone])
             for part in parts([row.hash for row in gone]):
                 await connection.execute(sa.delete(book).where(book.c.hash.in_(part)))
                 await connection.execute(sa.delete(orders).where(orders.c.hash.in_(part)))
@@ -424,7 +444,7 @@ class MarketStore:
             for part in parts(list(hashes)):
                 await add(book.c.hash.in_(part), book.c.status.in_(("open", "dead")))
             for kind, asset in assets:
-                await add(book.c.kind == kind, OPEN, book.c[identity(kind)] == asset)
+                await add(is_kind(kind), OPEN, book.c[identity(kind)] == asset)
             for part in parts(list(signers)):
                 await add(book.c.signer.in_(part), book.c.kind.in_(("workerpool", "request")), OPEN)
         return list(found.values())
@@ -511,10 +531,15 @@ def identity(kind: Kind) -> str:
     return "requester" if kind is Kind.REQUEST else kind.value
 
 
+def is_kind(kind: Kind, of: sa.Table = book) -> sa.ColumnElement[bool]:
+    """Whether an order, or all of a shelf, is of this kind."""
+    return of.c.kind == sa.literal_column(f"'{kind.value}'")
+
+
 def _limbs(bits: int) -> dict[str, int]:
     """A tag as SQL can mask it: its four 64-bit words, lowest first, as signed numbers."""
     words = ((bits >> 64 * i) & (2**64 - 1) for i in range(4))
-    return {limb: word - 2**64 if word >> 63 else word for limb, word in zip(_LIMBS, words, strict=True)}
+    return {limb: word - 2**64 if word >> 63 else word for limb, word in zip(LIMBS, words, strict=True)}
 
 
 def _book_row(new: Publication, sequence: int) -> dict[str, Any]:
@@ -529,13 +554,16 @@ def _book_row(new: Publication, sequence: int) -> dict[str, Any]:
         "signer": new.signer,
         "published_at": new.published_at,
         "standing": new.standing,
-        "price": price_of(order),
+        "price": (price := price_of(order)),
+        "rank": -price if new.kind is Kind.REQUEST else price,
         "volume": order.volume,
         **_limbs(tag_bits(order.tag)),
     }
+    row["bulk"] = new.kind is Kind.DATASET and price == 0 and order.volume >= BULK_VOLUME
     for column in (c.name for c in book.c):
         if column not in row:
             row[column] = getattr(order, column, None)
+    row["shelf"] = shelf_of(row)["key"]
     return row
 
 
@@ -567,27 +595,30 @@ def record_of(row: Any) -> Record:
     )
 
 
-def conditions(wanted: OrderFilter) -> list[sa.ColumnElement[bool]]:
-    found: list[sa.ColumnElement[bool]] = [book.c.kind == wanted.kind, OPEN]
-    found += [book.c[column] == value for column, value in wanted.equal.items()]
-    found += [book.c[column].in_(values) for column, values in wanted.admits.items()]
+def conditions(wanted: OrderFilter, of: sa.Table = book) -> list[sa.ColumnElement[bool]]:
+    """What a filter asks of the open orders, or of the shelves, on which no asset and no volume is told."""
+    found: list[sa.ColumnElement[bool]] = [is_kind(wanted.kind, of)]
+    if of is book:
+        found.append(OPEN)
+    found += [of.c[column] == value for column, value in wanted.equal.items()]
+    found += [of.c[column].in_(values) for column, values in wanted.admits.items()]
     if wanted.category is not None:
-        found.append(book.c.category == wanted.category)
+        found.append(of.c.category == wanted.category)
     for limb, mask in _limbs(wanted.min_tag).items():
         if mask:
-            found.append(book.c[limb].bitwise_and(mask) == mask)
+            found.append(of.c[limb].bitwise_and(mask) == mask)
     if wanted.max_tag is not None:
         for limb, mask in _limbs(2**256 - 1 ^ wanted.max_tag).items():
             if mask:
-                found.append(book.c[limb].bitwise_and(mask) == 0)
-    if wanted.min_volume:
-        found.append(book.c.remaining >= wanted.min_volume)
+                found.append(of.c[limb].bitwise_and(mask) == 0)
+    if wanted.min_volume > 1 and of is book:  # an open order has a task left
+        found.append(of.c.remaining >= wanted.min_volume)
     if wanted.min_trust:
-        found.append(book.c.trust >= wanted.min_trust)
+        found.append(of.c.trust >= wanted.min_trust)
     if wanted.max_trust is not None:
-        found.append(book.c.trust <= wanted.max_trust)
+        found.append(of.c.trust <= wanted.max_trust)
     if wanted.bulk_only:
-        found += [book.c.volume >= BULK_VOLUME, book.c.price == 0]
+        found.append(of.c.bulk)
     return found
 
 
@@ -630,11 +661,7 @@ async def _deals(connection: AsyncConnection, steps: Sequence[TaskStep]) -> list
 
 
 def _published(order: Record) -> Happening:
-    return Happening("orders", f"{order.kind}order_published", order.document, _requester(order))
-
-
-def _requester(order: Record) -> Address | None:
-    return order.signer if order.kind is Kind.REQUEST else None
+    return Happening("orders", f"{order.kind}order_published", order.document)
 
 
 def _unpublished(kind: Kind, hash: bytes) -> Happening:
@@ -663,6 +690,10 @@ async def _change(
         changed.append(change.hash)
         was, kind = Status(row.status), Kind(row.kind)
         now = replace(record_of(row), status=change.status, remaining=change.remaining)
+        if was is Status.OPEN and change.status is not Status.OPEN:
+            await take(connection, [row.shelf])
+        elif was is not Status.OPEN and change.status is Status.OPEN:
+            await put(connection, shelf_of(row._mapping))
         if change.status is not Status.OPEN:
             gone.append(row)
             if was is Status.OPEN:
@@ -681,7 +712,7 @@ async def _kill_dependants(connection: AsyncConnection, gone: Iterable[Any], num
     assets = {(Kind(row.kind), getattr(row, row.kind)) for row in gone if row.kind in ("app", "dataset")}
     for kind, asset in sorted(assets):
         query = records().where(
-            book.c.kind == Kind.REQUEST, OPEN, book.c.standing.is_(False), book.c[kind.value] == asset
+            is_kind(Kind.REQUEST), OPEN, book.c.standing.is_(False), book.c[kind.value] == asset
         )
         for row in (await connection.execute(query)).all():
             request = record_of(row)
@@ -692,6 +723,7 @@ async def _kill_dependants(connection: AsyncConnection, gone: Iterable[Any], num
                 await connection.execute(
                     sa.update(book).where(book.c.hash == row.hash).values(status=Status.DEAD, block=number)
                 )
+                await take(connection, [row.shelf])
                 dead.append(row.hash)
     return dead
 
