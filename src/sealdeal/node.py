@@ -38,6 +38,7 @@ from sealdeal.chain import (
     Addresses,
     Anvil,
     DeployOptions,
+    GasDoor,
     Heartbeat,
     Hub,
     QuorumTerms,
@@ -227,6 +228,8 @@ class LocalNetwork:
             await (self._start_chain() if first else self._join_chain())
         finally:
             self.release = await building
+        if first:
+            self._start_door()
         self.platform = self._platform()
         starts: dict[str, Callable[[], Awaitable[None]]] = {
             "results": self._start_results,
@@ -275,6 +278,13 @@ class LocalNetwork:
             await anvil.save()
             self._kept.save()
         self.hub = Hub(self.rpc, self.addresses)
+
+    def _start_door(self) -> None:
+        """Where wallets meet the chain: their estimates of gas get a margin there."""
+        door = GasDoor(self.rpc.url)
+        self._close_at_end(door.close)
+        self._listeners["rpc"] = self._listen("rpc")
+        self._serve("rpc", door.app)
 
     async def _make_network(self) -> Addresses:
         """Deploy the contracts, fund the accounts, and make the workerpool."""
@@ -475,7 +485,7 @@ class LocalNetwork:
         keys = {name: self._key(name) for name in ("funder", "hub_owner", "workerpool_owner")}
         store, scheduler, market = (self._url(n) for n in ("results", "scheduler", "market"))
         return Network(
-            rpc_url=self.rpc.url,
+            rpc_url=self._url("rpc"),
             chain_id=self.chain_id,
             contracts=self.addresses,
             services=Services(
