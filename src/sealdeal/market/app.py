@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -35,6 +35,7 @@ from .fields import (
     PAGING,
     Fields,
     body_of,
+    documented,
     filter_names,
     order_filter,
     signed_order,
@@ -47,6 +48,9 @@ from .subgraphs import Subgraphs
 from .subgraphs.app import routes as subgraph_routes
 
 log = logging.getLogger("sealdeal.market")
+
+
+_EVENTS = ("topics", "requester", "dealid", "lastEventId")
 
 
 def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
@@ -79,7 +83,6 @@ def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
         method: str, path: str, *parameters: str
     ) -> Callable[[Callable[[Request, Fields], Awaitable[dict[str, Any]]]], Any]:
         """A route that wants chainId, and whose answer is `{"ok": true, …}`."""
-        documented = _documented(("chainId", *parameters))
 
         def add(answer: Callable[[Request, Fields], Awaitable[dict[str, Any]]]) -> Any:
             async def endpoint(request: Request) -> JSONResponse:
@@ -88,7 +91,7 @@ def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
                 return JSONResponse({"ok": True, **await answer(request, fields)})
 
             name = f"{method.lower()}_{path.strip('/').replace('/', '_').replace('{', '').replace('}', '')}"
-            extra = {"parameters": documented + _path_parameters(path)}
+            extra = documented(method, path, parameters, only_chain)
             app.add_api_route(path, endpoint, methods=[method], name=name, openapi_extra=extra)
             return answer
 
@@ -203,7 +206,7 @@ def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
     for kind in Kind:
         order_routes(kind)
 
-    @app.get("/events", openapi_extra={"parameters": _documented(("chainId", *_EVENTS))})
+    @app.get("/events", openapi_extra=documented("GET", "/events", _EVENTS, only_chain))
     async def events(request: Request) -> StreamingResponse:
         fields = Fields(request.query_params)
         chain(fields)
@@ -265,21 +268,6 @@ def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
         }
 
     return app
-
-
-_EVENTS = ("topics", "requester", "dealid", "lastEventId")
-
-
-def _documented(names: Iterable[str]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "in": "query", "required": name == "chainId", "schema": {"type": "string"}}
-        for name in names
-    ]
-
-
-def _path_parameters(path: str) -> list[dict[str, Any]]:
-    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 
 # ------------------------------------------------------------------------------------------- answers

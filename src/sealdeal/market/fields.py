@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -249,3 +249,66 @@ def signed_order(kind: Kind, body: Fields) -> Signed[Any]:
         return Signed(ORDER_TYPES[kind](**found), unhex(sign))
     except InvalidInput:
         raise InvalidInput("sign must be a valid signature") from None
+
+
+# ------------------------------------------------------------------------------------- documentation
+
+
+def documented(method: str, path: str, names: Iterable[str], chain_id: int) -> dict[str, Any]:
+    """What OpenAPI says of a route, beyond what the framework knows: `names` are its parameters."""
+    found = [{"name": "chainId", "in": "query", "required": True, "schema": {"enum": [str(chain_id)]}}]
+    found += [{"name": name, "in": "query", "required": False, "schema": _schema(name)} for name in names]
+    for part in path.split("/"):
+        if part.startswith("{"):
+            name = part[1:-1]
+            found.append({"name": name, "in": "path", "required": True, "schema": _schema(name)})
+    document: dict[str, Any] = {"parameters": found}
+    authorised = method != "GET" or path == "/webhooks"
+    if authorised:
+        found.append({"name": "authorization", "in": "header", "required": True, "schema": _TEXT})
+    if method in ("POST", "PUT"):
+        content = {"application/json": {"schema": _body_schema(method, path)}}
+        document["requestBody"] = {"required": True, "content": content}
+    return document
+
+
+_TEXT = {"type": "string"}
+_ADDRESS = {"type": "string", "pattern": "^0x[0-9a-fA-F]{40}$"}
+_HASH = {"type": "string", "pattern": "^0x[0-9a-f]{64}$"}
+_WHOLE = {"type": "integer", "minimum": 0, "maximum": MAX_SAFE}
+_SCHEMAS: dict[str, dict[str, Any]] = {
+    "pageIndex": _WHOLE,
+    "pageSize": {"type": "integer", "minimum": LEAST_PAGE, "maximum": MOST_PAGE},
+    "page": _WHOLE,
+    "category": _WHOLE,
+    "catid": _WHOLE,
+    "minVolume": {**_WHOLE, "minimum": 1},
+    "minTrust": _WHOLE,
+    "maxTrust": _WHOLE,
+    "minWorkClockTimeRef": _WHOLE,
+    "maxWorkClockTimeRef": _WHOLE,
+    "lastEventId": _WHOLE,
+    "bulkOnly": {"type": "boolean"},
+    **dict.fromkeys(("minTag", "maxTag", "orderHash", "dealid", *DEAL_HASHES), _HASH),
+}
+
+
+def _schema(name: str) -> dict[str, Any]:
+    if name.startswith("is") and name.endswith("Strict"):
+        return {"type": "boolean"}
+    return _SCHEMAS.get(name, _TEXT)
+
+
+def _body_schema(method: str, path: str) -> dict[str, Any]:
+    if path == "/webhooks":
+        return {"type": "object", "required": ["url"], "properties": {"url": _TEXT, "requester": _ADDRESS}}
+    kind = Kind(path.strip("/").removesuffix("orders"))
+    if method == "PUT":
+        targets = {"enum": ["unpublish_orderHash", "unpublish_last", "unpublish_all"]}
+        asset = "requester" if kind is Kind.REQUEST else kind.value
+        return {"type": "object", "properties": {"target": targets, "orderHash": _HASH, asset: _ADDRESS}}
+    types = {"address": _ADDRESS, "bytes32": _HASH, "string": _TEXT}
+    order = {name: types.get(sol, _WHOLE) for name, sol in ORDER_TYPES[kind].fields()}
+    order["sign"] = {"type": "string", "pattern": "^0x([0-9a-f]{2})*$"}
+    schema = {"type": "object", "required": [*order], "properties": order}
+    return {"type": "object", "required": ["order"], "properties": {"order": schema}}
