@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx2
-import uvicorn
 from starlette.types import ASGIApp
 
 from sealdeal.chain import (
@@ -475,7 +474,7 @@ class LocalNetwork:
         """Answer on the service's port, and in memory."""
         app = self._tap(name, app) if self._tap else app
         self.transports[self._url(name)] = in_memory(app)
-        self._run(f"{name} server", _Server(serving.config(app)).answer(self._listeners[name]))
+        self._run(f"{name} server", serving.Server(serving.config(app)).answer(self._listeners[name]))
 
     # --- what users see ---------------------------------------------------------------------------
 
@@ -566,23 +565,6 @@ class _Later(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         if self._by_url is not None:
             await self._by_url.aclose()
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to whoever assembled the network, and stops in order when cancelled."""
-
-    async def answer(self, listener: socket.socket) -> None:
-        """Serve until cancelled. A server that is only cancelled would leave its socket in the event loop."""
-        serving = asyncio.create_task(self.serve(sockets=[listener]))
-        try:
-            await asyncio.shield(serving)
-        finally:
-            self.should_exit = True
-            await serving
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _give_memory_back() -> None:

@@ -89,6 +89,24 @@ class Settings(BaseSettings):
     """Most bytes that an app may leave as its result."""
     worker_network: Literal["off", "declared"] = "off"
     """Whether apps may reach the hosts that they declare, through the local network's workers."""
+    key_file: Path | None = None
+    """File, for its owner's eyes only, with the key that a service of `sealdeal run` signs with."""
+    database: SecretStr | None = None
+    """URL of that service's database; the default is an SQLite file in `state`."""
+    listen: str = "127.0.0.1:0"
+    """HOST:PORT at which it answers; port 0: a free one."""
+    public_url: str = ""
+    """Its URL, as others reach it; the default is the one that it listens at."""
+    origin: int = Field(default=0, ge=0)
+    """A block before the network's contracts were deployed: earlier ones are not read."""
+    platform: Path | None = None
+    """File of the simulated TEE platform that a worker of a simulated network pretends to have."""
+    blobs: str = ""
+    """Where a result store keeps content: a folder, a bucket, an IPFS node."""
+    schedulers: str = ""
+    """URLs of the pool's schedulers, with commas: a worker turns to the next when one does not answer."""
+    offers: str = ""
+    """What a scheduler keeps on offer: CATEGORY:PRICE:TASKS, with commas."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "warning"
     """Least severe message that services write to standard error."""
 

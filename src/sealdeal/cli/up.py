@@ -49,15 +49,7 @@ async def start(*, state: Path | None = None, chain_id: int = CHAIN_ID, json: As
         app_network=settings.worker_network,
         registries=session.registries(),
         market=market_options(settings),
-        sms=SmsOptions(
-            door=Door(settings.sms_door),
-            storage_key_file=settings.sms_storage_key_file,
-            storage_key_command=settings.sms_storage_key_command,
-            witness_rpc=settings.sms_witness_rpc,
-            platforms=platform_ids(settings.sms_platforms),
-            banned_platforms=platform_ids(settings.sms_banned_platforms),
-            min_tcb_evaluation=settings.sms_min_tcb_evaluation,
-        ),
+        sms=sms_options(settings),
     )
     try:
         async with made:
@@ -79,6 +71,19 @@ def market_options(settings: Settings) -> MarketOptions:
         proxies=networks(settings.market_proxies),
     )
     return MarketOptions(limits, settings.market_private_webhooks)
+
+
+def sms_options(settings: Settings) -> SmsOptions:
+    """What the settings say of SMS nodes."""
+    return SmsOptions(
+        door=Door(settings.sms_door),
+        storage_key_file=settings.sms_storage_key_file,
+        storage_key_command=settings.sms_storage_key_command,
+        witness_rpc=settings.sms_witness_rpc,
+        platforms=platform_ids(settings.sms_platforms),
+        banned_platforms=platform_ids(settings.sms_banned_platforms),
+        min_tcb_evaluation=settings.sms_min_tcb_evaluation,
+    )
 
 
 def _tell(network: Network, folder: Path, missing: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ marketplace speaks its own dialect (`{"ok": false, "error": text}`, wire.md §1)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
@@ -30,6 +30,31 @@ class Message(pydantic.BaseModel):
 def in_memory(app: Any) -> Transport:
     """A transport to a service in this process. Answers are buffered whole: streams want a socket."""
     return httpx2.ASGITransport(app=app)
+
+
+class Failover(Transport):
+    """To one of several equal services: to the same one until it takes no connection, then to the next."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        """`urls`: without paths; requests may be made to any of them."""
+        self._urls, self._at = [httpx2.URL(url) for url in urls], 0
+        self._inner = httpx2.AsyncHTTPTransport()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        for left in reversed(range(len(self._urls))):
+            there = self._urls[self._at]
+            request.url = request.url.copy_with(scheme=there.scheme, host=there.host, port=there.port)
+            request.headers["Host"] = there.netloc.decode("ascii")
+            try:
+                return await self._inner.handle_async_request(request)
+            except (httpx2.ConnectError, httpx2.ConnectTimeout):  # nothing was sent
+                self._at = (self._at + 1) % len(self._urls)
+                if not left:
+                    raise
+        raise InvalidInput("expected at least one URL to reach a service at, got none")
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 class Client:
@@ -114,7 +139,7 @@ def error_of(response: httpx2.Response, where: str) -> SealdealError:
     except ValueError:
         body = None
     body = body if isinstance(body, Mapping) else {}
-    code, text = str(body.get("code", "")), body.get("error")
+    code, text = str(body.get("code", "")), body.get("error") or body.get("Message")  # an IPFS node's
     known = _classes()
     chosen = known.get(code) or next(
         (c for c in known.values() if c.status == response.status_code), SealdealError

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
 from typing import ClassVar
 
 import h11
@@ -80,3 +83,20 @@ class Patient(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._for_body = None, False
+
+
+class Server(uvicorn.Server):
+    """A server that leaves signals to whoever assembled the network, and stops in order when cancelled."""
+
+    async def answer(self, listener: socket.socket) -> None:
+        """Serve until cancelled. A server that is only cancelled would leave its socket in the event loop."""
+        serving = asyncio.create_task(self.serve(sockets=[listener]))
+        try:
+            await asyncio.shield(serving)
+        finally:
+            self.should_exit = True
+            await serving
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -57,7 +57,7 @@ class SmsOptions:
                 await _printed(self.storage_key_command, node), "the storage key command's output"
             )
         if self.storage_key_file:
-            return parse_key(_private(self.storage_key_file), str(self.storage_key_file))
+            return parse_key(private_text(self.storage_key_file), str(self.storage_key_file))
         return None
 
 
@@ -73,13 +73,14 @@ def parse_key(text: str, where: str) -> bytes:
     return bytes.fromhex(text.strip().removeprefix("0x"))
 
 
-def _private(path: Path) -> str:
+def private_text(path: Path) -> str:
+    """The text of a file that is its owner's alone. Raises InvalidInput, which repeats none of it."""
     try:
         if path.stat().st_mode & 0o077:
             raise InvalidInput(f"expected {path} to be its owner's alone: chmod 600 {path}")
         return path.read_text()
     except (OSError, UnicodeDecodeError) as failed:
-        raise InvalidInput(f"expected a storage key in {path}: {type(failed).__name__}") from None
+        raise InvalidInput(f"expected a key in {path}: {type(failed).__name__}") from None
 
 
 async def _printed(command: str, node: str) -> str:
