@@ -27,6 +27,7 @@ from sealdeal.model.errors import (
 from sealdeal.model.orders import Kind
 from sealdeal.model.types import hexstr
 
+from . import quotes
 from .book import Nearest
 from .feed import TOPICS, Wanted, cursor_of, sockets
 from .fields import (
@@ -253,6 +254,8 @@ def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
         by = await market.authorized(request.headers.get("authorization"))
         await market.webhooks.drop(by, request.path_params["id"])
         return {"deleted": request.path_params["id"]}
+
+    route("GET", "/quote", *quotes.PARAMETERS)(quotes.answer(market.lists, market.index.caught_up))
 
     @route("GET", "/requestorders/{orderHash}/why")
     async def why(request: Request, _: Fields) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from sealdeal.model.orders import (
 from sealdeal.model.types import ZERO, Address
 
 from .book import Candidates, Offer
+from .journal import tasks
 from .shelves import shelves
 from .store import (
     OPEN,
@@ -45,6 +46,8 @@ COUNTED = 10_000
 """Orders, or shelves of them, up to which a list that no shelf counts says exactly how long it is."""
 MERGED = 32
 """Shelves whose tops are merged into a page; of more, the book is read in its order."""
+TIMED = 1_000
+"""Tasks whose time is looked at, the newest deals' first."""
 _ORDER = (book.c.rank, book.c.published_at, book.c.hash)
 
 
@@ -152,6 +155,18 @@ class Lists:
                 if (offer := await _best_offer(connection, wanted, most, without)) is not None:
                     pools[offer.hash] = offer
         return Candidates(apps, datasets, list(pools.values()))
+
+    async def durations(self, app: Address, category: int) -> list[int]:
+        """Seconds from the deal to the completion of each of the last tasks of an app in a category."""
+        query = (
+            sa.select(tasks.c.ended_at - deals.c.timestamp)
+            .join(deals, deals.c.dealid == tasks.c.dealid)
+            .where(deals.c.app == app, deals.c.category == category, tasks.c.status == "completed")
+            .order_by(deals.c.block.desc())
+            .limit(TIMED)
+        )
+        async with self._store.read() as connection:
+            return [int(seconds) for seconds in (await connection.execute(query)).scalars()]
 
     async def neighbours(self, request: RequestOrder) -> Candidates:
         """The offers of a request's app, dataset and category, whether or not they fit it."""
@@ -262,7 +277,9 @@ async def _page(connection: AsyncConnection, wanted: OrderFilter) -> tuple[int, 
     if not tops:
         return 0, sa.select(book.c.hash).where(sa.false())
     merged = sa.union_all(*tops).subquery()
-    page = sa.select(merged.c.hash).order_by(merged.c.rank, merged.c.published_at, merged.c.hash)
+    # all that is sorted by must be selected, or SQLite sorts it all instead of merging
+    columns = (merged.c.hash, merged.c.rank, merged.c.published_at)
+    page = sa.select(*columns).order_by(merged.c.rank, merged.c.published_at, merged.c.hash)
     if wanted.min_volume > 1:
         return await _counted(connection, sa.select(merged.c.hash)), page
     return sum(row.open for row in found), page

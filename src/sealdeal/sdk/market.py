@@ -1,6 +1,6 @@
 """The marketplace: its messages and its client (wire.md §1).
 
-The client works against the official marketplace too, except for `standing` requests and `why`.
+The client works against the official marketplace too, but for `standing` requests, `quote` and `why`.
 """
 
 from __future__ import annotations
@@ -240,6 +240,46 @@ class Why(_Answer):
     apporders: tuple[NearestOffer, ...]
     datasetorders: tuple[NearestOffer, ...]
     workerpoolorders: tuple[NearestOffer, ...]
+
+
+class QuotedPart(_Answer):
+    """One deal that a request would become."""
+
+    apporder_hash: _Hash
+    datasetorder_hash: _Hash | None
+    workerpoolorder_hash: _Hash
+    workerpool: str
+    appprice: int
+    datasetprice: int
+    workerpoolprice: int
+    """nRLC per task, as the others."""
+    volume: int
+    """Tasks."""
+
+
+class TimesTaken(_Answer):
+    """Seconds from the deal to the result, of completed tasks."""
+
+    tasks: int
+    """Of how many of the last ones."""
+    median: int
+    p95: int
+
+
+class MarketQuote(_Answer):
+    """What a request would cost now, before anything is signed."""
+
+    volume: int
+    """Tasks that could be had now, of those asked for."""
+    wanted: int
+    cost: int
+    """nRLC for all that could be had."""
+    parts: tuple[QuotedPart, ...]
+    """The deals, in the order in which they would be made."""
+    time: TimesTaken | None
+    """What tasks of this app in this category took; None when none has completed yet."""
+    missing: str | None
+    """What keeps the rest from being had; None when there is none."""
 
 
 # -------------------------------------------------------------------------------------------- client
@@ -493,6 +533,34 @@ class MarketClient(Client):
     async def why(self, request_hash: bytes) -> Why:
         """Why a published request is unmatched: the nearest offers and what fails. Raises NotFound."""
         return Why.model_validate(await self._call("GET", f"/requestorders/{hexstr(request_hash)}/why"))
+
+    async def quote(
+        self,
+        app: Address,
+        *,
+        dataset: Address | None = None,
+        workerpool: Address | None = None,
+        requester: Address | None = None,
+        category: int = 0,
+        trust: int = 0,
+        bits: int = 0,
+        volume: int = 1,
+    ) -> MarketQuote:
+        """What `volume` such tasks would cost now, from which orders, and how long such tasks took.
+
+        `bits`: the tag that the request will have. Only a Sealdeal marketplace knows: NotFound from others.
+        """
+        query = {
+            "app": app,
+            "dataset": dataset,
+            "workerpool": workerpool,
+            "requester": requester,
+            "category": category,
+            "trust": trust,
+            "tag": tag(bits),
+            "volume": volume,
+        }
+        return MarketQuote.model_validate((await self._call("GET", "/quote", query))["quote"])
 
     # --- deals and categories
 
