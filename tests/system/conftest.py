@@ -34,14 +34,16 @@ QUICK_OFFER = Offer(category=QUICK, price=RLC, volume=200)
 POOL_PRICE = RLC
 
 
-def local_network(state: Path, cache: Path, **options: Any) -> LocalNetwork:
+def local_network(
+    state: Path, cache: Path, *, kind: type[LocalNetwork] = LocalNetwork, **options: Any
+) -> LocalNetwork:
     """A test's network: with the quick category and an offer for it, and guests of half a GiB."""
     settings: dict[str, Any] = {
         "categories": (QUICK_CATEGORY,),
         "offers": (*OFFERS, QUICK_OFFER),
         "bounds": Bounds(memory=512 << 20, work=256 << 20),
     }
-    return LocalNetwork(state, cache=cache, **{**settings, **options})
+    return kind(state, cache=cache, **{**settings, **options})
 
 
 class World:

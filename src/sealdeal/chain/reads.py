@@ -73,7 +73,7 @@ class Addresses:
     datasetregistry: Address
     workerpoolregistry: Address
     quorum: Address | None = None
-    """The hub's TEE broker, when it is a quorum of ours."""
+    """The SMS nodes' quorum: the hub's TEE broker, or, where it has none, whom its workerpools believe."""
 
     def to_json(self) -> dict[str, str | None]:
         """Name -> address."""

@@ -16,7 +16,7 @@ from sealdeal import __version__
 from sealdeal.model.errors import InvalidInput, NotFound, TooLarge
 from sealdeal.model.types import Address, address, bytes32, hexstr
 from sealdeal.sdk.http import answer_errors
-from sealdeal.sdk.pool import MAX_WAIT, Report, WorkerState
+from sealdeal.sdk.pool import MAX_WAIT, Granted, Report, WorkerState
 
 from .decide import TaskView
 from .gate import Gate
@@ -193,9 +193,11 @@ def create_app(scheduler: Scheduler, secret: bytes | None = None) -> FastAPI:
 
     @app.post("/tasks/{taskid}/attempts/{attempt}/authorisation")
     async def authorise(taskid: str, attempt: int, request: Request) -> dict[str, str]:
-        """The pool owner's authorisation for a standard deal."""
-        worker, _ = await signed(request)
-        return {"signature": hexstr(await scheduler.workers.authorise(worker, bytes32(taskid), attempt))}
+        """The pool owner's authorisation: for a standard deal, or of an enclave on a hub without a broker."""
+        worker, body = await signed(request)
+        granted = _parse(Granted, body) if body else None
+        word = await scheduler.workers.authorise(worker, bytes32(taskid), attempt, granted)
+        return {"signature": hexstr(word)}
 
     return app
 

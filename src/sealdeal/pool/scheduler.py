@@ -13,12 +13,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 
-from sealdeal.chain import Batch, Follower, Hub, Receipt, Reverted, RolledBack
+from sealdeal.chain import Batch, Follower, Hub, Quorum, Receipt, Reverted, RolledBack
 from sealdeal.model.deals import Assignment, Deal, pool_domain, task_id
 from sealdeal.model.eip712 import Domain, digest
-from sealdeal.model.errors import InvalidInput, SealdealError
-from sealdeal.model.keys import Key
-from sealdeal.model.types import Block, hexstr, keccak
+from sealdeal.model.errors import Forbidden, InvalidInput, SealdealError
+from sealdeal.model.keys import Key, message_digest
+from sealdeal.model.types import ZERO, Block, hexstr, keccak
 from sealdeal.sdk.http import Transport
 from sealdeal.sdk.pool import MAX_WAIT, Events, PoolConfig, SmsNode
 
@@ -92,7 +92,15 @@ class Scheduler:
         self._signals = Signals()
         self._batches = Batches(hub, chain_id, settings, transports)
         self.workers = Workers(
-            store, settings, key, self._signals, self.deal, self._batches.take, self._wake.set, clock
+            store,
+            settings,
+            key,
+            self._signals,
+            self.deal,
+            self._batches.take,
+            self._granted,
+            self._wake.set,
+            clock,
         )
         self._deals: dict[bytes, Deal] = {}
         self._times: dict[int, int] = {}
@@ -100,6 +108,20 @@ class Scheduler:
         self._acts: dict[object, int | None] = {}
         """What was sent and the block that is read can't show: mined in that block, or None: on its way."""
         self._sending: set[asyncio.Task[None]] = set()
+
+    async def _granted(self, message: bytes, blob: bytes) -> bool:
+        """Whether enough SMS nodes vouch for an enclave, for a hub that does not ask them itself.
+
+        Raises Forbidden on a hub that does.
+        """
+        quorum = self.hub.addresses.quorum
+        if (broker := await self.hub.tee_broker()) != ZERO or quorum is None:
+            raise Forbidden(
+                f"the hub's TEE broker {broker} authorises enclaves, not the pool"
+                if broker != ZERO
+                else "no quorum of SMS nodes is known here, on whose word the pool could authorise an enclave"
+            )
+        return await Quorum(self.hub.rpc, quorum).is_valid(message_digest(message), blob)
 
     @classmethod
     async def open(

@@ -20,6 +20,7 @@ from sealdeal.sdk.pool import (
     RESERVED,
     Attempt,
     AttemptEnded,
+    Granted,
     Handed,
     Report,
     SmsNode,
@@ -70,11 +71,13 @@ class Workers:
         signals: Signals,
         deal: Callable[[bytes], Awaitable[Deal]],
         take: Callable[[AttemptRow, Deal, Handed], Awaitable[ResultRow]],
+        granted: Callable[[bytes, bytes], Awaitable[bool]],
         wake: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         self._store, self._settings, self._key, self._signals = store, settings, key, signals
         self._deal, self._take, self._wake, self._clock = deal, take, wake, clock
+        self._granted = granted
         self._there: dict[Address, _Presence] = {}
 
     def known(self) -> dict[Address, tuple[WorkerState, float]]:
@@ -223,18 +226,28 @@ class Workers:
         self._signals.set(task)
         self._wake()
 
-    async def authorise(self, worker: Address, task: bytes, attempt: int) -> bytes:
-        """The pool owner's authorisation to contribute without an enclave, for a standard deal's worker.
+    async def authorise(
+        self, worker: Address, task: bytes, attempt: int, granted: Granted | None = None
+    ) -> bytes:
+        """The pool owner's authorisation to contribute: without an enclave, for a standard deal's worker;
+        with one, where the hub has no TEE broker and the SMS nodes granted it.
 
         A workerpool order can't refuse requests whose tag is zero, and a deal left undone costs the pool
-        its stake; so a worker that the pool trusts may finish it on its own word. For a TEE deal the hub
-        would not take it, and neither is it given.
+        its stake; so a worker that the pool trusts may finish it on its own word. For a TEE deal it is the
+        nodes' word that counts: a hub with a broker would take no other, and neither does this pool.
         """
         row = await self._own(worker, task, attempt)
         dealid, _ = await self._store.deal_of(task)
         deal = await self._deal(dealid)
-        if deal.tee:
-            raise Forbidden("this is a TEE deal: the quorum's grants authorise its enclave, not the pool")
         if deal.trust > 1:
             raise Forbidden(f"the deal asks for trust {deal.trust}: one worker's word is not enough")
-        return self._key.sign_message(authorisation_message(row.worker, task, ZERO))
+        enclave = granted.enclave if granted else ZERO
+        message = authorisation_message(row.worker, task, enclave)
+        if deal.tee:
+            if granted is None or enclave == ZERO:
+                raise Forbidden("this is a TEE deal: the quorum's grants authorise its enclave, not the pool")
+            if not await self._granted(message, granted.authorisation):
+                raise Forbidden(f"expected enough SMS nodes to grant enclave {enclave}: the quorum says no")
+        elif granted is not None:
+            raise InvalidInput("expected no enclave: this deal does not ask for a TEE")
+        return self._key.sign_message(message)

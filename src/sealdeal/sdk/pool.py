@@ -201,6 +201,14 @@ class Handed(_Camel):
     """The quorum's word for (worker, task, enclave)."""
 
 
+class Granted(_Camel):
+    """What SMS nodes granted, for the pool of a hub without a TEE broker."""
+
+    enclave: Account
+    authorisation: Hex
+    """The quorum's word for (worker, task, enclave)."""
+
+
 class Report(_Camel):
     """What a worker says about an attempt."""
 
@@ -389,13 +397,15 @@ class PoolClient(Client):
         """Say how an attempt goes. Raises AttemptEnded when it is over: stop then."""
         await self._signed("POST", f"/tasks/{hexstr(task)}/attempts/{attempt}", report.json_bytes())
 
-    async def authorise(self, task: bytes, attempt: int) -> bytes:
-        """The pool owner's authorisation to contribute without an enclave: standard deals only.
+    async def authorise(self, task: bytes, attempt: int, granted: Granted | None = None) -> bytes:
+        """The pool owner's authorisation to contribute: without an enclave, to a standard deal; or, on a hub
+        without a TEE broker, with the enclave that SMS nodes `granted`.
 
-        Raises Forbidden for a TEE deal, AttemptEnded when the attempt is over.
+        Raises Forbidden when the pool may not say it for this deal, AttemptEnded when the attempt is over.
         """
         path = f"/tasks/{hexstr(task)}/attempts/{attempt}/authorisation"
-        return unhex(json.loads(await self._signed("POST", path, b""))["signature"])
+        body = granted.json_bytes() if granted else b""
+        return unhex(json.loads(await self._signed("POST", path, body))["signature"])
 
     @property
     def _wallet(self) -> Key:

@@ -36,7 +36,7 @@ from sealdeal.model.evidence import Evidence
 from sealdeal.model.types import ZERO, Address, Block, hexstr, keccak
 from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.sdk.http import Client
-from sealdeal.sdk.pool import Attempt, Handed, PoolClient, Report, Running, Work, WorkerState
+from sealdeal.sdk.pool import Attempt, Granted, Handed, PoolClient, Report, Running, Work, WorkerState
 from sealdeal.sdk.registry import Registries
 from sealdeal.sdk.results import Authorisation, ResultsClient
 from sealdeal.sdk.sms import SmsClient
@@ -82,6 +82,8 @@ class Seen:
     deal: Deal
     task: Task
     hello: Hello
+    broker: Address
+    """Who authorises enclaves; zero: the workerpool's owner."""
 
 
 class Worker:
@@ -319,8 +321,10 @@ class Worker:
             raise AttemptFailed("TRUST_NOT_1", f"{stake}, and this worker contributes alone only")
         if min(task.contribution_deadline, work.deadline) <= block.timestamp:
             raise AttemptFailed("CONTRIBUTION_TIMEOUT", "the time to contribute to the task is over")
-        hello = await self._hello(work, block, deal, chain_id)
-        return Seen(block, deal, now, hello)
+        hello, broker = await asyncio.gather(
+            self._hello(work, block, deal, chain_id), self.hub.tee_broker(block)
+        )
+        return Seen(block, deal, now, hello, broker)
 
     async def _hello(self, work: Work, block: Block, deal: Deal, chain_id: int) -> Hello:
         app, category, (broker, nodes, threshold) = await asyncio.gather(
@@ -377,7 +381,7 @@ class Worker:
                 files=files,
                 nodes=clients,
                 results=self.results,
-                login=partial(self._login, work, word),
+                login=partial(self._login, work, seen, word),
                 network=way_out(self.network, files["image"], hello.app_checksum),
             )
             left = min(seen.task.contribution_deadline, work.deadline) - seen.block.timestamp
@@ -393,14 +397,22 @@ class Worker:
             return replace(done, enclave=ZERO, enclave_signature=b"", authorisation=word)
         if done.enclave == ZERO or not done.enclave_signature:
             raise AttemptFailed("ENCLAVE_SIGNATURE_NOT_FOUND", "the guest handed over no signature")
-        return done
+        word = await self._authorisation(work, seen, done.enclave, done.authorisation)
+        return replace(done, authorisation=word)
 
-    async def _pools_word(self, work: Work) -> bytes:
-        """The pool owner's authorisation to contribute without an enclave; waits for a pool that is away."""
+    async def _authorisation(self, work: Work, seen: Seen, enclave: Address, blob: bytes) -> bytes:
+        """What the hub takes for an enclave: the nodes' grants, or, without a TEE broker, the pool's word for
+        them."""
+        if seen.broker != ZERO:
+            return blob
+        return await self._pools_word(work, Granted(enclave=enclave, authorisation=blob))
+
+    async def _pools_word(self, work: Work, granted: Granted | None = None) -> bytes:
+        """The pool owner's authorisation to contribute; waits for a pool that is away."""
         pauses = waits()
         while True:
             try:
-                return await self.pool.authorise(work.task, work.attempt)
+                return await self.pool.authorise(work.task, work.attempt, granted)
             except Unavailable as away:
                 if self.clock() >= work.deadline:
                     raise AttemptFailed("WORKERPOOL_AUTHORIZATION_NOT_FOUND", str(away)) from None
@@ -434,10 +446,11 @@ class Worker:
         registers = self.platform.measure(self.release.digest, app_checksum)
         return await asyncio.to_thread(self.platform.evidence, report_data, registers, int(self.clock()))
 
-    async def _login(self, work: Work, word: bytes, enclave: Address, blob: bytes) -> str:
+    async def _login(self, work: Work, seen: Seen, word: bytes, enclave: Address, blob: bytes) -> str:
         """A token of the result store, for the guest's grants, or for the pool's `word` in their place."""
+        signature = word or await self._authorisation(work, seen, enclave, blob)
         asked = Authorisation(
-            work.task, self.address, enclave, word or blob, dealid=work.dealid, index=work.index
+            work.task, self.address, enclave, signature, dealid=work.dealid, index=work.index
         )
         return await self.results.token(asked, self.sender.wallet.key)
 
