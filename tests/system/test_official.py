@@ -15,8 +15,10 @@ import pytest_asyncio
 from sealdeal.model.deals import TaskStatus
 from sealdeal.model.orders import Params
 from sealdeal.model.types import RLC, ZERO
+from sealdeal.sdk.images import build_app_image
+from tests.compat.world import APP, PURSES, document, names, node, place, purses, push_app, run
 
-from .conftest import ECHO, POOL_PRICE, World, local_network, told
+from .conftest import ECHO, POOL_PRICE, QUICK, World, local_network, told
 from .official import OfficialNetwork
 from .test_standard import bought
 
@@ -58,3 +60,17 @@ async def test_a_deal_with_protected_data_is_run_in_an_enclave_that_the_pool_vou
     assert (await provider.balance()).total == 101 * RLC
     assert (await owner.balance()).total == 102 * RLC
     assert (await requester.balance()).total == 100 * RLC - 3 * RLC - POOL_PRICE
+
+
+@pytest.mark.skipif(
+    node() is None, reason="the official JavaScript tools are not here: ./dev setup fetches them"
+)
+async def test_a_deal_made_by_the_official_sdk_is_run(world: World, tmp_path: Path) -> None:
+    """From an app and a dataset to a decrypted result, by the unmodified SDK on the unmodified contracts."""
+    network = world.network
+    image = build_app_image(world.image_folder(APP), cache=world.cache)
+    app = await push_app(network.network, image)
+    keys = await purses(network.network, PURSES, network.transports)
+    found, said = await run(place(tmp_path), "deal", document(network.network, keys, app, QUICK))
+    assert set(found) == set(names("deal")), said[-2000:]
+    assert {name: check.error for name, check in found.items() if not check.ok} == {}
