@@ -59,6 +59,7 @@ async def test_a_task_gives_a_result_that_everyone_can_check(scene: MakeScene) -
     assert set(files) == {"computed.json", "result.txt", "stdout.txt", "stderr.txt"}
     assert done.digest == hashlib.sha256(b"PATIENTS one two three").digest()
     assert (done.fault_cause, done.exit_code, done.callback) == ("", 0, b"")
+    assert (done.stdout, done.stderr) == ("said\n", "complained\n")  # as everybody may read in the result
 
     said = json.loads(done.results)
     assert said["storage"] == "ipfs" and said["location"].startswith("/ipfs/Qm")
@@ -157,6 +158,7 @@ async def test_an_encrypted_result_opens_for_its_beneficiary_alone(scene: MakeSc
     key = unhex(task.store.proof["statement"]["beneficiaryKey"])
     assert key == hashlib.sha256(text.encode()).digest()
     assert done.digest == hashlib.sha256(b"MARKER-OF-A-ROW").digest()
+    assert (done.stdout, done.stderr) == (None, None)
 
 
 async def test_a_callback_gets_its_data_and_nothing_is_stored(scene: MakeScene) -> None:
@@ -171,6 +173,7 @@ async def test_a_callback_gets_its_data_and_nothing_is_stored(scene: MakeScene) 
     assert (done.callback, done.digest) == (b"\x00\xff", keccak(b"\x00\xff"))
     assert json.loads(done.results) == {"storage": "ethereum", "location": CALLBACK}
     assert not task.store.upload and task.store.proof["storeReceipt"] is None
+    assert (done.stdout, done.stderr) == (None, None)
 
 
 # --- the app's own faults: attested, contributed, paid --------------------------------------------

@@ -17,6 +17,8 @@ from sealdeal.worker.downloads import Downloads
 class Store:
     """Content by CID."""
 
+    base_url = "http://127.0.0.1:8080"
+
     def __init__(self, *contents: bytes) -> None:
         self.contents = {cid_of(content): content for content in contents}
         self.asked: list[str] = []
@@ -89,6 +91,17 @@ async def test_a_strangers_url_does_not_lead_into_the_workers_network(tmp_path: 
 async def test_other_locations_are_refused(tmp_path: Path, location: str) -> None:
     with pytest.raises((InvalidInput, NotFound)):
         await downloads(tmp_path, Store()).get(location)
+
+
+async def test_the_networks_own_store_is_asked_by_content_wherever_it_is(tmp_path: Path) -> None:
+    store = Store(b"input")
+    kept = downloads(tmp_path, store)
+    cid = cid_of(b"input")
+    assert (await kept.get(f"{store.base_url}/ipfs/{cid}")).read_bytes() == b"input"
+    for other in (f"/ipfs/{cid}/a", f"/ipfs/../{cid}", f"/{cid}", "/ipfs/x", f"0/ipfs/{cid}"):
+        with pytest.raises((Forbidden, InvalidInput, Unavailable)):
+            await kept.get(store.base_url + other)
+    assert store.asked == [cid]
 
 
 async def test_a_public_file_comes_within_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

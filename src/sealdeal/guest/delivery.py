@@ -30,6 +30,8 @@ from .failures import AppFault, Failure
 from .hello import Hello
 from .stream import Call, Channel
 
+_LOG_BYTES: Final = 100_000
+"""Of each of an app's two outputs, from its end: what a scheduler keeps."""
 _PIECE: Final = 768 << 10
 """Divisible by 3, so that pieces of base64 join without padding."""
 _ZIP64: Final = 1 << 30
@@ -48,6 +50,9 @@ class Outcome:
     exit_code: int | None
     ran: bool = True
     """Whether the app was run. If not, `entries` hold nothing that it wrote or read."""
+    stdout: bytes = b""
+    stderr: bytes = b""
+    """What the app wrote there."""
 
 
 def seals(hello: Hello) -> bool:
@@ -109,7 +114,18 @@ class Delivery:
             **stated,
             "error": {"cause": fault.cause, "message": str(fault)} if fault else None,
             "exitCode": self.outcome.exit_code,
+            **self._logs(),
         }
+
+    def _logs(self) -> dict[str, str]:
+        """The ends of what the app wrote, for the scheduler's logs: only where the result tells everybody as
+        much, because it is stored as it is."""
+        deal = self.hello.deal
+        sealed = self.admission is not None and self.admission.manifest.result_key
+        if sealed or deal.parsed_params.result_encryption or seals(self.hello) or deal.callback != ZERO:
+            return {}
+        written = {"stdout": self.outcome.stdout, "stderr": self.outcome.stderr}
+        return {name: base64.b64encode(data[-_LOG_BYTES:]).decode() for name, data in written.items()}
 
     def _state(self, admission: Admission, results: bytes, receipt: dict[str, Any] | None) -> dict[str, Any]:
         """Sign where the result lies and for whom, publish the proof; what `done` says of both."""

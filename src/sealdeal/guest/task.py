@@ -96,21 +96,23 @@ def _attested(channel: Channel, hello: Hello, place: _Place) -> tuple[Admission,
     deal, params = hello.deal, hello.deal.parsed_params
     asking = Asking(channel, hello, secrets.token_bytes)
     asking.begin()
+    bulk = asking.bulk = inputs.fetch_bulk(channel, hello) if params.bulk_cid else None
     process = _fetch_app(channel, hello, place) if any(hello.app_checksum) else None
     manifest = asking.prove()
     channel.event("status", phase="DATA_DOWNLOADING", step="attested")
-    if fault := _fault(hello, params, manifest.impossible):
+    if fault := _fault(hello, params, manifest.impossible, bulk):
         return asking.admission(), _error(hello, fault, ran=False)
     assert process is not None
     admission = asking.admission()
     found = admission.gathered.secrets
     key = found[(SecretKind.DATASET_KEY.value, "")] if deal.has_dataset else None
     _fetch_data(channel, hello, params, place, key)
-    channel.event(
-        "status", phase="DATA_DOWNLOADED", step="secrets", message=_blame(admission.gathered.blamed)
-    )
+    left_out = _fetch_bulk_data(channel, hello, bulk, place, found)
+    said = "; ".join(filter(None, [_blame(admission.gathered.blamed), left_out]))
+    channel.event("status", phase="DATA_DOWNLOADED", step="secrets", message=said)
     channel.event("status", phase="COMPUTING", step="app")
-    return admission, _compute(channel, hello, params, process, _environment(hello, params, found), place)
+    variables = _environment(hello, params, found, bulk)
+    return admission, _compute(channel, hello, params, process, variables, place)
 
 
 def _standard(channel: Channel, hello: Hello, place: _Place) -> tuple[None, Outcome]:
@@ -123,14 +125,17 @@ def _standard(channel: Channel, hello: Hello, place: _Place) -> tuple[None, Outc
     left undone it would cost the pool its stake.
     """
     deal, params = hello.deal, hello.deal.parsed_params
-    if fault := _fault(hello, params, impossible(hello.app_checksum, deal.params, "")):
+    bulk = inputs.fetch_bulk(channel, hello) if params.bulk_cid else None
+    if fault := _fault(hello, params, impossible(hello.app_checksum, deal.params, ""), bulk):
         return None, _error(hello, fault, ran=False)
     process = _fetch_app(channel, hello, place)
     channel.event("status", phase="DATA_DOWNLOADING")
     _fetch_data(channel, hello, params, place, None)
-    channel.event("status", phase="DATA_DOWNLOADED")
+    left_out = _fetch_bulk_data(channel, hello, bulk, place, None)
+    channel.event("status", phase="DATA_DOWNLOADED", message=left_out)
     channel.event("status", phase="COMPUTING", step="app")
-    return None, _compute(channel, hello, params, process, _environment(hello, params, {}), place)
+    variables = _environment(hello, params, {}, bulk)
+    return None, _compute(channel, hello, params, process, variables, place)
 
 
 def _fetch_app(channel: Channel, hello: Hello, place: _Place) -> Process:
@@ -149,16 +154,35 @@ def _fetch_data(channel: Channel, hello: Hello, params: Params, place: _Place, k
         inputs.fetch_input(channel, number, url, place.inputs, hello.limits.dataset_bytes)
 
 
+def _fetch_bulk_data(
+    channel: Channel,
+    hello: Hello,
+    bulk: inputs.Bulk | None,
+    place: _Place,
+    found: dict[tuple[str, str], bytes] | None,
+) -> str:
+    """Fetch those of the slice's datasets that the app may see; what is to be said of the others.
+
+    In a TEE these are the ones whose keys the nodes released (`found`); without one, those that the worker
+    says fit the deal, as they lie in their store.
+    """
+    left_out = []
+    for number, dataset in enumerate(bulk.datasets if bulk else (), 1):
+        key = None if found is None else found.get((SecretKind.DATASET_KEY.value, dataset.dataset))
+        seen = hello.bulk[number - 1].usable if found is None else key is not None
+        if not seen or not inputs.fetch_one_of_many(channel, hello, number, dataset, place.inputs, key):
+            left_out.append(f"left out dataset {number}, {dataset.dataset}")
+    return "; ".join(left_out)
+
+
 def _blame(blamed: dict[Address, str]) -> str:
     return "; ".join(f"set aside node {node}: {why}" for node, why in sorted(blamed.items()))
 
 
-def _fault(hello: Hello, params: Params, cause: str) -> AppFault | None:
+def _fault(hello: Hello, params: Params, cause: str, bulk: inputs.Bulk | None) -> AppFault | None:
     """What the deal itself makes impossible for everyone; `cause`: as `model.evidence.impossible` says."""
-    if params.bulk_cid:
-        return AppFault(
-            "TASK_DESCRIPTION_INVALID", "the deal asks for several datasets in one task (bulk_cid)"
-        )
+    if bulk and bulk.fault:
+        return AppFault("TASK_DESCRIPTION_INVALID", f"the documents of the deal's bulk: {bulk.fault}")
     if params.result_storage_provider != "ipfs" and hello.deal.callback == ZERO:
         return AppFault(
             "TASK_DESCRIPTION_INVALID", "the deal asks for another storage of its result than ipfs"
@@ -166,7 +190,9 @@ def _fault(hello: Hello, params: Params, cause: str) -> AppFault | None:
     return AppFault(cause, _IMPOSSIBLE[cause]) if cause else None
 
 
-def _environment(hello: Hello, params: Params, found: dict[tuple[str, str], bytes]) -> dict[str, str]:
+def _environment(
+    hello: Hello, params: Params, found: dict[tuple[str, str], bytes], bulk: inputs.Bulk | None
+) -> dict[str, str]:
     """wire.md §5.2 and §2.2."""
     deal = hello.deal
     variables = {
@@ -188,6 +214,10 @@ def _environment(hello: Hello, params: Params, found: dict[tuple[str, str], byte
         variables["IEXEC_INPUT_FILES_FOLDER"] = "/iexec_in"
     for number, url in enumerate(params.input_files, 1):
         variables[f"IEXEC_INPUT_FILE_NAME_{number}"] = inputs.input_name(url)
+    if bulk:
+        variables["IEXEC_BULK_SLICE_SIZE"] = str(len(bulk.datasets))
+        for number, dataset in enumerate(bulk.datasets, 1):
+            variables[f"IEXEC_DATASET_{number}_FILENAME"] = dataset.dataset
     for (kind, _), value in found.items():
         if kind == SecretKind.APP_SECRET:
             text = _text(value, "the app developer's secret")
@@ -245,7 +275,15 @@ def _compute(
             )
         logs = {"stdout.txt": ended.stdout, "stderr.txt": ended.stderr}
         entries = outputs.entries(logs, sealed=seals(hello))
-        return Outcome(computed.digest, computed.callback or b"", tuple(entries), None, exit_code)
+        return Outcome(
+            computed.digest,
+            computed.callback or b"",
+            tuple(entries),
+            None,
+            exit_code,
+            stdout=ended.stdout,
+            stderr=ended.stderr,
+        )
     except AppFault as fault:
         if fault.exit_code is None:
             fault.exit_code = exit_code
@@ -261,7 +299,7 @@ def _error(hello: Hello, fault: AppFault, stderr: bytes = b"", *, ran: bool = Tr
     # A callback's digest must be that of its data, on chain: an error calls back with none.
     callback = hello.deal.callback != ZERO
     digest = keccak(b"") if callback else hashlib.sha256(error).digest()
-    return Outcome(digest, b"", entries, fault, fault.exit_code, ran)
+    return Outcome(digest, b"", entries, fault, fault.exit_code, ran, stderr=stderr)
 
 
 def _how(exit_code: int) -> str:

@@ -151,7 +151,10 @@ def create_app(scheduler: Scheduler, secret: bytes | None = None) -> FastAPI:
         """What the app wrote, for the deal's requester only."""
         found = await logs_of(taskid, authorization)
         if not found:
-            raise NotFound("there are no logs of this task (they are kept for 3 days)")
+            raise NotFound(
+                "there are no logs of this task: they are kept for 3 days, and where only the beneficiary "
+                "can read the result, they are in there alone"
+            )
         return {"chainTaskId": taskid, "computeLogsList": [_log(log) for log in found]}
 
     @app.get("/tasks/{taskid}/replicates/{wallet}/logs")

@@ -42,6 +42,7 @@ from sealdeal.sdk.results import Authorisation, ResultsClient
 from sealdeal.sdk.sms import SmsClient
 
 from . import drivers
+from .bulk import bulk_files, look_at_bulk
 from .cgroups import Bounds
 from .downloads import Downloads
 from .machine import Machine
@@ -256,6 +257,8 @@ class Worker:
                     cause=done.fault_cause,
                     message=done.fault_message,
                     exit_code=done.exit_code,
+                    stdout=done.stdout,
+                    stderr=done.stderr,
                     tx_hash=transaction,
                     enclave=enclave,
                 )
@@ -333,6 +336,8 @@ class Worker:
             self._vouchers(deal, block),
         )
         dataset = await self.hub.dataset(deal.dataset.pointer, block) if deal.has_dataset else None
+        bulk_cid = deal.parsed_params.bulk_cid
+        bulk = await look_at_bulk(self.hub, self.downloads, deal, work.index, block) if bulk_cid else ()
         return Hello(
             version=VERSION,
             chain_id=chain_id,
@@ -351,6 +356,7 @@ class Worker:
             assignment=work.assignment,
             signature=work.signature,
             limits=replace(self.limits, seconds=category.reference_time),
+            bulk=bulk,
         )
 
     async def _vouchers(self, deal: Deal, block: Block) -> tuple[Address, tuple[Address, ...], int]:
@@ -433,7 +439,11 @@ class Worker:
             stack.push_async_callback(self._settled, task)
             return lambda: asyncio.shield(task)
 
-        return {name: begin(download) for name, download in wanted.items()}
+        def later(download: Callable[[], Coroutine[Any, Any, Path]]) -> Callable[[], Awaitable[Path]]:
+            return lambda: begin(download())()
+
+        many = {name: later(download) for name, download in bulk_files(self.downloads, hello).items()}
+        return {name: begin(download) for name, download in wanted.items()} | many
 
     async def _settled(self, download: asyncio.Task[Path]) -> None:
         """A task is over, and what was fetched for it alone goes."""
@@ -502,6 +512,8 @@ class Worker:
                 cause=done.fault_cause,
                 message=done.fault_message,
                 exit_code=done.exit_code,
+                stdout=done.stdout,
+                stderr=done.stderr,
                 enclave=done.enclave,
                 result=handed,
             )

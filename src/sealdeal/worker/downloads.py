@@ -35,10 +35,14 @@ class Downloads:
             torn.unlink()
 
     async def get(self, location: str) -> Path:
-        """The file at `/ipfs/CID` (verified, kept) or at an http(s) URL (fetched each time).
+        """The file at `/ipfs/CID` (verified, kept) or at an http(s) URL (fetched each time). A URL that is
+        `/ipfs/CID` of the network's own store is the former, however private that store's address is.
 
         Raises NotFound, TooLarge, IntegrityError, Unavailable, or InvalidInput for another kind of location.
         """
+        inside = location.removeprefix(self._results.base_url.rstrip("/"))
+        if inside.startswith("/ipfs/") and inside.count("/") == 2:
+            location = inside
         if location.startswith(("http://", "https://")):
             return await self._from_web(location)
         cid = cid_in(location)

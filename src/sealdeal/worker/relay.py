@@ -9,6 +9,7 @@ time: a guest that misbehaves loses its task and nothing else.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import re
@@ -72,6 +73,9 @@ class Done:
     """Empty, or what failed inside the app: an error that is contributed."""
     fault_message: str
     exit_code: int | None
+    stdout: str | None = None
+    stderr: str | None = None
+    """The ends of what the app wrote, if its result is one that everybody may read."""
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Done:
@@ -88,9 +92,18 @@ class Done:
                 fault_cause=str(error.get("cause", "")),
                 fault_message=str(error.get("message", "")),
                 exit_code=None if code is None else int(code),
+                stdout=_text(said.get("stdout")),
+                stderr=_text(said.get("stderr")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, SealdealError) as wrong:
             raise AttemptFailed("GUEST_LOST", f"the guest's last word is malformed: {wrong!r}") from None
+
+
+def _text(said: Any) -> str | None:
+    """A log of base64; what is no text in it is replaced. Raises ValueError, TypeError."""
+    if said is None:
+        return None
+    return base64.b64decode(said, validate=True).decode(errors="replace").replace("\0", "\ufffd")
 
 
 Status = Callable[[Mapping[str, Any]], None]

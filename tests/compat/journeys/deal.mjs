@@ -2,7 +2,7 @@
 
 import JSZip from 'jszip';
 
-import { add, check, end, expect, IExec, observed, options, person, refused, rlc, same, until, utils, world } from './journey.mjs';
+import { add, check, end, ethers, expect, IExec, observed, options, person, refused, rlc, same, until, utils, world } from './journey.mjs';
 
 const provider = person();
 const owner = person();
@@ -189,14 +189,9 @@ await check('the scheduler tells how the task went', async () => {
   expect(told.task.statusHistory.length > 3, JSON.stringify(told.task.statusHistory));
 });
 
-await check('the requester reads the logs of its task', async () => {
-  const [log] = await requester.sdk.task.fetchLogs(taskid);
-  expect(log.stdout.includes('hello from the app'), `stdout ${JSON.stringify(log)}`);
-  expect(log.worker, 'no worker');
+await check('of an encrypted result the logs are in there alone', async () => {
+  await refused(() => requester.sdk.task.fetchLogs(taskid), 'only the beneficiary can read the result');
 });
-
-await check('nobody else reads them', () =>
-  refused(() => stranger.sdk.task.fetchLogs(taskid), 'Only task requester'));
 
 await check('the deal has paid app, data and workerpool', async () => {
   same(String((await provider.sdk.account.checkBalance(provider.address)).stake), rlc(2), 'app provider');
@@ -208,6 +203,51 @@ await check('the deal has paid app, data and workerpool', async () => {
 
 await check('a consumed request cannot be matched again', () =>
   refused(() => requester.sdk.order.matchOrders({ ...orders, requestorder }), 'fully consumed'));
+
+const open = await check('a run without data and without encryption is bought', async () => {
+  const { order } = requester.sdk;
+  const file = await add(Buffer.from('an input file'));
+  const template = await order.createRequestorder({
+    app,
+    appmaxprice: rlc(1),
+    workerpoolmaxprice: orders.workerpoolorder.workerpoolprice,
+    category: world.quick,
+    params: { iexec_args: 'open', iexec_input_files: [`${world.gateway}/ipfs/${file}`] },
+  });
+  const { apporder, workerpoolorder } = orders;
+  const match = { apporder, workerpoolorder, requestorder: await order.signRequestorder(template) };
+  const { dealid } = await order.matchOrders(match);
+  return requester.sdk.deal.computeTaskId(dealid, 0);
+});
+
+await check('its result is read by anybody', async () => {
+  await until(async () => (await stranger.sdk.task.show(open).catch(() => ({}))).statusName === 'COMPLETED');
+  const response = await stranger.sdk.task.fetchResults(open);
+  const zip = await JSZip.loadAsync(await response.arrayBuffer());
+  const { args, inputs } = JSON.parse(await zip.file('result.json').async('string'));
+  same([args, inputs], [['open'], ['an input file']]);
+});
+
+await check('the requester reads the logs of its task', async () => {
+  const [log] = await until(() => requester.sdk.task.fetchLogs(open).catch(() => undefined));
+  expect(log.stdout.includes('hello from the app'), `stdout ${JSON.stringify(log)}`);
+  same(log.stderr, '', 'stderr');
+  expect(/^0x[0-9a-fA-F]{40}$/.test(log.worker), log.worker);
+});
+
+await check('nobody else reads them: the SDK does not ask', () =>
+  refused(() => stranger.sdk.task.fetchLogs(open), 'Only task requester'));
+
+await check('nobody else reads them: the scheduler does not tell', async () => {
+  const asked = await fetch(`${world.compass}/tasks/logs/challenge?address=${stranger.address}`);
+  const typed = await asked.json();
+  const { EIP712Domain, ...types } = typed.types;
+  const signature = await stranger.wallet.signTypedData(typed.domain, types, typed.message);
+  const hash = ethers.TypedDataEncoder.hash(typed.domain, types, typed.message);
+  const headers = { Authorization: `${hash}_${signature}_${stranger.address}` };
+  same((await fetch(`${world.compass}/tasks/${open}/logs`, { headers })).status, 403, 'status');
+  same((await fetch(`${world.compass}/tasks/${open}/logs`)).status, 401, 'status without a signature');
+});
 
 await check('an SDK without a wallet reads the deal', async () => {
   const reader = new IExec({ ethProvider: world.rpc }, options);
