@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sealdeal.model.bulk import BulkDataset
 from sealdeal.model.deals import Deal, Resource, task_id
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.evidence import (
@@ -161,6 +162,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("nodes", NODES[:2]),
     ("threshold", 3),
     ("version", 2),
+    ("datasets", (BulkDataset(ENCLAVE, NODES[0], "/ipfs/data", RELEASE),)),
 ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sealdeal.model.batches import Batch, Leaf, batch_message
+from sealdeal.model.bulk import BulkDataset
 from sealdeal.model.deals import authorisation_blob, authorisation_message, enclave_message, task_id
 from sealdeal.model.errors import InvalidInput, SecretRefused
 from sealdeal.model.evidence import (
@@ -336,6 +337,7 @@ async def test_after_a_reorganisation_the_same_task_is_judged_anew(
 # --- manifest, nonces, evidence -------------------------------------------------------------------
 
 LIES: list[dict[str, Any]] = [
+    {"datasets": (BulkDataset(ZERO, ZERO, "/ipfs/x", bytes(32)),)},
     {"chain_id": 1},
     {"hub": ZERO},
     {"quorum": ZERO},

@@ -28,7 +28,7 @@ from sealdeal.model.deals import (
 )
 from sealdeal.model.eip712 import Domain, hub_domain
 from sealdeal.model.errors import NotFound
-from sealdeal.model.orders import Kind
+from sealdeal.model.orders import DatasetOrder, Kind, Signed
 from sealdeal.model.types import ZERO, Address, Block, Bytes32, address, hexstr, unhex
 
 from .abi import Abi
@@ -38,6 +38,9 @@ from .rpc import Rpc
 
 Request = tuple[Contract, str, *tuple[Any, ...]]
 """(contract, function, arguments…)."""
+
+COMPATIBLE_GAS = 3_000_000
+"""For the check of one dataset order against a deal."""
 
 _GONE = (
     "not found",
@@ -303,6 +306,46 @@ class HubReads(Reader):
     async def dataset(self, dataset: Address, at: Block | None = None) -> DatasetInfo:
         """A dataset's entry. Raises NotFound."""
         return DatasetInfo(*await self._entry("viewDataset", dataset, at))
+
+    async def datasets(
+        self, datasets: Sequence[Address], at: Block | None = None
+    ) -> list[DatasetInfo | None]:
+        """Many datasets' entries, in order; None where there is none."""
+        if not datasets:
+            return []
+        answers = await self._call([self.hub.request("viewDataset", each) for each in datasets], at)
+        found: list[DatasetInfo | None] = []
+        for answer in answers:
+            if isinstance(answer, RpcError):
+                raise self._failed(answer, at)
+            gone = isinstance(answer, Reverted)
+            found.append(None if gone else DatasetInfo(*self.hub.decode("viewDataset", answer)))
+        return found
+
+    async def compatible(
+        self, orders: Sequence[Signed[DatasetOrder]], dealid: Bytes32, at: Block | None = None
+    ) -> list[bool]:
+        """Whether each dataset order could be added to a deal that was made without a dataset.
+
+        The hub checks its signature, its restrictions and its tag, and that something is left of it. What
+        takes more than `COMPATIBLE_GAS` (an owner or a group may be anybody's contract) is not compatible.
+        """
+        if not orders:
+            return []
+        asked = [
+            {
+                **self.hub.request("assertDatasetDealCompatibility", order.as_tuple(), dealid),
+                "gas": hex(COMPATIBLE_GAS),
+            }
+            for order in orders
+        ]
+        answers = await self._call(asked, at)
+        found = []
+        for answer in answers:
+            if isinstance(answer, RpcError) and "gas" not in answer.message.lower():
+                raise self._failed(answer, at)
+            found.append(not isinstance(answer, Reverted | RpcError))
+        return found
 
     async def workerpool(self, workerpool: Address, at: Block | None = None) -> WorkerpoolInfo:
         """A workerpool's entry. Raises NotFound."""

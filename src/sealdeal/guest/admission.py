@@ -23,6 +23,7 @@ from sealdeal.model.types import Address, hexstr, unhex
 
 from .failures import Failure
 from .hello import Hello
+from .inputs import Bulk
 from .stream import Call, Channel
 
 ANSWER_LIMIT: Final = 1 << 20
@@ -90,6 +91,8 @@ class Asking:
     channel: Channel
     hello: Hello
     rng: Rng
+    bulk: Bulk | None = None
+    """The datasets of the task's slice, when the deal names a bulk; to be set before `prove`."""
     refused: dict[Address, SealdealError] = field(default_factory=dict)
     """Nodes that will not take part, and their words."""
     _nonces: dict[Address, Call] = field(default_factory=dict)
@@ -110,7 +113,8 @@ class Asking:
         """
         taken = self._taken = self._collect_nonces()
         key = _agreed_key(taken, self.hello, self.refused)
-        manifest, enclave = self.hello.manifest(key), Key.generate(self.rng)
+        manifest = self.hello.manifest(key, self.bulk.datasets if self.bulk else ())
+        enclave = Key.generate(self.rng)
         hpke = SealingKey.generate(self.rng)
         bound = report_data(
             manifest.hash(), hpke.public, enclave.address, [(node, n.nonce) for node, n in taken.items()]
@@ -128,6 +132,7 @@ class Asking:
             "hpkeKey": hexstr(hpke.public),
             "enclave": enclave.address,
             "nonces": [{"node": node, "nonce": hexstr(n.nonce)} for node, n in sorted(taken.items())],
+            **({"bulk": self.bulk.documents.to_json()} if self.bulk else {}),
         }
         for node in taken:
             self._releases[node] = _post(self.channel, node, "/tee/releases", body)

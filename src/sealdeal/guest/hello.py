@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from sealdeal.model.bulk import BulkDataset
 from sealdeal.model.deals import Assignment, Deal
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.evidence import Manifest
@@ -46,6 +48,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class BulkPlace:
+    """One of a bulk's datasets, as the worker sees it."""
+
+    multiaddr: str
+    checksum: Bytes32
+    usable: bool
+    """Whether its order fits the deal. In a TEE the SMS nodes say so, and not the worker."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     """One attempt at one task, as the worker sees it at its final block."""
 
@@ -68,8 +80,10 @@ class Hello:
     signature: bytes
     """The pool owner's, of the assignment."""
     limits: Limits
+    bulk: tuple[BulkPlace, ...] = ()
+    """Of each dataset in the task's slice, in order; none where the deal names no bulk, or a wrong one."""
 
-    def manifest(self, result_key: str) -> Manifest:
+    def manifest(self, result_key: str, datasets: Iterable[BulkDataset] = ()) -> Manifest:
         """The manifest, once the beneficiary's key (or its absence: empty) is known."""
         return Manifest.of(
             chain_id=self.chain_id,
@@ -86,6 +100,7 @@ class Hello:
             result_key=result_key,
             nodes=self.nodes,
             threshold=self.threshold,
+            datasets=datasets,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from sealdeal.model.bulk import (
+    MAX_DOCUMENT_BYTES,
+    BulkDataset,
+    BulkFault,
+    Documents,
+    bulk_datasets,
+    check_named,
+    told_slice,
+)
+from sealdeal.model.eip712 import hub_domain
 from sealdeal.model.errors import IntegrityError, InvalidInput, SealdealError, TooLarge
 from sealdeal.model.images import ImageReader, Process
 from sealdeal.model.streams import decrypt
@@ -15,6 +27,8 @@ from .failures import Failure
 from .hello import Hello
 from .stream import BrokenStream, Call, Channel, Refused
 from .unpack import unpack_image
+
+_BULK: Final = "PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED"
 
 
 def fetch_image(channel: Channel, hello: Hello, root: Path) -> Process:
@@ -36,6 +50,76 @@ def fetch_image(channel: Channel, hello: Hello, root: Path) -> Process:
         ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """The datasets of one task of a deal that names a bulk of them."""
+
+    documents: Documents
+    datasets: tuple[BulkDataset, ...]
+    """Empty when the documents are wrong."""
+    fault: str = ""
+    """What is wrong with the documents, for everybody who reads them."""
+
+
+def fetch_bulk(channel: Channel, hello: Hello) -> Bulk:
+    """What the task's slice of the deal's bulk says, by documents that are the ones that the deal names."""
+    cid = hello.deal.parsed_params.bulk_cid
+    index = slice = b""
+    try:
+        check_named(cid)
+        index = _document(channel, "bulk/index")
+        told_slice(cid, index, hello.index)
+        slice = _document(channel, "bulk/slice")
+        documents = Documents(index, slice)
+        orders = documents.orders(cid, hello.index)
+    except BulkFault as wrong:
+        return Bulk(Documents(index, slice), (), str(wrong))
+    except InvalidInput as wrong:
+        raise Failure(_BULK, f"the deal's bulk {cid:.100}: {wrong}") from None
+    if len(hello.bulk) != len(orders):
+        raise Failure(
+            _BULK, f"expected word of {len(orders)} datasets from the worker, got {len(hello.bulk)}"
+        )
+    domain = hub_domain(hello.chain_id, hello.hub)
+    places = [(place.multiaddr, place.checksum) for place in hello.bulk]
+    return Bulk(documents, bulk_datasets(orders, domain, places))
+
+
+def _document(channel: Channel, name: str) -> bytes:
+    arriving = _Arriving(channel, name, MAX_DOCUMENT_BYTES, _BULK)
+    return b"".join(arriving.pieces())
+
+
+def fetch_one_of_many(
+    channel: Channel, hello: Hello, number: int, dataset: BulkDataset, folder: Path, key: bytes | None
+) -> bool:
+    """Write dataset `number` (from 1) of the slice into the app's folder; whether it could be opened.
+
+    One that its owner encrypted with another key than they gave away is left out: it is theirs to answer for,
+    and the others' data are not. A file that did not come, or is not the one on chain, may be the worker's or
+    the store's doing: that is a Failure, or a worker could choose what the app does not see.
+    """
+    place = folder / dataset.dataset
+    if place.exists() or not dataset.somewhere:
+        return place.exists()
+    try:
+        _write_dataset(
+            channel,
+            f"dataset/{number}",
+            place,
+            key,
+            dataset.checksum,
+            limit=hello.limits.dataset_bytes,
+            promised=hello.deal.tee or any(dataset.checksum),
+            who=dataset.dataset,
+        )
+    except Failure as failure:
+        if failure.cause == "PRE_COMPUTE_DATASET_DECRYPTION_FAILED":
+            return False
+        raise
+    return True
+
+
 def fetch_dataset(channel: Channel, hello: Hello, place: Path, key: bytes | None = None) -> None:
     """Write the dataset to `place`, where the app will see it: opened with `key`, or as it lies in its store.
 
@@ -43,9 +127,30 @@ def fetch_dataset(channel: Channel, hello: Hello, place: Path, key: bytes | None
     gone again before anything else happens. Without a TEE a checksum of zero promises nothing, and is not
     compared (wire.md §5.1).
     """
-    arriving = _Arriving(
-        channel, "dataset", hello.limits.dataset_bytes, "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED"
+    _write_dataset(
+        channel,
+        "dataset",
+        place,
+        key,
+        hello.dataset_checksum,
+        limit=hello.limits.dataset_bytes,
+        promised=hello.deal.tee or any(hello.dataset_checksum),
+        who=hello.deal.dataset.pointer,
     )
+
+
+def _write_dataset(
+    channel: Channel,
+    name: str,
+    place: Path,
+    key: bytes | None,
+    checksum: bytes,
+    *,
+    limit: int,
+    promised: bool,
+    who: str,
+) -> None:
+    arriving = _Arriving(channel, name, limit, "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED")
     wrong: SealdealError | UnicodeDecodeError | None = None
     try:
         with place.open("xb") as out:
@@ -56,11 +161,10 @@ def fetch_dataset(channel: Channel, hello: Hello, place: Path, key: bytes | None
             except (IntegrityError, InvalidInput, TooLarge, UnicodeDecodeError) as error:
                 wrong = error
         digest = arriving.finish()  # a changed file is named as that, whatever else is wrong with it
-        promised = hello.deal.tee or any(hello.dataset_checksum)
-        if promised and digest != hello.dataset_checksum:
+        if promised and digest != checksum:
             raise Failure(
                 "PRE_COMPUTE_INVALID_DATASET_CHECKSUM",
-                f"dataset {hello.deal.dataset.pointer}: expected sha256 {hexstr(hello.dataset_checksum)} as "
+                f"dataset {who}: expected sha256 {hexstr(checksum)} as "
                 f"on chain, got {hexstr(digest)}: the file was changed after it was protected",
             )
         if wrong is not None:

@@ -14,12 +14,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .cid import cid_of, cid_version, parse_cid
+from .cid import cid_in, cid_of, cid_version, multiaddr_text, parse_cid
+from .deals import DatasetInfo
 from .eip712 import Domain, digest
 from .errors import BadSignature, InvalidInput
 from .keys import recover_digest
 from .orders import DatasetOrder, Kind, Signed
-from .types import ZERO, Address, Bytes32, address, bytes32, hexstr
+from .types import ZERO, ZERO32, Address, Bytes32, address, bytes32, hexstr, unhex
 
 BULK_VOLUME: Final = 2**53 - 2
 """An order of at least this volume may be used in bulk: the same order in any number of deals, uncounted."""
@@ -31,23 +32,39 @@ MAX_DOCUMENT_BYTES: Final = 1 << 20
 DatasetOrders = tuple[Signed[DatasetOrder], ...]
 
 
+class BulkFault(InvalidInput):
+    """The deal's own documents are wrong, and anybody who reads them finds the same."""
+
+
 @dataclass(frozen=True, slots=True)
 class Documents:
     """What is shown of a task's bulk: the list of slices, and the task's own slice, as they lie."""
 
     index: bytes
     slice: bytes
+    """Empty when the list has none for the task."""
 
     def orders(self, bulk_cid: str, task_index: int) -> DatasetOrders:
         """The orders of that task, once both documents are what their CIDs say.
 
-        Raises InvalidInput. What it then says of documents that match is true for everybody: the deal itself
-        is at fault.
+        Raises InvalidInput for other documents, BulkFault for true ones that are wrong.
         """
-        check_document(bulk_cid, self.index)
-        cid = slice_cid(self.index, task_index)
+        cid = told_slice(bulk_cid, self.index, task_index)
         check_document(cid, self.slice)
-        return slice_orders(self.slice)
+        try:
+            return slice_orders(self.slice)
+        except InvalidInput as wrong:
+            raise BulkFault(str(wrong)) from None
+
+    def to_json(self) -> dict[str, str]:
+        return {"index": hexstr(self.index), "slice": hexstr(self.slice)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Documents:
+        """The opposite of `to_json`. Raises InvalidInput."""
+        if not isinstance(value, dict) or not {"index", "slice"} <= set(value):
+            raise InvalidInput("expected index and slice of a bulk as 0x hexadecimal")
+        return cls(unhex(value["index"]), unhex(value["slice"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +76,11 @@ class BulkDataset:
     """Whose key signed its order; zero, or anybody, for a wallet that signs by other means."""
     multiaddr: str
     checksum: Bytes32
+
+    @property
+    def somewhere(self) -> bool:
+        """Whether its bytes are said to lie where a worker can look for them."""
+        return self.multiaddr.startswith(("http://", "https://")) or _is_content(self.multiaddr)
 
     def to_json(self) -> dict[str, str]:
         plain = dataclasses.asdict(self)
@@ -76,12 +98,37 @@ class BulkDataset:
         )
 
 
+def _is_content(location: str) -> bool:
+    try:
+        return bool(cid_in(location))
+    except InvalidInput:
+        return False
+
+
 def check_document(cid: str, document: bytes) -> None:
     """Raises InvalidInput unless that is the content of the CID."""
     if len(document) > MAX_DOCUMENT_BYTES:
         raise InvalidInput(f"expected at most {MAX_DOCUMENT_BYTES} bytes at {cid}, got {len(document)}")
     if (found := cid_of(document, cid_version(cid))) != cid:
         raise InvalidInput(f"expected the content of {cid:.100}, got that of {found}")
+
+
+def check_named(bulk_cid: str) -> None:
+    """Raises BulkFault for what is no CID, and so names nothing."""
+    try:
+        parse_cid(bulk_cid)
+    except InvalidInput as wrong:
+        raise BulkFault(str(wrong)) from None
+
+
+def told_slice(bulk_cid: str, index: bytes, task_index: int) -> str:
+    """The CID of a task's slice, in the list that the deal names. Raises as `Documents.orders` does."""
+    check_named(bulk_cid)
+    check_document(bulk_cid, index)
+    try:
+        return slice_cid(index, task_index)
+    except InvalidInput as wrong:
+        raise BulkFault(str(wrong)) from None
 
 
 def slice_cids(index: bytes) -> list[str]:
@@ -126,16 +173,26 @@ def signer_of(signed: Signed[DatasetOrder], domain: Domain) -> Address:
 def bulk_datasets(
     orders: DatasetOrders, domain: Domain, infos: Iterable[tuple[str, Bytes32]]
 ) -> tuple[BulkDataset, ...]:
-    """What a guest is told of its datasets. `infos`: (multiaddr as text, checksum) of each, as on chain."""
+    """What a guest is told of its datasets. `infos`: `told` of each, as on chain."""
     return tuple(
         BulkDataset(signed.order.dataset, signer_of(signed, domain), multiaddr, checksum)
         for signed, (multiaddr, checksum) in zip(orders, infos, strict=True)
     )
 
 
+def told(info: DatasetInfo | None) -> tuple[str, Bytes32]:
+    """(where its bytes lie, their checksum), of a dataset as the chain shows it; nothing for what is none."""
+    if info is None:
+        return "", ZERO32
+    try:
+        return multiaddr_text(info.multiaddr), info.checksum
+    except InvalidInput:
+        return "", info.checksum
+
+
 def _array(document: bytes, what: str) -> list[Any]:
     try:
-        found = json.loads(document)
+        found = json.loads(document.decode())
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
+from .bulk import MAX_DATASETS, BulkDataset
 from .deals import Deal, task_id
 from .errors import EvidenceRefused, InvalidInput
 from .orders import Params
@@ -277,6 +278,8 @@ class Manifest:
     threshold: int
     """How many of them must grant."""
     version: int = 1
+    datasets: tuple[BulkDataset, ...] = ()
+    """Those of the task's slice, when the deal names a bulk of them; JSON has the member only then."""
 
     def __post_init__(self) -> None:
         ordered = sorted(set(self.nodes), key=str.lower)
@@ -306,6 +309,7 @@ class Manifest:
         result_key: str,
         nodes: Iterable[Address],
         threshold: int,
+        datasets: Iterable[BulkDataset] = (),
     ) -> Self:
         """The manifest of one task, from a deal and what its resources and quorum say.
 
@@ -338,6 +342,7 @@ class Manifest:
             result_key=result_key,
             nodes=tuple(nodes),
             threshold=threshold,
+            datasets=tuple(datasets),
         )
 
     @property
@@ -351,14 +356,23 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """camelCase members; integers as numbers, bytes as 0x hexadecimal."""
-        return {_camel(f.name): _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        members = {_camel(f.name): _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        del members["datasets"]
+        return {**members, "datasets": [d.to_json() for d in self.datasets]} if self.datasets else members
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
         """The opposite of `to_json`, exact: a missing or unknown member raises InvalidInput, named."""
-        fields = dataclasses.fields(cls)
-        members = _members(value, "manifest", tuple(_camel(f.name) for f in fields))
-        return cls(**{f.name: _parse(f, member) for f, member in zip(fields, members, strict=True)})
+        fields = [f for f in dataclasses.fields(cls) if f.name != "datasets"]
+        given = value.get("datasets") if isinstance(value, dict) else None
+        if given is not None and not (isinstance(given, list) and 1 <= len(given) <= MAX_DATASETS):
+            raise InvalidInput(f"manifest.datasets: expected 1 to {MAX_DATASETS} datasets, or no such member")
+        rest = value if given is None else {name: v for name, v in value.items() if name != "datasets"}
+        members = _members(rest, "manifest", tuple(_camel(f.name) for f in fields))
+        return cls(
+            **{f.name: _parse(f, member) for f, member in zip(fields, members, strict=True)},
+            datasets=tuple(BulkDataset.from_json(each) for each in given or ()),
+        )
 
     def canonical(self) -> bytes:
         """The bytes that are hashed."""
@@ -372,9 +386,9 @@ class Manifest:
         """Fields in which `came` differs from this one: `field: expected …, got …`."""
         mine, theirs = self.to_json(), came.to_json()
         return [
-            f"{name}: expected {_brief(mine[name])}, got {_brief(theirs[name])}"
-            for name in mine
-            if mine[name] != theirs[name]
+            f"{name}: expected {_brief(mine.get(name))}, got {_brief(theirs.get(name))}"
+            for name in {**mine, **theirs}
+            if mine.get(name) != theirs.get(name)
         ]
 
 

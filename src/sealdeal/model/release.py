@@ -6,6 +6,7 @@ A `Release` holds the node's sealed secrets and its grant for (worker, task, enc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -185,11 +186,13 @@ def gather(manifest: Manifest, key: SealingKey, enclave: Address, releases: Iter
     that a node split (door `split`) counts when that owner pushed it: the signature is of the secret itself,
     and the node is named if it is not. A whole secret (door `single`) counts when that owner signed it, and
     nothing else that counts is shown.
+    One of a bulk's datasets may be left out, when as many nodes as the threshold do so.
     Raises SecretRefused while something is lacking (then ask more nodes and call again), naming liars.
     """
     blamed: dict[Address, str] = {}
     grants: dict[int, dict[Address, bytes]] = {}
     shown: dict[Name, list[Shown]] = {}
+    good: list[Release] = []
     for release in releases:
         try:
             release.check(manifest, key.public, enclave)
@@ -197,6 +200,7 @@ def gather(manifest: Manifest, key: SealingKey, enclave: Address, releases: Iter
         except SealdealError as refusal:
             blamed[release.node] = str(refusal)
             continue
+        good.append(release)
         grants.setdefault(release.valid_until, {})[release.node] = release.grant
         for node, item, value in items:
             shown.setdefault((item.kind, item.name), []).append((node, item, value))
@@ -208,11 +212,21 @@ def gather(manifest: Manifest, key: SealingKey, enclave: Address, releases: Iter
     answered = {*blamed, *(node for group in grants.values() for node in group)}
     secrets: dict[Name, bytes] = {}
     doors: dict[Name, Door] = {}
+    absent = Counter(name for release in good for name in release.missing)
     for name, items in sorted(shown.items()):
-        if (split := _recovered(manifest, name, items, answered, blamed)) is not None:
-            secrets[name], doors[name] = split
-        elif (whole := _whole(manifest, name, items, blamed)) is not None:
-            secrets[name], doors[name] = whole, Door.SINGLE
+        try:
+            if (split := _recovered(manifest, name, items, answered, blamed)) is not None:
+                secrets[name], doors[name] = split
+            elif (whole := _whole(manifest, name, items, blamed)) is not None:
+                secrets[name], doors[name] = whole, Door.SINGLE
+        except SecretRefused:
+            if not _left_out(manifest, name, absent):
+                raise
+    for dataset in manifest.datasets:
+        name = SecretKind.DATASET_KEY.value, str(dataset.dataset)
+        if name not in secrets and not _left_out(manifest, name, absent):
+            wanted = f"the key of dataset {dataset.dataset}, or that {manifest.threshold} nodes leave it out"
+            raise SecretRefused(_lacking(wanted, absent[name], blamed))
 
     needs_key = manifest.dataset != ZERO and not manifest.impossible
     if needs_key and (SecretKind.DATASET_KEY.value, "") not in secrets:
@@ -241,16 +255,32 @@ class _Split:
     """A node saw the secret whole, by a node's word."""
 
 
-def _whose(manifest: Manifest, kind: str) -> tuple[Address, Address]:
-    """(subject, owner as the deal records it) of a kind of secret. Raises SecretRefused for another kind."""
-    match kind:
-        case SecretKind.DATASET_KEY:
-            return manifest.dataset, manifest.dataset_owner
-        case SecretKind.APP_SECRET:
-            return manifest.app, manifest.app_owner
-        case SecretKind.REQUESTER_SECRET:
-            return manifest.requester, manifest.requester
-    raise SecretRefused(f"expected secrets of the dataset, the app or the requester, got a {kind[:40]!r}")
+def _whose(manifest: Manifest, name: Name) -> tuple[Address, Address, str]:
+    """(subject, its owner as far as the deal tells, the secret's own name) of what is shown under `name`.
+
+    Keys of a bulk's datasets are shown under the datasets' addresses. Raises SecretRefused for what the deal
+    has nothing to do with.
+    """
+    match name:
+        case (SecretKind.DATASET_KEY, ""):
+            return manifest.dataset, manifest.dataset_owner, ""
+        case (SecretKind.DATASET_KEY, which):
+            for each in manifest.datasets:
+                if each.dataset == which:
+                    return each.dataset, each.owner, ""
+        case (SecretKind.APP_SECRET, own):
+            return manifest.app, manifest.app_owner, own
+        case (SecretKind.REQUESTER_SECRET, own):
+            return manifest.requester, manifest.requester, own
+    raise SecretRefused(
+        f"expected secrets of the datasets, the app or the requester, got a {name[0][:40]!r} {name[1][:80]!r}"
+    )
+
+
+def _left_out(manifest: Manifest, name: Name, absent: Mapping[Name, int]) -> bool:
+    """Whether enough nodes say that a dataset of a bulk has no key, or may not be used in this deal."""
+    kind, which = name
+    return kind == SecretKind.DATASET_KEY and which != "" and absent[name] >= manifest.threshold
 
 
 def _documents(
@@ -263,8 +293,8 @@ def _documents(
         if document is None:
             continue
         try:
-            subject, owner = _whose(manifest, name[0])
-            if (document.kind, document.name, document.subject) != (*name, subject):
+            subject, owner, own = _whose(manifest, name)
+            if (document.kind, document.name, document.subject) != (name[0], own, subject):
                 raise SecretRefused(f"node {node} showed a document of another secret")
             document.check_share(node, value)
             signed = digest(secrets_domain(manifest.chain_id, manifest.hub), document)
@@ -307,7 +337,7 @@ def _recovered(
         could = came + len(set(document.nodes).difference(answered))
         least = document.threshold if split.by_owner else max(document.threshold, manifest.threshold)
         if split.pushes and not split.by_owner and split.plain < manifest.threshold:
-            if came >= document.threshold and (secret := _pushed(manifest, split, blamed)) is not None:
+            if came >= document.threshold and (secret := _pushed(manifest, name, split, blamed)) is not None:
                 return secret, Door.SPLIT
             if came >= least or could < least:
                 continue
@@ -324,14 +354,14 @@ def _recovered(
     return None
 
 
-def _pushed(manifest: Manifest, split: _Split, blamed: dict[Address, str]) -> bytes | None:
+def _pushed(manifest: Manifest, name: Name, split: _Split, blamed: dict[Address, str]) -> bytes | None:
     """The secret of a document that a node made, if its owner pushed that very secret to it.
 
     A dataset's key may be its former owner's, when enough nodes show it: a false one can't choose what the
     data becomes (see `_whole`). Otherwise the node that vouched for it is named.
     """
     document = split.document
-    subject, owner = _whose(manifest, document.kind)
+    subject, owner, _ = _whose(manifest, name)
     try:
         secret = recover_secret(document, split.shares)
     except SecretRefused as lie:
@@ -365,8 +395,8 @@ def _whole(manifest: Manifest, name: Name, shown: list[Shown], blamed: dict[Addr
         try:
             if item.document is not None:
                 continue
-            subject, owner = _whose(manifest, name[0])
-            signer = recover_message(owner_challenge(name[0], subject, name[1], value), item.signature)
+            subject, owner, own = _whose(manifest, name)
+            signer = recover_message(owner_challenge(name[0], subject, own, value), item.signature)
             # A dataset's key may be its former owner's. A false one can't choose what the data becomes: the
             # encrypted bytes are those of the checksum on chain.
             if signer != owner and name[0] != SecretKind.DATASET_KEY:

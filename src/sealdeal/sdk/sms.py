@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pydantic
 
 from sealdeal.model.batches import Batch
+from sealdeal.model.bulk import Documents
 from sealdeal.model.deals import Assignment
 from sealdeal.model.errors import (
     BadSignature,
@@ -302,6 +303,8 @@ class ReleaseRequest(Assigned):
     hpkeKey: str
     enclave: str
     nonces: list[NodeNonce]
+    bulk: dict[str, str] | None = None
+    """`model.bulk.Documents` of the task's slice, when its deal names a bulk."""
 
 
 # --- client ---------------------------------------------------------------------------------------
@@ -446,6 +449,7 @@ class SmsClient(Client):
         enclave: Address,
         nonces: Mapping[Address, bytes],
         place: tuple[bytes, int] = (ZERO32, 0),
+        bulk: Documents | None = None,
     ) -> Release:
         """Sealed secrets and a grant, for a guest whose evidence convinces the node. `gather` checks them."""
         body = ReleaseRequest(
@@ -458,6 +462,7 @@ class SmsClient(Client):
             hpkeKey=hexstr(hpke_key),
             enclave=enclave,
             nonces=[NodeNonce(node=node, nonce=hexstr(nonce)) for node, nonce in nonces.items()],
+            bulk=bulk.to_json() if bulk else None,
         )
         return Release.from_json(await self.json("POST", "/tee/releases", json=body.model_dump()))
 

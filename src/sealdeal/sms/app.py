@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 
 from sealdeal import __version__
 from sealdeal.model.batches import Batch
+from sealdeal.model.bulk import Documents
 from sealdeal.model.deals import Assignment
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.evidence import Evidence, Manifest, TrustClass
@@ -128,6 +129,7 @@ def create_app(node: Node, *, unsafe_simulated_public: bool = False) -> FastAPI:
             enclave=address(body.enclave),
             nonces=_nonces(body),
             place=(bytes32(body.dealid), body.index),
+            bulk=Documents.from_json(body.bulk) if body.bulk else None,
         )
         return answer.to_json()
 

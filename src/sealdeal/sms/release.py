@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from secrets import token_bytes
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sealdeal import tee
 from sealdeal.chain import Hub, Quorum, Rpc
 from sealdeal.model.batches import Batch, batch_message
+from sealdeal.model.bulk import BULK_VOLUME, BulkDataset, BulkFault, Documents, bulk_datasets, told
 from sealdeal.model.cid import multiaddr_text
 from sealdeal.model.deals import Assignment, Deal, Grant, pool_domain, quorum_domain, task_id
 from sealdeal.model.eip712 import digest, hub_domain
@@ -70,6 +71,15 @@ from .nonces import Nonces, members_mark
 from .owners import Owners
 from .store import Closed, Held, Released, SecretStore
 from .view import NOWHERE, ChainView, Place, View
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """The datasets of one task of a bulk."""
+
+    datasets: tuple[BulkDataset, ...] = ()
+    usable: frozenset[Address] = frozenset()
+    """Those whose owners let this deal have them, as this node's final block shows it."""
 
 
 class Node:
@@ -211,9 +221,11 @@ class Node:
         enclave: Address,
         nonces: Sequence[tuple[Address, bytes]],
         place: Place = NOWHERE,
+        bulk: Documents | None = None,
     ) -> Release:
         """This node's sealed secrets and its grant for the guest that the evidence is about.
 
+        `bulk`: what the deal's `bulk_cid` names, for a deal that names one.
         Raises a SecretRefused or EvidenceRefused that says why, NotFinalYet, another Unavailable, or
         RateLimited; nothing left then.
         """
@@ -223,7 +235,8 @@ class Node:
                 raise InvalidInput("expected the guest's signing address, got the zero address")
             fresh = self.nonces.check(nonces, assignment)
             view = await self._as_of(await self.chain.of(assignment, signer, place), manifest, fresh.members)
-            expected = self._manifest(view, assignment, await self._result_key(view.deal))
+            parcel = await self._bulk(view, bulk)
+            expected = self._manifest(view, assignment, await self._result_key(view.deal), parcel.datasets)
             if differences := expected.differences(manifest):
                 raise ManifestDiffers(
                     "the manifest is not what this node's chain shows: " + "; ".join(differences)
@@ -234,7 +247,7 @@ class Node:
             bound = report_data(expected.hash(), hpke_key, enclave, nonces)
             claims = await self._judge(evidence, view.app.checksum, bound)
 
-            held, missing = ([], []) if expected.impossible else await self._deserved(view.deal)
+            held, missing = ([], []) if expected.impossible else await self._deserved(view.deal, parcel)
             answer = self._answer(view, expected, hpke_key, enclave, held, missing)
             line = self._line(view, assignment, enclave, claims, held)
             await self.store.commit_release(line, hpke_key, fresh.id, fresh.expires)
@@ -303,7 +316,37 @@ class Node:
         asked = (self.quorum.valid_until(node, block) for node in nodes)
         return all(until >= block.timestamp for until in await asyncio.gather(*asked))
 
-    def _manifest(self, view: View, assignment: Assignment, result_key: str) -> Manifest:
+    async def _bulk(self, view: View, shown: Documents | None) -> Parcel:
+        """The datasets of the task's slice, and of which of them the deal may have the keys.
+
+        Raises InvalidInput for other documents than the deal names. Of true ones that are wrong nothing
+        follows: the guest finds the same, and says so.
+        """
+        deal = view.deal
+        cid = deal.parsed_params.bulk_cid
+        if not cid:
+            return Parcel()
+        if shown is None:
+            raise InvalidInput(f"expected the documents of the deal's bulk {cid:.100}, got none")
+        try:
+            orders = shown.orders(cid, view.task.idx)
+        except BulkFault:
+            return Parcel()
+        infos, fits = await asyncio.gather(
+            self.hub.datasets([signed.order.dataset for signed in orders], view.block),
+            self.hub.compatible(orders, deal.dealid, view.block),
+        )
+        domain = hub_domain(self.chain_id, self.hub.addresses.hub)
+        usable = {
+            signed.order.dataset
+            for signed, info, fit in zip(orders, infos, fits, strict=True)
+            if info is not None and fit and signed.order.volume >= BULK_VOLUME
+        }
+        return Parcel(bulk_datasets(orders, domain, map(told, infos)), frozenset(usable))
+
+    def _manifest(
+        self, view: View, assignment: Assignment, result_key: str, datasets: Iterable[BulkDataset]
+    ) -> Manifest:
         return Manifest.of(
             chain_id=self.chain_id,
             hub=self.hub.addresses.hub,
@@ -319,6 +362,7 @@ class Node:
             result_key=result_key,
             nodes=view.nodes,
             threshold=view.threshold,
+            datasets=datasets,
         )
 
     async def _result_key(self, deal: Deal) -> str:
@@ -351,30 +395,34 @@ class Node:
         policy.check(claims, now)
         return claims
 
-    async def _deserved(self, deal: Deal) -> tuple[list[Held], list[Name]]:
+    async def _deserved(self, deal: Deal, parcel: Parcel) -> tuple[list[Held], list[Name]]:
         """What this node holds of the secrets that the deal entitles its app to, and what it lacks.
 
         The contract let the deal be made only with an order of the dataset's owner for this app. Raises
         SecretRevoked or SecretExpired for the dataset's key, without which there is nothing to run; an app's
-        or a requester's secret that ended before the deal is merely lacking, as one that was never given.
+        or a requester's secret that ended before the deal is merely lacking, as one that was never given, and
+        so is the key of one of many datasets.
         """
-        wanted: list[tuple[SecretKind, Address, str]] = []
+        many = {each.dataset for each in parcel.datasets}
+        wanted = [(SecretKind.DATASET_KEY, each, "") for each in sorted(many & parcel.usable)]
+        missing: list[Name] = [(SecretKind.DATASET_KEY.value, each) for each in sorted(many - parcel.usable)]
         if deal.has_dataset:
             wanted.append((SecretKind.DATASET_KEY, deal.dataset.pointer, ""))
         wanted.append((SecretKind.APP_SECRET, deal.app.pointer, APP_SECRET_NAME))
         for name in sorted({name for n, name in deal.parsed_params.secrets.items() if n > 0}):
             wanted.append((SecretKind.REQUESTER_SECRET, deal.requester, name))
         found = await self.store.find_all(wanted)
-        held, missing = [], []
+        held = []
         for kind, subject, name in wanted:
             if (kind, subject, name) in found:
                 try:
                     held.append(_good(*found[kind, subject, name], deal))
                     continue
                 except (SecretRevoked, SecretExpired):
-                    if kind is SecretKind.DATASET_KEY:
+                    if kind is SecretKind.DATASET_KEY and subject not in many:
                         raise
-            missing.append((kind.value, name))
+            one_of_many = kind is SecretKind.DATASET_KEY and subject in many
+            missing.append((kind.value, subject if one_of_many else name))
         return held, missing
 
     def _answer(
@@ -417,10 +465,11 @@ class Node:
         )
 
     def _sealed(self, held: Held, manifest: Manifest, hpke_key: bytes) -> SealedItem:
-        info = release_info(manifest.hash(), self.address, held.kind, held.name, held.version)
+        name = held.subject if _is_one_of_many(held, manifest) else held.name
+        info = release_info(manifest.hash(), self.address, held.kind, name, held.version)
         return SealedItem(
             kind=held.kind,
-            name=held.name,
+            name=name,
             version=held.version,
             door=held.door,
             document=held.document,
@@ -452,6 +501,12 @@ def _good(held: Held, closed: Closed | None, deal: Deal) -> Held:
             f"{what}, was for deals made before {held.document.expires}; this one is of {deal.start_time}"
         )
     return held
+
+
+def _is_one_of_many(held: Held, manifest: Manifest) -> bool:
+    """Whether it is the key of one of a bulk's datasets, which is named by the dataset then."""
+    many = any(each.dataset == held.subject for each in manifest.datasets)
+    return many and held.kind == SecretKind.DATASET_KEY and held.subject != manifest.dataset
 
 
 def _derive(key: bytes, purpose: bytes) -> bytes:
