@@ -16,8 +16,8 @@ from sealdeal.model.cid import CHUNK, cid_of, directory_block
 from sealdeal.model.errors import IntegrityError, InvalidInput, NotFound, TooLarge
 from sealdeal.model.keys import Key
 from sealdeal.results import FolderStore, Results, create_app
-from sealdeal.results.app import _range
 from sealdeal.results.blobs import BLOCK_LIMIT
+from sealdeal.results.gateway import byte_range
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.results import ResultsClient
 
@@ -65,7 +65,9 @@ async def test_add_answers_as_kubo(http: httpx2.AsyncClient) -> None:
         "chunker=rabin",
         "trickle=true",
         "hash=blake3",
-        "wrap-with-directory=true",
+        "inline=true",
+        "preserve-mode=1",
+        "wrap-with-directory=perhaps",
         "raw-leaves=true",
     ],
 )
@@ -78,7 +80,7 @@ async def test_options_that_would_change_the_cid_are_refused(http: httpx2.AsyncC
 async def test_add_without_a_file(http: httpx2.AsyncClient, form: dict[str, Any]) -> None:
     answer = await http.post("/api/v0/add", **form)
     assert answer.status_code == 400
-    assert "multipart/form-data" in answer.json()["error"]
+    assert "multipart/form-data" in answer.json()["Message"]
 
 
 async def test_gateway_serves_and_describes(http: httpx2.AsyncClient, client: ResultsClient) -> None:
@@ -126,7 +128,7 @@ async def test_ranges(
 
 @given(st.text(max_size=30) | st.from_regex(r"bytes=\d{0,3}-\d{0,3}", fullmatch=True), st.integers(0, 200))
 def test_a_range_is_always_within_the_file(header: str, size: int) -> None:
-    found = _range(header, size)
+    found = byte_range(header, size)
     assert found is None or 0 <= found[0] <= found[1] <= size
 
 
@@ -195,12 +197,91 @@ async def test_a_directory_is_served_by_name(client: ResultsClient, http: httpx2
         assert await client.cid_at(f"/ipfs/{directory}/{name}") == cids[name]
     assert await client.cid_at(f"/ipfs/{cids['0']}") == cids["0"]
     assert (await http.head(f"/ipfs/{directory}/10")).headers["content-length"] == "3"
-    for path in (f"{directory}/1", f"{cids['0']}/1", directory, f"{cids['0']}?format=raw"):
+    for path in (f"{directory}/1", f"{cids['0']}/1", f"{cids['0']}?format=raw"):
         assert (await http.get(f"/ipfs/{path}")).status_code == 404, path
     with pytest.raises(NotFound):
         await client.cid_at(f"/ipfs/{directory}/1")
     with pytest.raises(NotFound):
         await client.put_directory({"0": cid_of(b"not here")})
+
+
+async def test_a_folder_is_added_as_kubo_adds_one(http: httpx2.AsyncClient) -> None:
+    """The forms of kubo-rpc-client: paths are URL-encoded, and directories come last, each with its CID."""
+    files = [("file", ("site%2Findex.html", b"<p>hi")), ("file-1", ("site%2Fsub%2Fa%20b.txt", b"a"))]
+    files.append(("dir-2", ("site%2Fempty", b"", "application/x-directory")))  # type: ignore[arg-type]
+    answer = await http.post("/api/v0/add?wrap-with-directory=true&progress=false", files=files)
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    names = ["site/index.html", "site/sub/a b.txt", "site/sub", "site/empty", "site", ""]
+    assert [line["Name"] for line in lines] == names
+    found = {line["Name"]: (line["Hash"], int(line["Size"])) for line in lines}
+    assert found["site/empty"] == (
+        "QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn",
+        4,
+    )
+    root = found[""][0]
+    assert (await http.get(f"/ipfs/{root}/site/sub/a%20b.txt")).content == b"a"
+    page = await http.get(f"/ipfs/{root}/site/")
+    assert (page.content, page.headers["content-type"].partition(";")[0]) == (b"<p>hi", "text/html")
+    assert page.headers["content-security-policy"] == "sandbox"
+    listing = await http.get(f"/ipfs/{root}/site/sub")
+    assert f'href="/ipfs/{root}/site/sub/a%20b.txt"' in listing.text
+    again = await http.post("/api/v0/add?wrap-with-directory=true&only-hash=true", files=files)
+    assert [json.loads(line) for line in again.text.splitlines()] == lines
+    assert (await http.get(f"/ipfs/{root}/nothing")).status_code == 404
+
+
+async def test_sizes_are_of_all_blocks_and_progress_is_told(http: httpx2.AsyncClient) -> None:
+    files = {"file": ("", b"hello world\n")}
+    answer = await http.post("/api/v0/add?progress=true&pin=false", files=files)
+    name = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"
+    assert [json.loads(line) for line in answer.text.splitlines()] == [
+        {"Name": name, "Bytes": 12},
+        {"Name": name, "Hash": name, "Size": "20"},
+    ]
+    first = (await http.post("/api/v0/add?cid-version=1", files=files)).json()
+    assert first["Size"] == "12"  # raw leaves have nothing around them
+
+
+async def test_only_hash_keeps_nothing(http: httpx2.AsyncClient, client: ResultsClient) -> None:
+    answer = await http.post("/api/v0/add?only-hash=true", files={"file": ("a", b"not kept")})
+    assert answer.json()["Hash"] == cid_of(b"not kept")
+    with pytest.raises(NotFound):
+        await client.fetch(cid_of(b"not kept"))
+
+
+async def test_the_api_reads_what_it_added(http: httpx2.AsyncClient, client: ResultsClient) -> None:
+    cid = await client.add(b"hello world")
+    assert (await http.post(f"/api/v0/cat?arg=/ipfs/{cid}&offset=6&length=3")).content == b"wor"
+    assert (await http.post(f"/api/v0/cat?arg={cid}&offset=99")).content == b""
+    assert (await http.post(f"/api/v0/pin/add?arg={cid}")).json() == {"Pins": [cid]}
+    stat = (await http.post(f"/api/v0/files/stat?arg=/ipfs/{cid}")).json()
+    assert (stat["Type"], stat["Size"], stat["CumulativeSize"]) == ("file", 11, 19)
+    directory = await client.put_directory({"a": cid})
+    assert (await http.post(f"/api/v0/cat?arg={directory}/a")).content == b"hello world"
+    assert (await http.post(f"/api/v0/files/stat?arg=/ipfs/{directory}")).json()["Type"] == "directory"
+    assert (await http.post(f"/api/v0/block/get?arg={directory}")).content == directory_block(
+        {"a": (cid, 19)}
+    )
+    missing = await http.post(f"/api/v0/cat?arg={cid_of(b'never stored')}")
+    assert (missing.status_code, missing.json()["Type"]) == (404, "error")
+    assert (await http.post("/api/v0/cat?arg=junk")).status_code == 400
+    assert "Version" in (await http.post("/api/v0/version")).json()
+
+
+async def test_names_types_and_conditions(http: httpx2.AsyncClient, client: ResultsClient) -> None:
+    cid = await client.add(b"hello world")
+    named = await http.get(f"/ipfs/{cid}?filename=a.txt&download=true")
+    assert named.headers["content-type"].startswith("text/plain")
+    assert named.headers["content-disposition"] == "attachment; filename*=UTF-8''a.txt"
+    stale = await http.get(f"/ipfs/{cid}", headers={"Range": "bytes=0-1", "If-Range": '"other"'})
+    assert (stale.status_code, stale.content) == (200, b"hello world")
+    fresh = await http.get(f"/ipfs/{cid}", headers={"Range": "bytes=0-1", "If-Range": f'"{cid}"'})
+    assert (fresh.status_code, fresh.content) == (206, b"he")
+    weak = await http.get(f"/ipfs/{cid}", headers={"If-None-Match": f'"x", W/"{cid}"'})
+    assert weak.status_code == 304
+    other = cid_of(b"never stored")
+    assert (await http.get(f"/ipfs/{other}", headers={"If-None-Match": f'"{other}"'})).status_code == 404
+    assert (await http.get(f"/ipfs/{cid}", headers={"Accept": "application/zip"})).status_code == 200
 
 
 async def test_only_directories_are_blocks(http: httpx2.AsyncClient) -> None:

@@ -117,12 +117,13 @@ def cid_of(data: bytes | Iterable[bytes], version: int = 0) -> str:
     return hasher.cid()
 
 
-def dag_size(size: int) -> int:
-    """Bytes of all blocks of a file of `size` bytes (version 0): what links to it state."""
+def dag_size(size: int, version: int = 0) -> int:
+    """Bytes of all blocks of a file of `size` bytes: what links to it state, and IPFS nodes call its size."""
     whole, rest = divmod(size, CHUNK)  # sizes depend on no content
-    level = [_leaf(bytes(CHUNK), 0)] * whole + ([_leaf(bytes(rest), 0)] if rest or not whole else [])
+    level = [_leaf(bytes(CHUNK), version)] * whole
+    level += [_leaf(bytes(rest), version)] if rest or not whole else []
     while len(level) > 1:
-        level = [_parent(level[i : i + WIDTH], 0) for i in range(0, len(level), WIDTH)]
+        level = [_parent(level[i : i + WIDTH], version) for i in range(0, len(level), WIDTH)]
     return level[0][1]
 
 

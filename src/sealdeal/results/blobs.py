@@ -1,8 +1,8 @@
-"""Content by its CID, on a folder.
+"""Content by its CID: what a store of it does, and one on a folder.
 
 A file's name is made of its CID's codec and digest, never of anything a client typed. A file appears whole
 or not at all: it is written aside, flushed to the disk, and renamed. Putting the same content twice keeps
-one file. Other drivers (S3, an IPFS node) offer the same three operations.
+one file. `buckets.py` and `nodes.py` keep content elsewhere.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
@@ -62,6 +63,23 @@ class Blobs(Protocol):
     async def directory(self, cid: str) -> bytes:
         """The block of a directory. Raises InvalidInput when `cid` is none, NotFound when it is not here."""
 
+    async def close(self) -> None:
+        """Close its connections."""
+
+
+def key_name(cid: str) -> str:
+    """The name under which content lies. Raises InvalidInput when `cid` is none."""
+    codec, digest = content_key(cid)
+    name = digest.hex()
+    return f"{name[:2]}/{name if codec == 0x70 else f'{name}.{codec:02x}'}"
+
+
+def check_directory(block: bytes) -> None:
+    """Raises InvalidInput when `block` is no directory, TooLarge when IPFS nodes would not transfer it."""
+    if len(block) > BLOCK_LIMIT:
+        raise TooLarge(f"a directory's block may have {BLOCK_LIMIT} bytes, this one has {len(block)}")
+    directory_links(block)
+
 
 class FolderStore:
     """Content in a folder of this machine."""
@@ -76,28 +94,36 @@ class FolderStore:
                 debris.unlink(missing_ok=True)
 
     def _path(self, cid: str) -> Path:
-        codec, digest = content_key(cid)
-        name = digest.hex()
-        return self.folder / name[:2] / (name if codec == 0x70 else f"{name}.{codec:02x}")
+        return self.folder / key_name(cid)
 
     async def put(self, pieces: AsyncIterable[bytes], version: int = 0, *, limit: int = ADD_LIMIT) -> Stored:
         """Keep a file. Raises TooLarge, StoreFull."""
+        async with self.received(pieces, version, limit) as (file, stored):
+            await asyncio.to_thread(self._install, file, self._path(stored.cid))
+        return stored
+
+    @asynccontextmanager
+    async def received(
+        self, pieces: AsyncIterable[bytes], version: int, limit: int
+    ) -> AsyncIterator[tuple[Path, Stored]]:
+        """A file that has come whole and is on the disk; it goes at the end, unless it was moved away.
+
+        Raises TooLarge, StoreFull.
+        """
         temporary = self._incoming / secrets.token_hex(16)
         hasher, size = CidHasher(version), 0
         try:
             with temporary.open("xb") as file:
-                async for piece in _gathered(pieces):
+                async for piece in gathered(pieces):
                     size += len(piece)
                     if size > limit:
                         raise TooLarge(f"a file may have {limit} bytes here, this one is longer")
                     self._check_room(len(piece))
                     await asyncio.to_thread(_feed, file, hasher, piece)
                 await asyncio.to_thread(_flush, file)
-            cid = await asyncio.to_thread(hasher.cid)
-            await asyncio.to_thread(self._install, temporary, self._path(cid))
+            yield temporary, Stored(await asyncio.to_thread(hasher.cid), size)
         finally:
             temporary.unlink(missing_ok=True)
-        return Stored(cid, size)
 
     def _install(self, temporary: Path, final: Path) -> None:
         final.parent.mkdir(exist_ok=True)
@@ -135,9 +161,7 @@ class FolderStore:
 
     async def put_directory(self, block: bytes) -> None:
         """Keep a directory, given as its block. Raises InvalidInput when it is none, TooLarge, StoreFull."""
-        if len(block) > BLOCK_LIMIT:
-            raise TooLarge(f"a directory's block may have {BLOCK_LIMIT} bytes, this one has {len(block)}")
-        directory_links(block)
+        check_directory(block)
         self._check_room(len(block))
         temporary = self._incoming / secrets.token_hex(16)
         final = self._directory_path(block_cid(block))
@@ -164,6 +188,9 @@ class FolderStore:
         except FileNotFoundError:
             raise NotFound(f"{cid} is no directory in this store") from None
 
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
     async def check(self, cid: str) -> None:
         """Read a file back. Raises IntegrityError when the disk has changed it."""
         check = ContentCheck(cid)
@@ -182,7 +209,7 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-async def _gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def gathered(pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     """Small pieces joined to about 1 MiB: a thread is worth its start then."""
     waiting, size = [], 0
     async for piece in pieces:

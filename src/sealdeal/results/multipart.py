@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterable, AsyncIterator
+from urllib.parse import unquote_plus
 
 from sealdeal.model.errors import InvalidInput, TooLarge
 
@@ -24,11 +25,13 @@ def boundary_of(content_type: str) -> bytes:
 
 
 def filename_of(headers: str) -> str:
-    """The file name that a part declares, its last path component, or nothing."""
+    """The path that a part declares as its file name, without steps upwards, or nothing."""
     found = re.search(r'(?i)\bfilename="((?:[^"\\]|\\.)*)"', headers) or re.search(
         r"(?i)\bfilename=([^\s;]+)", headers
     )
-    return found[1].replace("\\", "/").rpartition("/")[2][:255] if found else ""
+    path = unquote_plus(found[1]) if found else ""  # as clients of IPFS nodes quote it
+    names = [name.rpartition("\\")[2][:255] for name in path.split("/")]
+    return "/".join(name for name in names if name not in ("", ".", ".."))
 
 
 class Multipart:

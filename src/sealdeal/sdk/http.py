@@ -139,7 +139,7 @@ def error_of(response: httpx2.Response, where: str) -> SealdealError:
     except ValueError:
         body = None
     body = body if isinstance(body, Mapping) else {}
-    code, text = str(body.get("code", "")), body.get("error") or body.get("Message")  # an IPFS node's
+    code, text = str(body.get("code", "")), body.get("error") or body.get("Message")  # as IPFS nodes say
     known = _classes()
     chosen = known.get(code) or next(
         (c for c in known.values() if c.status == response.status_code), SealdealError
