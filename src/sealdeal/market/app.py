@@ -185,7 +185,8 @@ def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
             if not isinstance(standing, bool):
                 raise InvalidInput("standing must be a `boolean` type")
             record = await market.publish(kind, signed, by, standing=standing)
-            return {"published": _document(record, only_chain)}
+            place = market.place(record)
+            return {"published": _document(record, only_chain), **({"place": place} if place else {})}
 
         @route("PUT", f"/{kind}orders")
         async def unpublish(request: Request, _: Fields) -> dict[str, Any]:
@@ -254,6 +255,10 @@ def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
         by = await market.authorized(request.headers.get("authorization"))
         await market.webhooks.drop(by, request.path_params["id"])
         return {"deleted": request.path_params["id"]}
+
+    @route("GET", "/deals/{dealid}/match")
+    async def match(request: Request, _: Fields) -> dict[str, Any]:
+        return {"match": await market.match_of(Fields(request.path_params).required_hash("dealid"))}
 
     route("GET", "/quote", *quotes.PARAMETERS)(quotes.answer(market.lists, market.index.caught_up))
 

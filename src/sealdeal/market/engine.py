@@ -26,6 +26,7 @@ from .book import Fill, Offer, best_fill
 from .index import Index, Moved
 from .lists import Lists
 from .store import MarketStore
+from .words import Words
 
 log = logging.getLogger("sealdeal.market")
 
@@ -54,8 +55,8 @@ Place = tuple[bytes, bytes]
 class Engine:
     """Matches with the wallet that `hub` sends from."""
 
-    def __init__(self, store: MarketStore, hub: Hub, index: Index) -> None:
-        self._store, self._lists = store, Lists(store)
+    def __init__(self, store: MarketStore, hub: Hub, index: Index, chain_id: int) -> None:
+        self._store, self._lists, self.words = store, Lists(store), Words(store, hub, chain_id)
         self._hub, self._index = hub, index
         self._fresh: set[bytes] = set()
         self._all = True
@@ -111,11 +112,13 @@ class Engine:
             if record is None or record.status != "open" or (request_hash, request_hash) in self._aside:
                 return
             request: Offer[RequestOrder] = record.offer
+            newest = await self.words.newest()
             aside = [order for order, asker in self._aside if asker in (order, request_hash)]
             fill = best_fill(request, await self._lists.candidates(request.order, without=aside))
             if fill is None:
                 return
             if await self._can_pay(fill, block):
+                await self.words.chose(fill, newest, block, aside)
                 await self._send(fill)
         self.consider([request_hash])
 

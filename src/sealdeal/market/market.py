@@ -28,6 +28,7 @@ from .limits import Limits
 from .lists import Lists
 from .store import MarketStore, Overtaken, Publication, Record
 from .webhooks import Webhooks
+from .words import match_of
 
 MAX_OPEN_ORDERS = 50
 """Open orders of one kind that a wallet may have (the official market's MAX_OPEN_ORDERS_PER_WALLET)."""
@@ -61,7 +62,7 @@ class Market:
         self._at_end: list[Callable[[], Awaitable[None]]] = [self.webhooks.close]
         self.hub, self.chain_id = hub, chain_id
         self.index = Index(store, hub, origin=origin, interval=interval, confirmations=confirmations)
-        self.engine = Engine(store, hub, self.index) if matching else None
+        self.engine = Engine(store, hub, self.index, chain_id) if matching else None
         self.index.listeners.append(lambda _: self._written())
         self.max_open_orders, self._rng = max_open_orders, rng
 
@@ -239,6 +240,18 @@ class Market:
             field = "requester" if kind is Kind.REQUEST else kind
             raise Forbidden(f"no open {kind}order published by signer {by} for {field} {asset}")
         return gone
+
+    # --- the matcher's word
+
+    def place(self, order: Record) -> dict[str, Any] | None:
+        """The matcher's signed word on the order's place in the book; None in a market that only lists."""
+        return self.engine.words.place(order).to_json() if self.engine else None
+
+    async def match_of(self, dealid: bytes) -> dict[str, Any]:
+        """The matcher's signed word on a deal. Raises NotFound."""
+        if (found := await match_of(self.store, dealid)) is None:
+            raise NotFound("this market's matcher did not make this deal")
+        return found
 
     # --- why
 

@@ -288,6 +288,10 @@ class MarketStore:
         """A connection to read with (`lists` does)."""
         return self._db.read()
 
+    def write(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction (`words` writes one)."""
+        return self._db.write()
+
     async def close(self) -> None:
         await self._db.close()
 

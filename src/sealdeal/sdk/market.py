@@ -6,7 +6,7 @@ The client works against the official marketplace too, but for `standing` reques
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pydantic
@@ -17,6 +17,7 @@ from sealdeal.model import eip712
 from sealdeal.model.eip712 import Domain, String, Typed
 from sealdeal.model.errors import IntegrityError, InvalidInput
 from sealdeal.model.keys import Key
+from sealdeal.model.matches import Match, Place, Word, read_match, read_place
 from sealdeal.model.orders import (
     AppOrder,
     DatasetOrder,
@@ -124,6 +125,8 @@ class Published(Generic[T]):
     publication_timestamp: str
     """ISO 8601."""
     signer: Address
+    place: Word[Place] | None = None
+    """The matcher's word on its place in the book, given at publication: keep it as evidence."""
 
     @property
     def order(self) -> T:
@@ -330,7 +333,8 @@ class MarketClient(Client):
         body: dict[str, Any] = {"order": signed.to_json()} | ({"standing": True} if standing else {})
         headers = await self._authorized(signer)
         answer = await self._call("POST", f"/{kind}orders", json=body, headers=headers)
-        return Published.from_json(kind, answer["published"])
+        place = read_place(answer["place"]) if "place" in answer else None
+        return replace(Published.from_json(kind, answer["published"]), place=place)
 
     async def unpublish(self, kind: Kind, hash: bytes, signer: Signer) -> bytes:
         """Take one open order out of the book. It stays valid on chain: close it there to end it."""
@@ -561,6 +565,10 @@ class MarketClient(Client):
             "volume": volume,
         }
         return MarketQuote.model_validate((await self._call("GET", "/quote", query))["quote"])
+
+    async def match_of(self, dealid: bytes) -> Word[Match]:
+        """The matcher's word on what it chose a deal's orders from. Raises NotFound for others' deals."""
+        return read_match((await self._call("GET", f"/deals/{hexstr(dealid)}/match"))["match"])
 
     # --- deals and categories
 
