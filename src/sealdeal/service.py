@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -107,6 +108,7 @@ async def run(service: str, hosting: Hosting, ready: Callable[[str], None]) -> N
     """
     if service not in SERVICES:
         raise InvalidInput(f"expected one of {', '.join(SERVICES)}, got {service!r}")
+    _allow_many_files()
     async with AsyncExitStack() as stack:
         process = _Process(hosting, stack)
         await SERVICES[service](process)
@@ -117,6 +119,12 @@ async def run(service: str, hosting: Hosting, ready: Callable[[str], None]) -> N
                 ready(process.name)
         except BaseExceptionGroup as failed:
             raise failed.exceptions[0] from None  # the first says why; the others were stopped for it
+
+
+def _allow_many_files() -> None:
+    """Have as many connections as the system allows: a shell's 1,024 are soon used up by idle clients."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Process:

@@ -25,6 +25,7 @@ for noun, what in {
     "demo": "Watch one whole deal on a network made for it.",
     "up": "Start the local network and keep it.",
     "run": "Run one service of a network in a process of its own.",
+    "units": "Write keys, settings, systemd units and a compose file for many processes.",
     "app": "Build and publish apps.",
     "dataset": "Protect data and grant its use.",
     "secret": "Share secrets with SMS nodes, and see who has them.",
