@@ -63,7 +63,7 @@ from sealdeal.pool.offers import Offer, Offers
 from sealdeal.pool.rules import PoolSettings, Rules
 from sealdeal.pool.scheduler import Scheduler
 from sealdeal.results.app import create_app as results_app
-from sealdeal.results.blobs import FolderStore
+from sealdeal.results.places import open_blobs
 from sealdeal.results.uploads import Results
 from sealdeal.sdk import serving
 from sealdeal.sdk.guest_release import build_guest_release
@@ -130,6 +130,7 @@ class LocalNetwork:
         market: MarketOptions = LOCAL_MARKET,
         sms: SmsOptions = LOCAL_SMS,
         app_network: NetworkMode = "off",
+        result_store: str = "",
         parts: Collection[str] | None = None,
         tap: Callable[[str, ASGIApp], ASGIApp] | None = None,
     ) -> None:
@@ -137,7 +138,8 @@ class LocalNetwork:
         to add to the five of the protocol. `offers`: what the workerpool keeps published; `rules`: its
         scheduler's. `market`: its market's. `sms`: its nodes'. `worker`: its workers'; `bounds`: of
         each guest, if not as that says. `registries`: of images, known to workers. `app_network`:
-        whether apps may reach the hosts that they declare. `parts`: which of `chain, results,
+        whether apps may reach the hosts that they declare. `result_store`: where content is kept, if not in
+        `state` (results.places). `parts`: which of `chain, results,
         sms-0…, market, scheduler, worker-0…` run here; who has `chain` begins a network. `tap` is put around
         each service's application, given its name, to watch what it is asked and answers.
         """
@@ -157,6 +159,7 @@ class LocalNetwork:
         self._bounds = bounds or (worker.bounds(here) if here else Bounds())
         self._registries = registries
         self._app_network: NetworkMode = app_network
+        self._result_store = result_store
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
@@ -311,7 +314,8 @@ class LocalNetwork:
         return SimulatedPlatform.from_json(path.read_text())
 
     async def _start_results(self) -> None:
-        blobs = FolderStore(self.state / "blobs")
+        blobs = open_blobs(self._result_store, self.state / "blobs")
+        self._close_at_end(blobs.close)
         tokens = self._key("tokens").secret
         results = await Results.open(self._database("results"), blobs, self.hub, self._key("store"), tokens)
         self._close_at_end(results.close)

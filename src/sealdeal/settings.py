@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     """Program of the local chain; the default is the one that `./dev` installs, then `anvil` on the PATH."""
     confirmations: int = Field(default=1, ge=0)
     """Blocks on top of a deal before its task is given out and its secrets may leave (local network)."""
+    result_store: str = ""
+    """Where the result store keeps content: a folder, `s3://BUCKET/PREFIX`, or `ipfs+http://HOST:5001`."""
     sms_door: Literal["own", "split", "single"] = "split"
     """What the local network's SMS nodes do with a secret that is pushed whole: refuse, split or keep it."""
     sms_storage_key_file: Path | None = None

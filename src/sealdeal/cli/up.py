@@ -50,6 +50,7 @@ async def start(*, state: Path | None = None, chain_id: int = CHAIN_ID, json: As
         registries=session.registries(),
         market=market_options(settings),
         sms=sms_options(settings),
+        result_store=settings.result_store,
     )
     try:
         async with made:
