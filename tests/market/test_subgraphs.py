@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from sealdeal.chain import Contract, artefact, deploy_data_protector
 from sealdeal.market.app import create_app
 from sealdeal.market.subgraphs import Subgraphs
-from sealdeal.market.subgraphs.follow import schema_entries
+from sealdeal.market.subgraphs.reading import schema_entries
 from sealdeal.market.subgraphs.store import Query
 from sealdeal.model.cid import cid_of
 from sealdeal.model.errors import NotFound
