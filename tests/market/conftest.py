@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx2
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from sealdeal.chain import Hub
 from sealdeal.market import Market, create_app
@@ -17,6 +19,7 @@ from sealdeal.model.orders import Signed, kind_of
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.market import MarketClient, Published, authorization
 from tests.network import CHAIN_ID, Network
+from tests.postgres import postgres_url  # noqa: F401  # a fixture
 
 INTERVAL = 0.02
 """Seconds between the index's looks at the chain: tests make blocks faster than chains do."""
@@ -92,6 +95,18 @@ async def running(network: Network, tmp_path: Path) -> AsyncIterator[Running]:
     markets = Running(network, tmp_path)
     yield markets
     await markets.stop()
+
+
+@pytest.fixture
+async def on_postgres(running: Running, request: pytest.FixtureRequest) -> Running:
+    """Markets that keep everything in an empty PostgreSQL database."""
+    running.url = request.getfixturevalue("postgres_url")
+    engine = create_async_engine(running.url)
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+        await connection.execute(sa.text("CREATE SCHEMA public"))
+    await engine.dispose()
+    return running
 
 
 @pytest.fixture

@@ -7,10 +7,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import httpx2
 import pytest
+import socketio
 from simple_websocket import AioClient, ConnectionClosed
 
 from sealdeal.model.deals import task_id
@@ -292,6 +294,29 @@ async def test_socket_io_by_polling(book: Stand) -> None:
         assert deal == {
             k: v for k, v in (await book.get(f"/deals/{hexstr(dealid)}")).json().items() if k != "ok"
         }
+
+
+async def test_a_client_that_others_wrote(book: Stand) -> None:
+    """python-socketio's own, over HTTP: connects, joins, hears."""
+    heard: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def hear(name: str, data: Any) -> None:
+        loop.call_soon_threadsafe(heard.put_nowait, (name, data))
+
+    client = socketio.Client(reconnection=False)
+    client.on("*", hear)
+    async with served(book.market) as url:
+        connect = partial(client.connect, url, transports=["polling"], socketio_path="ws", wait_timeout=10)
+        await asyncio.to_thread(connect)
+        joined = await asyncio.to_thread(client.call, "join", {"chainId": CHAIN, "topic": "orders"})
+        assert joined is True
+        _, published = await four(book)
+        async with asyncio.timeout(10):
+            names = [(await heard.get())[0] for _ in published]
+        assert names == [f"{kind}order_published" for kind in Kind]
+        assert await asyncio.to_thread(client.call, "leaveAll") is True
+        await asyncio.to_thread(client.disconnect)
 
 
 async def test_socket_io_by_websocket_outlives_the_time_for_headers(

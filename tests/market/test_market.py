@@ -9,27 +9,12 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from sealdeal.chain import Hub, Rpc, Sender, Wallet
 from sealdeal.model.errors import SealdealError
 from sealdeal.model.orders import TEE, TEE_TDX, Kind, tag
 from tests.market.conftest import Running
 from tests.market.test_engine import deals, salt
-from tests.postgres import postgres_url  # noqa: F401  # a fixture
-
-
-@pytest.fixture
-async def on_postgres(running: Running, request: pytest.FixtureRequest) -> Running:
-    """Markets that keep everything in an empty PostgreSQL database."""
-    running.url = request.getfixturevalue("postgres_url")
-    engine = create_async_engine(running.url)
-    async with engine.begin() as connection:
-        await connection.execute(sa.text("DROP SCHEMA public CASCADE"))
-        await connection.execute(sa.text("CREATE SCHEMA public"))
-    await engine.dispose()
-    return running
 
 
 async def test_a_deal_on_postgresql(on_postgres: Running) -> None:

@@ -17,7 +17,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sealdeal.market import webhooks
+from sealdeal.market import journal, webhooks
 from sealdeal.market.webhooks import MOST_WEBHOOKS
 from sealdeal.model.deals import Deal, task_id
 from sealdeal.model.types import hexstr
@@ -126,6 +126,22 @@ async def test_ends_of_tasks_are_told_and_signed(near: Stand) -> None:
         assert len(set(ids)) == len(ids)
 
 
+async def test_two_nodes_on_postgresql_send_once(on_postgres: Running) -> None:
+    one = await on_postgres.start(matching=False, private_webhooks=True)
+    await on_postgres.start(matching=False, private_webhooks=True)
+    async with receiving(200, 500) as receiver:
+        await made(one, "requester", url=receiver.url)
+        deal = await one.network.deal(volume=3)
+        for index in range(3):
+            await one.network.complete(deal, index)
+        await receiver.messages(4)
+        async with asyncio.timeout(15):
+            while await one.market.store.journal.next_due() is not None:
+                await asyncio.sleep(0.05)
+        told = [headers["webhook-id"] for headers, _ in receiver.heard]
+        assert len(told) == 5 and len(set(told)) == 4, "one was refused at first, none was sent twice"
+
+
 async def test_a_message_is_sent_until_it_is_heard_also_after_a_restart(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +163,25 @@ async def test_a_message_is_sent_until_it_is_heard_also_after_a_restart(
         while await near.market.store.journal.next_due() is not None:
             await asyncio.sleep(0.02)
         assert len(receiver.heard) == 5
+
+
+async def test_an_index_made_anew_does_not_send_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = await running.start(matching=False, private_webhooks=True)
+    async with receiving() as receiver:
+        await made(near, "requester", url=receiver.url)
+        deal = await near.network.deal(volume=2)
+        await near.network.complete(deal)
+        await receiver.messages(2)
+        while await near.market.store.journal.next_due() is not None:
+            await asyncio.sleep(0.02)
+        await running.stop()
+        monkeypatch.setitem(journal.tables.info, "derived_version", 999)
+        near = await running.start(matching=False, private_webhooks=True)
+        await near.network.complete(deal, 1)
+        *_, last = await receiver.messages(3)
+        assert last["data"]["index"] == 1
 
 
 async def test_who_answers_gone_is_not_told_again(near: Stand) -> None:

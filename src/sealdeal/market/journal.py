@@ -75,8 +75,9 @@ deliveries = sa.Table(
     sa.Column("webhook", sa.Text, nullable=False),
     sa.Column("block", sa.BigInteger, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
-    sa.Column("due_at", sa.BigInteger, nullable=False),  # ms since 1970
+    sa.Column("due_at", sa.BigInteger),  # ms since 1970
     sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),  # ms since 1970; kept, so that it is not sent again
     sa.Index("market_deliveries_by_due", "due_at"),
     info=OWNED,
 )
@@ -351,6 +352,7 @@ class Journal:
             last = (await connection.execute(sa.select(sa.func.max(events.c.id)))).scalar() or 0
             before = min(last, int((time.time() - KEPT) * 1000))
             await connection.execute(sa.delete(events).where(events.c.id < before))
+            await connection.execute(sa.delete(deliveries).where(deliveries.c.ended_at < before))
 
     # --- webhooks
 
@@ -427,10 +429,10 @@ class Journal:
         """Try a message again at `due_at` (ms), or never."""
         where = deliveries.c.id == id
         async with self._db.write() as connection:
+            values: dict[str, Any] = {"due_at": due_at}
             if due_at is None:
-                await connection.execute(sa.delete(deliveries).where(where))
-            else:
-                await connection.execute(sa.update(deliveries).where(where).values(due_at=due_at))
+                values |= {"ended_at": int(time.time() * 1000), "body": ""}
+            await connection.execute(sa.update(deliveries).where(where).values(**values))
 
     async def next_due(self) -> int | None:
         """When the next message is due, in ms since 1970."""

@@ -8,7 +8,7 @@ from alembic import op
 from sealdeal.db import AddressColumn
 
 revision = "0010"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
@@ -33,8 +33,9 @@ def upgrade() -> None:
         sa.Column("webhook", sa.Text, nullable=False),
         sa.Column("block", sa.BigInteger, nullable=False),
         sa.Column("body", sa.Text, nullable=False),
-        sa.Column("due_at", sa.BigInteger, nullable=False),
+        sa.Column("due_at", sa.BigInteger),
         sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("ended_at", sa.BigInteger),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("market_deliveries_by_due", "market_deliveries", ["due_at"])
