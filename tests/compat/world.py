@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sealdeal.model.keys import Key
 from sealdeal.model.types import RLC, hexstr, unhex
@@ -104,7 +104,8 @@ async def push_app(network: Network, image: BuiltImage) -> dict[str, str]:
 
 
 def document(network: Network, keys: list[str], app: Mapping[str, str], quick: int) -> dict[str, Any]:
-    """The network as a journey reads it. `quick`: the id of a category of 2 s that is offered."""
+    """The network as a journey reads it. `quick`: the id of a category of 2 s that is offered; the next one
+    is of 1 s, and is not."""
     at, contracts = network.services, network.contracts
     return {
         "rpc": network.rpc_url,
@@ -120,6 +121,7 @@ def document(network: Network, keys: list[str], app: Mapping[str, str], quick: i
         "dataprotector": network.dataprotector,
         "workerpool": network.workerpool,
         "quick": quick,
+        "idle": quick + 1,
         "app": dict(app),
         "purses": keys,
         "accounts": {name: one["key"] for name, one in network.accounts.items()},
@@ -127,18 +129,42 @@ def document(network: Network, keys: list[str], app: Mapping[str, str], quick: i
 
 
 async def run(
-    journeys: Path, name: str, told: Mapping[str, Any], *, timeout: float = 240
+    journeys: Path, name: str, told: Mapping[str, Any], *, timeout: float = 300
 ) -> tuple[dict[str, Check], str]:
-    """Run a journey of `journeys` to its end: its checks, and what it said besides on stderr."""
+    """Run a journey of `journeys` to its end, which comes after `timeout` seconds at the latest: its checks,
+    and what it said besides on stderr."""
     told_in = journeys / f"{name}-{secrets.token_hex(4)}.json"
     told_in.write_text(json.dumps(told))
-    child = await asyncio.create_subprocess_exec(
+    said, complained = told_in.with_suffix(".out"), told_in.with_suffix(".err")
+    with said.open("wb") as out, complained.open("wb") as err:
+        child = await _start(journeys, name, told_in, out, err)
+    try:
+        async with asyncio.timeout(timeout):
+            await child.wait()
+    except TimeoutError:
+        with complained.open("a") as err_text:
+            err_text.write(f"the journey was stopped after {timeout:.0f} s\n")
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    found = {}
+    for line in said.read_text().splitlines():
+        step = json.loads(line)
+        found[step["check"]] = Check(step["ok"], step["seconds"], step.get("error", ""))
+    return found, complained.read_text()
+
+
+async def _start(
+    journeys: Path, name: str, told_in: Path, out: IO[bytes], err: IO[bytes]
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
         node() or "node",
         str(journeys / f"{name}.mjs"),
         str(told_in),
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stdout=out,
+        stderr=err,
         cwd=journeys,
         env={
             **os.environ,
@@ -147,14 +173,3 @@ async def run(
             "NODE_OPTIONS": f"--import={(journeys / 'inside.mjs').as_uri()}",
         },
     )
-    try:
-        out, err = await asyncio.wait_for(child.communicate(), timeout)
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    found = {}
-    for line in out.decode().splitlines():
-        said = json.loads(line)
-        found[said["check"]] = Check(said["ok"], said["seconds"], said.get("error", ""))
-    return found, err.decode()
