@@ -39,12 +39,13 @@ from sealdeal.model.orders import (
     Params,
     RequestOrder,
     Signed,
+    T,
     tag,
 )
 from sealdeal.model.policy import ReportData
 from sealdeal.model.receipts import Receipt
 from sealdeal.model.streams import Format, new_key
-from sealdeal.model.types import ZERO, Address, Bytes32, address, hexstr, unhex
+from sealdeal.model.types import RLC, ZERO, Address, Bytes32, address, hexstr, unhex
 from sealdeal.tee import DcapVerifier
 
 from .archives import encrypt_file, unpack_result
@@ -367,6 +368,10 @@ class Sealdeal:
         )
         return await self.publish(order)
 
+    async def sign(self, order: T) -> Signed[T]:
+        """Sign an order; whoever is given it may match it, published or not, until it is cancelled."""
+        return Signed.by(self.key, order, await self.hub.domain())
+
     async def publish(self, order: Order, *, standing: bool = False) -> Bytes32:
         """Sign an order and publish it in the market; its hash.
 
@@ -388,9 +393,8 @@ class Sealdeal:
 
         Raises Unavailable when a node does not answer; safe to repeat.
         """
-        await asyncio.gather(
-            *(node.push_named_secret(self.key, RESULT_KEY_NAME, key_text) for node in self.nodes)
-        )
+        for node in self.nodes:  # not at once: each may give it to the others
+            await node.push_named_secret(self.key, RESULT_KEY_NAME, key_text)
 
     async def quote(
         self, app: Address, *, dataset: Address = ZERO, category: int = 0, batch: bool = False
@@ -523,6 +527,27 @@ class Sealdeal:
             raise Unavailable(f"task {hexstr(taskid)} has not ended within {timeout:g} s; it still may")
         return task
 
+    async def run(
+        self,
+        app: Address,
+        *,
+        dataset: Address = ZERO,
+        params: Params | None = None,
+        category: int = 0,
+        private_key: bytes | None = None,
+        timeout: float = 600.0,
+    ) -> Result:
+        """Buy one run at the best offers' prices, wait for it, and fetch its result: `request` to `result`.
+
+        The result is encrypted if `private_key` (PEM) is given, or `params` say so. Raises what these raise;
+        NotFound for a task that failed, and was paid back.
+        """
+        wanted = params or Params(result_encryption=private_key is not None)
+        request = await self.request(app, dataset=dataset, params=wanted, category=category)
+        (taskid,) = (await self.deal_of(request, timeout=timeout)).task_ids()
+        await self.wait(taskid, timeout=timeout)
+        return await self.result(taskid, private_key)
+
     async def steps(self, taskid: Bytes32) -> AsyncIterator[TaskEvent]:
         """A task's steps from the first, each as its scheduler tells it, until the task has ended.
 
@@ -653,6 +678,22 @@ class Sealdeal:
         root = unhex(self.network.tee_root) if self.network.tee_root else None
         claims = DcapVerifier(root).verify(receipt.evidence, settled.block.timestamp)
         ReportData(receipt.expected_report_data()).check(claims, settled.block.timestamp)
+
+
+async def newcomer(network: Network, amount: int = 100 * RLC, *, in_escrow: int = 0) -> Key:
+    """A new key with `amount` nRLC, `in_escrow` of them deposited, and money for gas, of a local network.
+
+    Raises InvalidInput on any other network, whose file holds no funder's key.
+    """
+    if (funder := network.accounts.get("funder")) is None:
+        raise InvalidInput("only a local network (`sealdeal up`) has a faucet: this file names no funder")
+    key = Key.generate(secrets.token_bytes)
+    async with Sealdeal(network, Key(unhex(funder["key"]))) as faucet:
+        await faucet.faucet(key.address, amount)
+    if in_escrow:
+        async with Sealdeal(network, key) as here:
+            await here.deposit(in_escrow)
+    return key
 
 
 _Found = TypeVar("_Found")
