@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import httpx2
 import pytest
 
 from sealdeal.model.batches import short_digest
-from sealdeal.model.deals import Deal, authorisation_message, enclave_message
+from sealdeal.model.deals import Deal, authorisation_message, enclave_message, result_hash, result_seal
 from sealdeal.model.errors import BadSignature, Conflict, InvalidInput, NotFound, TooLarge, Unauthorized
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import BATCH, TEE_TDX
@@ -315,6 +317,43 @@ async def test_standard_deals_need_the_pools_word(store: Store) -> None:
         token = await store.client.token(given, key("worker"))
         location = await store.upload(token, task=task, enclave_signature=b"")
         assert await store.client.link(task) == location
+
+
+async def test_an_agreed_result_is_opened(store: Store) -> None:
+    """A worker that revealed the right digest uploads the files that it stands for, and no others."""
+    network = store.network
+    assets = await network.assets("agreed")
+    deal = await network.deal(assets=assets, bits=0, with_dataset=False)
+    (task,) = deal.task_ids()
+    await network.as_("pool_owner").initialize(deal.dealid, 0)
+    worker = network.address("worker")
+    files = {"result.txt": b"42", "computed.json": b'{"deterministic-output-path":"/iexec_out/result.txt"}'}
+    digest = hashlib.sha256(b"42").digest()
+    word = key("pool_owner").sign_message(authorisation_message(worker, task, ZERO))
+    token = await store.client.token(Authorisation(task, worker, ZERO, word), key("worker"))
+    hub = network.as_("worker")
+    await hub.deposit(10**9)
+    hash_, seal = result_hash(task, digest), result_seal(worker, task, digest)
+    await hub.contribute(task, hash_, seal, ZERO, b"", word)
+    options: dict[str, Any] = {"task": task, "digest": digest, "enclave_signature": b""}
+    with pytest.raises(Unauthorized, match="expected a revealed contribution"):
+        await store.upload(token, archive=zipped(files), **options)
+    await hub.reveal(task, digest)
+    with pytest.raises(Unauthorized, match="not the one that this worker contributed"):
+        await store.upload(token, archive=zipped(files), **options | {"digest": DIGEST})
+    for other in (zipped(files | {"result.txt": b"43"}), zipped({"result.txt": b"42"}), b"no archive"):
+        with pytest.raises(Unauthorized, match="expected an archive of the digest"):
+            await store.upload(token, archive=other, **options)
+    location = await store.upload(token, archive=zipped(files), **options)
+    assert await store.client.link(task) == location
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
 
 
 async def test_limits(store: Store) -> None:

@@ -30,8 +30,15 @@ from sealdeal.model.deals import (
     result_hash,
     task_id,
 )
-from sealdeal.model.errors import InvalidInput, NotFound, TooLarge, Unauthorized
+from sealdeal.model.errors import (
+    IntegrityError,
+    InvalidInput,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+)
 from sealdeal.model.keys import Key, message_digest, recover_message
+from sealdeal.model.results import UnsafeArchive
 from sealdeal.model.types import ZERO, Address, Block, bytes32, hexstr, unhex
 from sealdeal.sdk.results import (
     ARCHIVE_LIMIT,
@@ -43,6 +50,7 @@ from sealdeal.sdk.results import (
 )
 
 from .blobs import Blobs
+from .contents import digest_of_archive
 from .store import Archive, ResultStore
 from .tokens import make_token, wallet_of
 
@@ -183,7 +191,7 @@ class Results:
         Raises TooLarge over `limit` bytes, InvalidInput for none, StoreFull.
         """
         worker = self.wallet(token)
-        given = await self._allowed(worker, claim)
+        given, agreed = await self._allowed(worker, claim)
         sha256 = hashlib.sha256()
 
         async def hashed() -> AsyncIterator[bytes]:
@@ -194,14 +202,19 @@ class Results:
         stored = await self.blobs.put(hashed(), limit=limit)
         if not stored.size:
             raise InvalidInput("expected a result archive, got no bytes")
+        if agreed:
+            await self._check_content(stored.cid, claim)
         now = int(self._clock())
         receipt = StorageReceipt(claim.task, worker, stored.cid, sha256.digest(), stored.size, now)
         signature = self.key.sign_digest(eip712.digest(await self.domain(), receipt))
         await self.store.keep_archive(SignedReceipt(receipt, self.key.address, signature), given)
         return f"/ipfs/{stored.cid}"
 
-    async def _allowed(self, worker: Address, upload: Claim) -> Authorisation:
-        """The authorisation that lets `worker` upload this now. Raises Unauthorized."""
+    async def _allowed(self, worker: Address, upload: Claim) -> tuple[Authorisation, bool]:
+        """The authorisation that lets `worker` upload this now, and whether workers agreed on its digest.
+
+        Raises Unauthorized.
+        """
         given = await self.store.authorisation(upload.task, worker)
         at, task, deal = await self._on_chain(given)
         if given.enclave != ZERO:
@@ -211,20 +224,30 @@ class Results:
             signer = recover_message(message, upload.enclave_signature)
             if signer != given.enclave:
                 raise Unauthorized(f"expected enclave {given.enclave} to sign this digest, {signer} did")
-        else:
-            await self._check_standard(task, deal, upload, given, at)
-        return given
+            return given, False
+        return given, await self._check_standard(task, deal, upload, given, at)
+
+    async def _check_content(self, cid: str, claim: Claim) -> None:
+        """Raises Unauthorized unless the archive's own files stand for the digest that it came with."""
+        try:
+            found = await digest_of_archive(self.blobs, cid)
+        except (IntegrityError, UnsafeArchive, TooLarge) as wrong:
+            raise Unauthorized(f"expected an archive of the digest that was agreed on: {wrong}") from None
+        if found != claim.digest:
+            raise Unauthorized(
+                f"expected an archive of the digest {hexstr(claim.digest)}, its files have {hexstr(found)}"
+            )
 
     async def _check_standard(
         self, task: Task, deal: Deal, upload: Claim, given: Authorisation, at: Block
-    ) -> None:
-        """No enclave vouches: either the pool's owner alone does, or the workers' consensus on chain.
+    ) -> bool:
+        """No enclave vouches: either the pool's owner alone does, or the workers' consensus on chain (True).
 
         The wire knows the second only (§3.1): its workers reveal, then upload. A result that is contributed
         and finalised at once has no such phase; it must lie here before it says on chain where it lies.
         """
         if task.status == TaskStatus.ACTIVE and deal.trust <= 1:
-            return
+            return False
         if task.status != TaskStatus.REVEALING:
             raise Unauthorized(f"expected a task in its reveal phase, it is {task.status.name}")
         contribution = await self.hub.contribution(upload.task, given.worker, at)
@@ -232,6 +255,7 @@ class Results:
             raise Unauthorized(f"expected a revealed contribution, it is {contribution.status.name}")
         if contribution.result_hash != result_hash(upload.task, upload.digest):
             raise Unauthorized("the digest is not the one that this worker contributed")
+        return True
 
     def wallet(self, token: str) -> Address:
         """The wallet that holds `token`. Raises Unauthorized."""
