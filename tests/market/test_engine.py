@@ -13,7 +13,17 @@ import pytest
 from sealdeal.chain import Wallet
 from sealdeal.market import Market
 from sealdeal.model.errors import InvalidInput
-from sealdeal.model.orders import TEE, AppOrder, Kind, RequestOrder, Signed, WorkerpoolOrder, tag
+from sealdeal.model.orders import (
+    TEE,
+    AppOrder,
+    Kind,
+    RequestOrder,
+    Signed,
+    WorkerpoolOrder,
+    choosing,
+    chosen_matcher,
+    tag,
+)
 from sealdeal.model.types import RLC, hexstr
 from sealdeal.sdk.market import DealRecord
 from tests.market.conftest import Running, Stand
@@ -259,3 +269,51 @@ async def test_whatever_order_offers_came_in_the_price_decides(running: Running)
         candidates = await book.market.lists.candidates(ask)
         assert [offer.price for offer in candidates.workerpools] == [1]
         await book.client.unpublish_all(Kind.WORKERPOOL, pool, network.key("pool_owner"))
+
+
+AGREES = "0x631626ba7e60e01b60005260206000f3"
+"""Code of an account that calls every signature its own."""
+BURNS = "0x5b600056"
+"""Code that takes all gas there is."""
+
+
+async def test_a_smart_account_that_burns_gas_is_set_aside_with_all_its_orders(stand: Stand) -> None:
+    """The account has a key and code (EIP-7702): its orders count until the code says otherwise, without a
+    word. Three of them are tried, within the gas that a match may use; no transaction is sent for any."""
+    network = stand.network
+    app, dataset, pool, request = await network.orders()
+    owner = network.address("pool_owner")
+    await network.rpc.call("anvil_setCode", owner, AGREES)
+    cheap = [
+        Signed(replace(pool.order, workerpoolprice=n, salt=salt(n)), bytes([n]) * 70) for n in range(1, 6)
+    ]
+    await stand.publish_all(app, dataset, *cheap)
+    await network.rpc.call("anvil_setCode", owner, BURNS)
+    other, _ = await network.as_("worker").create_workerpool("[simulated] honest")
+    honest = network.sign("worker", replace(pool.order, workerpool=other, workerpoolprice=9 * RLC))
+    await stand.publish("worker", honest)
+    sent = await network.rpc.call("eth_getTransactionCount", network.address("hub_owner"), "latest")
+    await stand.publish("requester", request)
+    (deal,) = await deals(stand, 1)
+    assert deal.workerpool_hash == honest.hash(network.domain)
+    told = await stand.client.match_of(deal.dealid)
+    assert set(told.said.aside) == {order.hash(network.domain) for order in cheap}
+    now = await network.rpc.call("eth_getTransactionCount", network.address("hub_owner"), "latest")
+    assert int(now, 16) == int(sent, 16) + 1, "the deal's alone"
+
+
+async def test_a_request_that_chooses_its_matcher_is_left_to_it(stand: Stand) -> None:
+    network = stand.network
+    app, dataset, pool, request = await network.orders()
+    theirs = network.sign("requester", replace(request.order, salt=choosing(network.address("worker"))))
+    ours = network.sign("requester", replace(request.order, salt=choosing(network.address("hub_owner"))))
+    await stand.publish_all(app, dataset, pool)
+    waiting = await stand.publish("requester", theirs)
+    assert await quiet(stand) == 0
+    why = await stand.client.why(waiting.hash)
+    assert why.constraint and f"chooses matcher {network.address('worker')}" in why.constraint
+    await stand.publish("requester", ours)
+    (deal,) = await deals(stand, 1)
+    assert deal.request_hash == ours.hash(network.domain)
+    assert chosen_matcher(theirs.order.salt) == network.address("worker")
+    assert chosen_matcher(request.order.salt) is None

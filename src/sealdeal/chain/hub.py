@@ -27,7 +27,7 @@ from sealdeal.model.orders import (
 from sealdeal.model.types import Address, Bytes32, address, hexstr, unhex
 
 from .contract import Contract, artefact
-from .errors import BadAnswer, Reverted
+from .errors import BadAnswer, Reverted, RpcError
 from .reads import Addresses, HubReads, Reader
 from .rpc import Rpc
 from .sender import Receipt, Sender, mined
@@ -95,9 +95,16 @@ class Hub(HubReads):
         return await self.receipt(unhex(logs[-1]["transactionHash"]))
 
     async def _act(
-        self, contract: Contract, function: str, *args: Any, intent: bytes | None = None
+        self,
+        contract: Contract,
+        function: str,
+        *args: Any,
+        gas: int | None = None,
+        intent: bytes | None = None,
     ) -> Receipt:
-        return await self.sender.transact(contract, function, *args, intent=intent, contracts=self.contracts)
+        return await self.sender.transact(
+            contract, function, *args, gas=gas, intent=intent, contracts=self.contracts
+        )
 
     # --- money
 
@@ -217,12 +224,27 @@ class Hub(HubReads):
         request: Signed[RequestOrder],
         *,
         sponsored: bool = False,
+        most_gas: int | None = None,
         intent: bytes | None = None,
     ) -> tuple[Bytes32, Receipt]:
-        """Make a deal of four orders; the requester pays, or, `sponsored`, the sender. (dealid, receipt)."""
+        """Make a deal of four orders; the requester pays, or, `sponsored`, the sender. (dealid, receipt).
+
+        `most_gas`: it is tried without a transaction first, and may use no more gas than this in either:
+        what smart wallets do when they are asked for their word is theirs to say.
+        """
         orders = [order.as_tuple() for order in (app, dataset or NO_DATASET, workerpool, request)]
         function = "sponsorMatchOrders" if sponsored else "matchOrders"
-        receipt = await self._act(self.hub, function, *orders, intent=intent)
+        if most_gas is not None:
+            call = self.hub.request(function, *orders) | {"from": self.sender.address, "gas": hex(most_gas)}
+            try:
+                await self.rpc.call("eth_call", call, "latest")
+            except Reverted as refused:
+                raise self.hub.explain(refused, function) from None
+            except RpcError as refused:
+                if "gas" not in refused.message.lower():
+                    raise
+                raise Reverted(reason=f"more than {most_gas} gas is needed", doing=function) from None
+        receipt = await self._act(self.hub, function, *orders, gas=most_gas, intent=intent)
         return bytes(receipt.event("OrdersMatched")["dealid"]), receipt
 
     async def manage_order(

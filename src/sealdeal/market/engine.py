@@ -11,15 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sealdeal.chain import Hub, NotMined, Reverted
+from sealdeal.chain import Hub, NotMined, Reverted, RpcError
 from sealdeal.model.deals import deal_id
 from sealdeal.model.errors import ChainError, Unavailable
-from sealdeal.model.orders import Kind, RequestOrder
+from sealdeal.model.orders import Kind, RequestOrder, chosen_matcher
 from sealdeal.model.types import Address, Block, format_rlc, hexstr, keccak
 
 from .book import Fill, Offer, best_fill
@@ -32,6 +32,12 @@ log = logging.getLogger("sealdeal.market")
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
 """Seconds that an order is set aside, the first time and at most."""
+MATCH_GAS = 3_000_000
+"""Gas that a match may use: several times what four keys take, room for four smart wallets."""
+WALLET_GAS = 700_000
+"""Gas that one smart wallet may use to say whether a signature is its own."""
+PATIENT = 3
+"""Refusals of one signer's orders after which all its orders are set aside, each time twice as long."""
 _ATTEMPTS = 100  # fills of one request in a row before the others have their turn
 
 _BLAMED = {0x2: Kind.APP, 0x3: Kind.DATASET, 0x4: Kind.WORKERPOOL, 0x5: Kind.REQUEST}
@@ -63,6 +69,8 @@ class Engine:
         self._woken = asyncio.Event()
         self._aside: dict[Place, Aside] = {}
         self._pauses: dict[Place, float] = {}
+        self._strikes: dict[Address, int] = {}
+        self._shunned: dict[Address, float] = {}
         index.listeners.append(self._moved)
 
     def consider(self, hashes: Iterable[bytes]) -> None:
@@ -112,8 +120,11 @@ class Engine:
             if record is None or record.status != "open" or (request_hash, request_hash) in self._aside:
                 return
             request: Offer[RequestOrder] = record.offer
+            if self.not_mine(request.order):
+                return
             newest = await self.words.newest()
             aside = [order for order, asker in self._aside if asker in (order, request_hash)]
+            aside += await self._lists.open_of(self._out_of_favour())
             fill = best_fill(request, await self._lists.candidates(request.order, without=aside))
             if fill is None:
                 return
@@ -153,10 +164,11 @@ class Engine:
                 fill.dataset.signed if fill.dataset else None,
                 fill.workerpool.signed,
                 request.signed,
+                most_gas=MATCH_GAS,
                 intent=keccak(b"match" + dealid + b"".join(orders)),
             )
         except Reverted as refused:
-            self._blame(fill, refused)
+            await self._blame(fill, refused)
             return
         except NotMined as late:
             self._set_aside(request, str(late))
@@ -164,13 +176,16 @@ class Engine:
         log.info("deal %s: %d tasks, block %d", hexstr(dealid), fill.terms.volume, receipt.block.number)
         for order in (*orders, request.hash):
             self._forget(order)
+        for offer in (fill.app, fill.dataset, fill.workerpool, request):
+            if offer is not None:
+                self._strikes.pop(offer.signer, None)
         with suppress(Unavailable):  # a slow index: the next look reads the chain's refusal instead
             await self._index.reached(receipt.block)
         after = await self._store.order(request.hash, Kind.REQUEST)
         if after is not None and after.remaining == request.remaining and after.status == "open":
             self._set_aside(request, f"the deal {hexstr(dealid)} is made and the index does not show it yet")
 
-    def _blame(self, fill: Fill, refused: Reverted) -> None:
+    async def _blame(self, fill: Fill, refused: Reverted) -> None:
         """Set aside the order that the contract refused; for this request alone when it did not say which."""
         reason = refused.reason or ""
         head, _, code = reason.partition("matchOrders-0x")
@@ -182,12 +197,47 @@ class Engine:
             Kind.REQUEST: fill.request,
         }
         offer = offers.get(kind) if kind else None
+        if offer is None and not code:
+            offer = await self._denied([one for one in offers.values() if one is not None])
         if offer is not None:
             self._set_aside(offer, str(refused))
+            self._strike(offer.signer)
         else:
             self._set_aside(fill.workerpool, str(refused), fill.request)
 
+    async def _denied(self, offers: Sequence[Offer[Any]]) -> Offer[Any] | None:
+        """The first order whose signer does not say, with little gas, that it is his."""
+        hub = self._hub.hub
+        for offer in offers:
+            call = hub.request("verifySignature", offer.signer, offer.hash, offer.signed.sign)
+            try:
+                answer = await self._hub.rpc.call("eth_call", call | {"gas": hex(WALLET_GAS)}, "latest")
+            except (Reverted, RpcError):
+                return offer
+            if offer.signed.sign and not hub.decode("verifySignature", answer):
+                return offer
+        return None
+
+    def not_mine(self, request: RequestOrder) -> bool:
+        """Whether a request chooses another matcher, whose match alone the hub accepts."""
+        chosen = chosen_matcher(request.salt)
+        return chosen is not None and self._hub.sender.address not in (chosen, request.requester)
+
     # --- set aside
+
+    def _strike(self, signer: Address) -> None:
+        """One more refusal, found by a simulation that costs time: a wallet may say so at will."""
+        strikes = self._strikes[signer] = self._strikes.get(signer, 0) + 1
+        if strikes >= PATIENT:
+            pause = min(FIRST_PAUSE * 2 ** (strikes - PATIENT), LONGEST_PAUSE)
+            self._shunned[signer] = time.monotonic() + pause
+            log.info("all orders of %s are set aside for %.0f s: refused %d times", signer, pause, strikes)
+
+    def _out_of_favour(self) -> list[Address]:
+        """Signers whose orders are all set aside now."""
+        now = time.monotonic()
+        self._shunned = {signer: until for signer, until in self._shunned.items() if until > now}
+        return list(self._shunned)
 
     def _set_aside(self, offer: Offer[Any], reason: str, request: Offer[RequestOrder] | None = None) -> None:
         place = (offer.hash, request.hash if request else offer.hash)

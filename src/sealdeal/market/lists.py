@@ -180,6 +180,14 @@ class Lists:
                 await _offers(connection, OrderFilter(Kind.WORKERPOOL, place, category=request.category)),
             )
 
+    async def open_of(self, signers: Collection[Address]) -> list[bytes]:
+        """The open orders of these signers."""
+        if not signers:
+            return []
+        query = sa.select(book.c.hash).where(OPEN, book.c.signer.in_(signers))
+        async with self._store.read() as connection:
+            return list((await connection.execute(query)).scalars())
+
     async def waiting(self, offers: Collection[bytes] | None = None) -> list[bytes]:
         """Open requests that these offers may serve (None: all), the best paying first, then oldest."""
         columns = (book.c.hash, book.c.price, book.c.sequence)

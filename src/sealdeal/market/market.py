@@ -16,7 +16,16 @@ from typing import Any
 from sealdeal.chain import Hub, Reverted
 from sealdeal.model.errors import BadSignature, Forbidden, InvalidInput, NotFound, Unavailable
 from sealdeal.model.keys import Rng, recover_digest
-from sealdeal.model.orders import TEE, Kind, RequestOrder, Signed, WorkerpoolOrder, owner_field, tag_bits
+from sealdeal.model.orders import (
+    TEE,
+    Kind,
+    RequestOrder,
+    Signed,
+    WorkerpoolOrder,
+    chosen_matcher,
+    owner_field,
+    tag_bits,
+)
 from sealdeal.model.types import ZERO, Address, Block, address, bytes32, format_rlc, hexstr, unhex
 from sealdeal.sdk.market import challenge_document, challenge_hash
 
@@ -267,6 +276,10 @@ class Market:
         if stake < (needed := stake_needed(order, 1)):
             notes[hash] = (
                 f"the requester has {format_rlc(stake)} in escrow, one task may cost {format_rlc(needed)}"
+            )
+        if self.engine and self.engine.not_mine(order):
+            notes[hash] = (
+                f"the request chooses matcher {chosen_matcher(order.salt)}, which is not this market's"
             )
         found = await self.lists.neighbours(order)
         return record, explain(record.offer, found, notes)

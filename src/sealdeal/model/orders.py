@@ -14,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 from .eip712 import Address, Bytes32_, Domain, String, Typed, Uint256, digest
 from .errors import InvalidInput
 from .keys import Key
-from .types import ZERO, ZERO32, Bytes32, hexstr, unhex
+from .types import ZERO, ZERO32, Bytes32, address, address_bytes, hexstr, unhex
 from .types import Address as AddressType
 
 TEE, SCONE, GRAMINE, TDX, GPU = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 8
@@ -24,6 +24,22 @@ BATCH = 1 << 128
 TEE_TDX = TEE | TDX
 FRAMEWORKS = SCONE | GRAMINE | TDX
 """Bits that a dataset order may carry without any effect (poco.md §15)."""
+
+
+_CHOSEN = b"sealdeal:mtc"
+
+
+def choosing(matcher: AddressType) -> Bytes32:
+    """The salt of a request that only this account, or the requester, may match.
+
+    Nothing is left in it to tell two requests that are alike: their params must differ.
+    """
+    return _CHOSEN + address_bytes(matcher)
+
+
+def chosen_matcher(salt: Bytes32) -> AddressType | None:
+    """Whom a request's salt chooses to match it; None when anyone may."""
+    return address(hexstr(salt[12:])) if salt[:12] == _CHOSEN else None
 
 
 def tag(bits: int) -> Bytes32:
