@@ -145,6 +145,7 @@ async def test_a_service_that_hangs_is_unavailable() -> None:
 async def test_browsers_of_any_origin_may_call(client: Client) -> None:
     answer = await client.request("GET", "/pieces", headers={"Origin": "https://anywhere.example"})
     assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["access-control-expose-headers"] == "*"
 
 
 def test_an_unknown_code_goes_by_its_status() -> None:

@@ -192,5 +192,6 @@ def answer_errors(app: FastAPI) -> None:
         allow_origins=["*"],
         allow_methods=["*"],
         allow_headers=["*"],
+        expose_headers=["*"],  # a range's place, an entity's tag, how long to wait
         allow_private_network=True,  # pages of the web call services on their user's machine
     )
