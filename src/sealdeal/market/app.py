@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from sealdeal import __version__
@@ -29,7 +29,7 @@ from sealdeal.model.types import hexstr
 
 from . import quotes
 from .book import Nearest
-from .feed import TOPICS, Wanted, cursor_of, sockets
+from .feed import TOPICS, EventStream, Wanted, cursor_of, sockets
 from .fields import (
     DEAL_ADDRESSES,
     DEAL_HASHES,
@@ -54,8 +54,10 @@ log = logging.getLogger("sealdeal.market")
 _EVENTS = ("topics", "requester", "dealid", "lastEventId")
 
 
-def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
-    """The API of one market, and of the subgraphs that it serves."""
+def create_app(
+    market: Market, subgraphs: Subgraphs | None = None, streams: OpenStreams | None = None
+) -> FastAPI:
+    """The API of one market, and of the subgraphs that it serves. `streams`: counts those that are open."""
     app = FastAPI(title="Sealdeal marketplace", version=__version__, redoc_url=None)
     _answer_in_dialect(app)
     limits = market.limits
@@ -68,7 +70,7 @@ def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
         expose_headers=EXPOSED,
         allow_private_network=True,
     )
-    only_chain, streams = market.chain_id, OpenStreams(limits.streams)
+    only_chain, streams = market.chain_id, streams or OpenStreams(limits.streams)
     socket, end = sockets(market.feed, only_chain, streams)
     app.mount("/ws", socket)
     market.at_end(end)
@@ -209,7 +211,7 @@ def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
         order_routes(kind)
 
     @app.get("/events", openapi_extra=documented("GET", "/events", _EVENTS, only_chain))
-    async def events(request: Request) -> StreamingResponse:
+    async def events(request: Request) -> EventStream:
         fields = Fields(request.query_params)
         chain(fields)
         topics = frozenset(str(fields.fields.get("topics", ",".join(TOPICS))).split(","))
@@ -224,15 +226,7 @@ def create_app(market: Market, subgraphs: Subgraphs | None = None) -> FastAPI:
         if not streams.open(client):
             raise RateLimited("Rate limit exceeded")
 
-        async def told() -> AsyncIterator[str]:
-            try:
-                async for text in market.feed.stream(wanted, after):
-                    yield text
-            finally:
-                streams.close(client)
-
-        still = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(told(), media_type="text/event-stream", headers=still)
+        return EventStream(market.feed.stream(wanted, after), lambda: streams.close(client))
 
     @route("POST", "/webhooks")
     async def add_webhook(request: Request, _: Fields) -> dict[str, Any]:

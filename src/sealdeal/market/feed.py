@@ -11,15 +11,16 @@ import asyncio
 import json
 import logging
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, cast
 
 import socketio
-from starlette.types import ASGIApp
+from starlette.responses import StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.types import Address
@@ -105,8 +106,7 @@ class Feed:
     async def _after(self, cursor: int) -> list[Recorded]:
         if cursor < self._from:
             return await self._journal.after(cursor, _PART)
-        events = list(self._events)
-        return events[bisect_right(events, cursor, key=lambda event: event.id) :]
+        return list(takewhile(lambda event: event.id > cursor, reversed(self._events)))[::-1]
 
     async def stream(self, wanted: Wanted, after: int | None = None) -> AsyncIterator[str]:
         """Events as text/event-stream: those after the cursor `after` (0: all that are kept), or new ones.
@@ -132,6 +132,21 @@ class Feed:
                         await grown.wait()
                 except TimeoutError:
                     yield f": nothing new\nid: {cursor}\n\n"
+
+
+class EventStream(StreamingResponse):
+    """An answer that goes on; `end` is called once when it ends, however it does."""
+
+    def __init__(self, stream: AsyncIterator[str], end: Callable[[], None]) -> None:
+        still = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(stream, media_type="text/event-stream", headers=still)
+        self._end = end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end()
 
 
 def _text(name: str, id: int, document: Any) -> str:

@@ -176,9 +176,14 @@ class OpenStreams:
         self._most, self._in_all = most, in_all
         self._open: Counter[str] = Counter()
 
+    @property
+    def in_use(self) -> int:
+        """How many are open."""
+        return self._open.total()
+
     def open(self, client: str) -> bool:
         """Count one more; False when it is one too many. Every one that was counted has to be closed."""
-        if self._open.total() >= self._in_all or (self._open[client] >= self._most and not _is_local(client)):
+        if self.in_use >= self._in_all or (self._open[client] >= self._most and not _is_local(client)):
             return False
         self._open[client] += 1
         return True
