@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from sealdeal.model.types import RLC
-from sealdeal.node import OFFERS, LocalNetwork
-from sealdeal.pool.offers import Offer
+from sealdeal.node import LocalNetwork
 from sealdeal.sdk.images import build_app_image
 from sealdeal.worker.cgroups import Bounds
 
@@ -20,8 +18,8 @@ from .world import APP, PURSES, Check, document, names, node, place, purses, pus
 
 CHAIN_ID = 421_614
 """DataProtector knows its networks by their ids (wire.md §0.10); the SDK takes any."""
-QUICK = len(OFFERS)
-"""Id of the category that is added: an app may run for 2 s, and all ends 20 s after a match."""
+IDLE = ("idle", "1 second, for claims", 1)
+"""A category that is added, and that nobody offers: all ends 10 s after a match."""
 
 Outcomes = Callable[[str], Awaitable[dict[str, Check]]]
 
@@ -45,8 +43,7 @@ async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Loc
         folder / "state",
         cache=folder / "cache",
         chain_id=CHAIN_ID,
-        categories=(("quick", "2 seconds, for tests", 2), ("idle", "1 second, for claims", 1)),
-        offers=(*OFFERS, Offer(category=QUICK, price=RLC, volume=200)),
+        categories=(IDLE,),
         bounds=Bounds(memory=512 << 20, work=256 << 20),
     ) as made:
         yield made
@@ -67,7 +64,7 @@ async def outcomes(
     async def begin(name: str) -> dict[str, Check]:
         async with funding:  # one faucet, one sequence of nonces
             keys = await purses(network.network, PURSES, network.transports)
-        found, said = await run(journeys, name, document(network.network, keys, app, QUICK))
+        found, said = await run(journeys, name, document(network.network, keys, app))
         if missing := set(names(name)) - set(found):
             lines = said.strip().splitlines()[-20:]
             end = Check(False, 0.0, "the journey ended before this check:\n" + "\n".join(lines))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from sealdeal.chain import CATEGORIES
 from sealdeal.model.keys import Key
 from sealdeal.model.types import RLC, hexstr, unhex
 from sealdeal.sdk.client import Sealdeal
@@ -103,9 +104,9 @@ async def push_app(network: Network, image: BuiltImage) -> dict[str, str]:
     return {"multiaddr": multiaddr, "checksum": hexstr(image.checksum)}
 
 
-def document(network: Network, keys: list[str], app: Mapping[str, str], quick: int) -> dict[str, Any]:
-    """The network as a journey reads it. `quick`: the id of a category of 2 s that is offered; the next one
-    is of 1 s, and is not."""
+def document(network: Network, keys: list[str], app: Mapping[str, str], category: int = 0) -> dict[str, Any]:
+    """The network as a journey reads it. `category`: of its deals. `idle`: the first category after the usual ones, if there is one:
+    nobody offers it."""
     at, contracts = network.services, network.contracts
     return {
         "rpc": network.rpc_url,
@@ -120,8 +121,8 @@ def document(network: Network, keys: list[str], app: Mapping[str, str], quick: i
         "pocoSubgraph": at.poco_subgraph,
         "dataprotector": network.dataprotector,
         "workerpool": network.workerpool,
-        "quick": quick,
-        "idle": quick + 1,
+        "category": category,
+        "idle": len(CATEGORIES),
         "app": dict(app),
         "purses": keys,
         "accounts": {name: one["key"] for name, one in network.accounts.items()},
@@ -129,7 +130,7 @@ def document(network: Network, keys: list[str], app: Mapping[str, str], quick: i
 
 
 async def run(
-    journeys: Path, name: str, told: Mapping[str, Any], *, timeout: float = 300
+    journeys: Path, name: str, told: Mapping[str, Any], *, timeout: float = 600
 ) -> tuple[dict[str, Check], str]:
     """Run a journey of `journeys` to its end, which comes after `timeout` seconds at the latest: its checks,
     and what it said besides on stderr."""

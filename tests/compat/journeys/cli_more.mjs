@@ -59,7 +59,7 @@ await check('account approve, allowance and revoke', async () => {
 await check('category show and count', async () => {
   const [{ category }, { count }] = await Promise.all([provider.run('category show', 0), provider.run('category count')]);
   same(category.name, 'XS');
-  expect(Number(count) > world.quick, count);
+  expect(Number(count) > world.category, count);
 });
 
 await check('app show and count', async () => {
@@ -109,7 +109,7 @@ await check('app request-execution: an order at a price', async () => {
   const said = await requester.run(
     'app request-execution',
     app,
-    ...['--app-price', 1, 'RLC', '--workerpool-price', 5, 'RLC', '--category', world.quick],
+    ...['--app-price', 1, 'RLC', '--workerpool-price', 5, 'RLC', '--category', world.category],
     ...['--tag', 'tee,tdx', '--args', 'x', '--force'],
   );
   expect(/^0x[0-9a-f]{64}$/.test(said.orderHash), JSON.stringify(said));
@@ -118,7 +118,7 @@ await check('app request-execution: an order at a price', async () => {
 await check('order fill: orders from the marketplace', async () => {
   const [{ appOrders }, { workerpoolOrders }] = await Promise.all([
     requester.run('orderbook app', app),
-    requester.run('orderbook workerpool', world.workerpool, '--category', world.quick),
+    requester.run('orderbook workerpool', world.workerpool, '--category', world.category),
   ]);
   await requester.run('order init', '--request');
   requester.change((told) =>
@@ -126,7 +126,7 @@ await check('order fill: orders from the marketplace', async () => {
       app,
       appmaxprice: '1 RLC',
       workerpoolmaxprice: '5 RLC',
-      category: world.quick,
+      category: world.category,
       params: { iexec_args: 'filled' },
     }),
   );

@@ -76,7 +76,7 @@ const orders = await check('the orderbooks hold what the deal needs', async () =
   same([datasets.count, datasets.orders[0].order.apprestrict], [1, app], 'dataset orders');
   const pools = await orderbook.fetchWorkerpoolOrderbook({
     workerpool: world.workerpool,
-    category: world.quick,
+    category: world.category,
     minTag: ['tee', 'tdx'],
   });
   expect(pools.count >= 1, 'no workerpool order');
@@ -95,7 +95,7 @@ const requestorder = await check('the request is signed', async () => {
     appmaxprice: rlc(1),
     datasetmaxprice: rlc(2),
     workerpoolmaxprice: orders.workerpoolorder.workerpoolprice,
-    category: world.quick,
+    category: world.category,
     volume: 2,
     params: {
       iexec_args: "one 'two words'",
@@ -211,7 +211,7 @@ const open = await check('a run without data and without encryption is bought', 
     app,
     appmaxprice: rlc(1),
     workerpoolmaxprice: orders.workerpoolorder.workerpoolprice,
-    category: world.quick,
+    category: world.category,
     params: { iexec_args: 'open', iexec_input_files: [`${world.gateway}/ipfs/${file}`] },
   });
   const { apporder, workerpoolorder } = orders;

@@ -39,7 +39,7 @@ export function person(key = world.purses.pop()) {
 }
 
 /** Run a step and say how it went; its value, or undefined when it failed. */
-export async function check(name, step, { seconds = 60 } = {}) {
+export async function check(name, step, { seconds = 150 } = {}) {
   const begun = Date.now();
   let timer;
   const late = new Promise((_, fail) => {

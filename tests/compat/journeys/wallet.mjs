@@ -65,7 +65,7 @@ await check('the approval is revoked', async () => {
 
 await check('categories are counted and shown', async () => {
   const count = Number(await sdk.hub.countCategory());
-  expect(count > world.quick, `count ${count}`);
+  expect(count > world.category, `count ${count}`);
   const { name, workClockTimeRef } = await sdk.hub.showCategory(0);
   same([name, String(workClockTimeRef)], ['XS', '300']);
 });
