@@ -105,8 +105,8 @@ async def push_app(network: Network, image: BuiltImage) -> dict[str, str]:
 
 
 def document(network: Network, keys: list[str], app: Mapping[str, str], category: int = 0) -> dict[str, Any]:
-    """The network as a journey reads it. `category`: of its deals. `idle`: the first category after the usual ones, if there is one:
-    nobody offers it."""
+    """The network as a journey reads it. `category`: of its deals. `idle`: the first category after the usual
+    ones, which nobody offers, if there is one."""
     at, contracts = network.services, network.contracts
     return {
         "rpc": network.rpc_url,
