@@ -355,8 +355,8 @@ class LocalNetwork:
             private_webhooks=options.private_webhooks,
         )
         self._close_at_end(market.close)
-        subgraphs = await self._open_subgraphs()
-        self._serve("market", market_app(market, subgraphs))
+        market.subgraphs = subgraphs = await self._open_subgraphs()
+        self._serve("market", market_app(market))
         self._run("market", market.run())
         self._run("subgraphs", subgraphs.run())
 

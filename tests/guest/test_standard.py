@@ -83,7 +83,7 @@ IMPOSSIBLE = {
         "POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING",
         "deals without a TEE cannot have one",
     ),
-    "several datasets": (Params(bulk_cid="QmBulk"), "TASK_DESCRIPTION_INVALID", "bulk_cid"),
+    "a bulk that is none": (Params(bulk_cid="QmBulk"), "TASK_DESCRIPTION_INVALID", "the deal's bulk"),
     "another storage": (
         Params(result_storage_provider="dropbox"),
         "TASK_DESCRIPTION_INVALID",

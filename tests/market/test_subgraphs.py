@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI
 
 from sealdeal.chain import Contract, artefact, deploy_data_protector
 from sealdeal.market.app import create_app
@@ -84,7 +83,8 @@ async def explorer(running: Running, network: Network, tmp_path: Path) -> AsyncI
     url = f"sqlite+aiosqlite:///{tmp_path}/subgraphs.db"
     subgraphs = await Subgraphs.open(url, network.hub, protector=protector, fetch=fetch, interval=INTERVAL)
     task = asyncio.create_task(subgraphs.run())
-    app: FastAPI = create_app(stand.market, subgraphs)
+    stand.market.subgraphs = subgraphs
+    app = create_app(stand.market)
     async with httpx2.AsyncClient(transport=in_memory(app), base_url="http://market") as http:
         yield Explorer(network, protector, http, documents, subgraphs, url)
     task.cancel()

@@ -45,8 +45,7 @@ from .journal import FILTERS
 from .limits import EXPOSED, OpenStreams, RateLimit
 from .market import Market
 from .store import Record
-from .subgraphs import Subgraphs
-from .subgraphs.app import routes as subgraph_routes
+from .subgraphs.app import add_subgraphs
 
 log = logging.getLogger("sealdeal.market")
 
@@ -54,10 +53,8 @@ log = logging.getLogger("sealdeal.market")
 _EVENTS = ("topics", "requester", "dealid", "lastEventId")
 
 
-def create_app(
-    market: Market, subgraphs: Subgraphs | None = None, streams: OpenStreams | None = None
-) -> FastAPI:
-    """The API of one market, and of the subgraphs that it serves. `streams`: counts those that are open."""
+def create_app(market: Market, streams: OpenStreams | None = None) -> FastAPI:
+    """The API of one market, and of the subgraphs beside it. `streams`: counts those that are open."""
     app = FastAPI(title="Sealdeal marketplace", version=__version__, redoc_url=None)
     _answer_in_dialect(app)
     limits = market.limits
@@ -74,8 +71,8 @@ def create_app(
     socket, end = sockets(market.feed, only_chain, streams)
     app.mount("/ws", socket)
     market.at_end(end)
-    if subgraphs:
-        app.include_router(subgraph_routes(subgraphs))
+    if market.subgraphs:
+        add_subgraphs(app, market.subgraphs)
 
     def chain(fields: Fields) -> None:
         given = fields.required("chainId")

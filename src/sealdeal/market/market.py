@@ -36,6 +36,7 @@ from .index import Index
 from .limits import Limits
 from .lists import Lists
 from .store import MarketStore, Overtaken, Publication, Record
+from .subgraphs import Subgraphs
 from .webhooks import Webhooks
 from .words import match_of
 
@@ -70,6 +71,8 @@ class Market:
         self.webhooks = Webhooks(store.journal, private=private_webhooks, rng=rng)
         self._at_end: list[Callable[[], Awaitable[None]]] = [self.webhooks.close]
         self.hub, self.chain_id = hub, chain_id
+        self.subgraphs: Subgraphs | None = None
+        """Served beside the market's API, when they are opened before it is."""
         self.index = Index(store, hub, origin=origin, interval=interval, confirmations=confirmations)
         self.engine = Engine(store, hub, self.index, chain_id) if matching else None
         self.index.listeners.append(lambda _: self._written())

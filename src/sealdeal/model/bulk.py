@@ -171,7 +171,7 @@ def signer_of(signed: Signed[DatasetOrder], domain: Domain) -> Address:
 
 
 def bulk_datasets(
-    orders: DatasetOrders, domain: Domain, infos: Iterable[tuple[str, Bytes32]]
+    orders: Iterable[Signed[DatasetOrder]], domain: Domain, infos: Iterable[tuple[str, Bytes32]]
 ) -> tuple[BulkDataset, ...]:
     """What a guest is told of its datasets. `infos`: `told` of each, as on chain."""
     return tuple(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from inspect import isawaitable
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from graphql import DocumentNode, GraphQLError, execute, get_operation_ast, parse, validate
 
@@ -29,18 +29,15 @@ SECONDS = 20.0
 """For one request, besides waiting for the index."""
 
 
-def routes(subgraphs: Subgraphs) -> APIRouter:
+def add_subgraphs(app: FastAPI, subgraphs: Subgraphs) -> None:
     """`POST /subgraphs/poco` and `POST /subgraphs/dataprotector`: `{query, variables, operationName}`."""
-    router = APIRouter()
 
-    @router.post("/subgraphs/{name}")
+    @app.post("/subgraphs/{name}")
     async def answer(name: str, request: Request) -> JSONResponse:
         if name not in MODELS:
             raise NotFound(f"expected a subgraph among {', '.join(MODELS)}, got {name!r:.80}")
         given = (await body_of(request)).fields
         return JSONResponse(await _answer(subgraphs, name, given))
-
-    return router
 
 
 async def _answer(subgraphs: Subgraphs, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
