@@ -40,6 +40,7 @@ from sealdeal.model.orders import (
     RequestOrder,
     Signed,
     T,
+    choosing,
     tag,
 )
 from sealdeal.model.policy import ReportData
@@ -49,10 +50,11 @@ from sealdeal.model.types import RLC, ZERO, Address, Bytes32, address, hexstr, u
 from sealdeal.tee import DcapVerifier
 
 from .archives import encrypt_file, unpack_result
+from .buying import match_by_oneself
 from .custody import SecretId
 from .http import Transport
 from .images import BuiltImage
-from .market import MarketClient
+from .market import MarketClient, MarketQuote
 from .network import Network
 from .pool import PoolClient, TaskEvent
 from .results import ARCHIVE_LIMIT, ResultsClient, SignedReceipt, store_domain
@@ -93,11 +95,19 @@ class Published:
 
 @dataclass(frozen=True)
 class Quote:
-    """The cheapest open orders that a request would meet now, in nRLC per task."""
+    """What a request would pay each of the three at most now, in nRLC per task."""
 
     app: int
     dataset: int
     workerpool: int
+    found: MarketQuote | None = None
+    """The orders, the cost of all, and how long such tasks took, from a market that tells."""
+
+    def raised(self, percent: int) -> Quote:
+        """With so many per cent more, rounded up: room for prices that rise before the match."""
+        prices = (self.app, self.dataset, self.workerpool)
+        app, dataset, workerpool = (-(-price * (100 + percent) // 100) for price in prices)
+        return Quote(app, dataset, workerpool, self.found)
 
     @property
     def price(self) -> int:
@@ -397,12 +407,36 @@ class Sealdeal:
             await node.push_named_secret(self.key, RESULT_KEY_NAME, key_text)
 
     async def quote(
-        self, app: Address, *, dataset: Address = ZERO, category: int = 0, batch: bool = False
+        self,
+        app: Address,
+        *,
+        dataset: Address = ZERO,
+        category: int = 0,
+        volume: int = 1,
+        workerpool: Address = ZERO,
+        batch: bool = False,
     ) -> Quote:
-        """The cheapest open offers for one run now, of workerpools that settle in batches if `batch`.
+        """What `volume` runs would cost now, of workerpools that settle in batches if `batch`.
 
         Raises NotFound naming what nobody offers.
         """
+        me = self._key.address if self._key else ZERO
+        wanted = RequestOrder(
+            app=app,
+            dataset=dataset,
+            workerpool=workerpool,
+            requester=me,
+            volume=volume,
+            category=category,
+            tag=tag(TEE_TDX | BATCH if batch else TEE_TDX),
+        )
+        with contextlib.suppress(NotFound):  # a marketplace that does not quote: its lists are read instead
+            found = await self.market.quote_for(wanted)
+            if found.parts:
+                return Quote(*found.most, found)
+        return await self._book_quote(app, dataset, category, batch)
+
+    async def _book_quote(self, app: Address, dataset: Address, category: int, batch: bool) -> Quote:
         bits = BATCH if batch else None
         me = self._key.address if self._key else ZERO
         apps, pools = await asyncio.gather(
@@ -437,8 +471,15 @@ class Sealdeal:
         workerpool: Address = ZERO,
         beneficiary: Address | None = None,
         batch: bool = False,
+        slippage: int = 0,
+        matcher: Address | None = None,
+        unpublished: bool = False,
     ) -> Bytes32:
         """Ask for `volume` runs, at the best offers' prices unless `max_prices` says other ones; the hash.
+
+        `slippage`: per cent that it may pay more than that. `unpublished`: nobody sees the request before
+        this wallet has matched it by itself, with the quoted orders. `matcher`: who alone, but for the
+        requester, may match it (two such requests must differ in their params).
 
         The request waits in the market until it is matched, with given `max_prices` even while nobody
         offers its app or data. Raises Conflict when its payment does not lie in the escrow (`deposit`), or
@@ -448,7 +489,10 @@ class Sealdeal:
         wanted = params or Params(result_encryption=True)
         receiver = beneficiary or self.key.address
         await self._check_secrets(dataset, wanted, receiver if wanted.result_encryption else None)
-        limits = max_prices or await self.quote(app, dataset=dataset, category=category, batch=batch)
+        limits = max_prices or await self.quote(
+            app, dataset=dataset, category=category, volume=volume, workerpool=workerpool, batch=batch
+        )
+        limits = limits.raised(slippage)
         need, have = limits.price * volume, (await self.hub.account(self.key.address)).stake
         if have < need:
             raise Conflict(
@@ -468,8 +512,11 @@ class Sealdeal:
             category=category,
             beneficiary=receiver,
             params=wanted.to_text(),
-            salt=secrets.token_bytes(32),
+            salt=choosing(matcher) if matcher else secrets.token_bytes(32),
         )
+        if unpublished:
+            signed = Signed.by(self.key, order, await self.hub.domain())
+            return await match_by_oneself(self.hub, self.market, signed)
         return await self.publish(order, standing=max_prices is not None)
 
     async def _check_secrets(self, dataset: Address, params: Params, receiver: Address | None) -> None:

@@ -28,6 +28,7 @@ from sealdeal.model.orders import (
     WorkerpoolOrder,
     kind_of,
     tag,
+    tag_bits,
 )
 from sealdeal.model.types import Address, address, bytes32, hexstr
 
@@ -284,6 +285,13 @@ class MarketQuote(_Answer):
     missing: str | None
     """What keeps the rest from being had; None when there is none."""
 
+    @property
+    def most(self) -> tuple[int, int, int]:
+        """The highest prices in it, of app, dataset and workerpool, in nRLC per task."""
+        prices = [(part.appprice, part.datasetprice, part.workerpoolprice) for part in self.parts]
+        app, dataset, workerpool = (max(found) for found in zip(*prices, strict=True))
+        return app, dataset, workerpool
+
 
 # -------------------------------------------------------------------------------------------- client
 
@@ -537,6 +545,19 @@ class MarketClient(Client):
     async def why(self, request_hash: bytes) -> Why:
         """Why a published request is unmatched: the nearest offers and what fails. Raises NotFound."""
         return Why.model_validate(await self._call("GET", f"/requestorders/{hexstr(request_hash)}/why"))
+
+    async def quote_for(self, order: RequestOrder, volume: int | None = None) -> MarketQuote:
+        """What this request (for `volume` tasks, if said) would cost now, whatever prices it gives."""
+        return await self.quote(
+            order.app,
+            dataset=order.dataset,
+            workerpool=order.workerpool,
+            requester=order.requester,
+            category=order.category,
+            trust=order.trust,
+            bits=tag_bits(order.tag),
+            volume=volume or order.volume,
+        )
 
     async def quote(
         self,
