@@ -89,8 +89,8 @@ def create_app(results: Results) -> FastAPI:
             raise NotFound("no proof was published for this task")
         return Response(found.proof, media_type="application/json")
 
-    app.include_router(kubo_routes(results.blobs))
-    app.include_router(gateway_routes(results.blobs))
+    for routes in (kubo_routes(results.blobs), gateway_routes(results.blobs)):
+        app.router.routes.extend(routes.routes)
     return app
 
 
