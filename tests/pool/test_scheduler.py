@@ -11,14 +11,24 @@ import pytest
 import uvicorn
 
 from sealdeal.chain import ChainUnreachable
-from sealdeal.model.deals import Deal, TaskStatus, task_id
+from sealdeal.model.deals import Deal, TaskStatus, authorisation_message, task_id
 from sealdeal.model.errors import Forbidden, InvalidInput
+from sealdeal.model.keys import recover_message
 from sealdeal.model.orders import TEE_TDX, tag
 from sealdeal.model.types import RLC, ZERO, Address, keccak
 from sealdeal.pool import PoolSettings, Rules, Scheduler
 from sealdeal.pool.workers import RECONNECT
-from sealdeal.sdk.pool import Attempt, AttemptEnded, PoolClient, Report, Running, TaskEvent, WorkerState
-from tests.network import QUICK, Network
+from sealdeal.sdk.pool import (
+    Attempt,
+    AttemptEnded,
+    Granted,
+    PoolClient,
+    Report,
+    Running,
+    TaskEvent,
+    WorkerState,
+)
+from tests.network import QUICK, THRESHOLD, Network, key
 
 from .conftest import Pool, Started, until
 
@@ -332,6 +342,35 @@ async def test_no_zero_enclave_authorisation_for_tee_deals(pool: Pool) -> None:
     work = await pool.work()
     with pytest.raises(Forbidden, match="TEE deal"):
         await pool.client("worker").authorise(work.task, work.attempt)
+
+
+async def test_the_pool_vouches_for_an_enclave_only_where_the_hub_has_no_broker_and_nodes_granted(
+    pool: Pool,
+) -> None:
+    """The official hub has none, and takes the word of the workerpool's owner."""
+    network = pool.network
+    await pool.deal()
+    work, enclave = await pool.work(), key("enclave").address
+    worker, other = network.address("worker"), network.address("requester")
+
+    def granted(whose: Address = worker, nodes: int = THRESHOLD, life: int = 3600) -> Granted:
+        blob = network.authorisation(whose, work.task, enclave, nodes=nodes, life=life)
+        return Granted(enclave=enclave, authorisation=blob)
+
+    client = pool.client("worker")
+    with pytest.raises(Forbidden, match=r"TEE broker 0x.* authorises enclaves, not the pool"):
+        await client.authorise(work.task, work.attempt, granted())
+
+    await network.as_("hub_owner").set_tee_broker(ZERO)
+    for wrong in (granted(other), granted(nodes=THRESHOLD - 1), granted(life=-3600)):
+        with pytest.raises(Forbidden, match="the quorum says no"):
+            await client.authorise(work.task, work.attempt, wrong)
+    with pytest.raises(Forbidden, match="TEE deal"):
+        await client.authorise(work.task, work.attempt, Granted(enclave=ZERO, authorisation=b""))
+    word = await client.authorise(work.task, work.attempt, granted())
+    assert recover_message(authorisation_message(worker, work.task, enclave), word) == network.address(
+        "pool_owner"
+    )
 
 
 async def test_only_the_owner_of_the_workerpool_schedules(network: Network, start: Started) -> None:
