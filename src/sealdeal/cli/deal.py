@@ -9,7 +9,7 @@ from cyclopts import App
 
 from sealdeal.model.deals import Deal
 from sealdeal.model.errors import Conflict, InvalidInput
-from sealdeal.model.orders import Params, tag_names
+from sealdeal.model.orders import TEE_TDX, Params, tag_names
 from sealdeal.model.types import ZERO, address, bytes32, format_rlc, hexstr, parse_rlc
 from sealdeal.sdk.client import Quote, Sealdeal
 
@@ -95,6 +95,38 @@ async def run(
             "price": format_rlc(made.price),
             "next": f"sealdeal result get {hexstr(taskid)}",
         }
+        session.show(answer, as_json=json)
+
+
+@deal.command
+async def quote(
+    app: str,
+    *,
+    dataset: str = ZERO,
+    category: int = 0,
+    volume: int = 1,
+    json: AsJson = False,
+) -> None:
+    """What runs would cost now at offers open to anyone, how many there are, and how long such runs took.
+
+    Parameters
+    ----------
+    app
+        The app's address.
+    dataset
+        The dataset they shall run on.
+    category
+        Size of the task: 0 XS (5 min), 1 S (20 min), 2 M (1 h), 3 L (3 h), 4 XL (10 h).
+    volume
+        How many tasks.
+    """
+    async with session.connected() as client:
+        found = await client.market.quote(
+            address(app), dataset=address(dataset), category=category, bits=TEE_TDX, volume=volume
+        )
+        answer = found.model_dump(mode="json")
+        if not json:
+            answer["cost"] = format_rlc(found.cost)
         session.show(answer, as_json=json)
 
 
