@@ -62,6 +62,8 @@ log = logging.getLogger("sealdeal.service")
 
 PATIENCE = 60.0
 """Seconds for which a chain that does not answer is asked again."""
+STORE_PATIENCE = 60.0
+"""Seconds for which a worker tries to reach the result store."""
 NODE_PATIENCE = 30.0
 """Seconds for which a scheduler that starts waits for a silent SMS node, once enough others have answered."""
 
@@ -309,7 +311,8 @@ async def _worker(process: _Process) -> None:
     if not urls:
         raise InvalidInput("expected a scheduler to work for: set SEALDEAL_SCHEDULERS to its URL")
     pool = PoolClient(urls[0], key=process.key, transport=Failover(urls))
-    results = ResultsClient(network.services.results)
+    store = network.services.results  # a result that is computed is worth a wait
+    results = ResultsClient(store, transport=Failover([store], STORE_PATIENCE))
     for client in (pool, results):
         process.closes(client.close)
     bounds = said.worker.bounds(1)

@@ -119,7 +119,8 @@ async def write(
         said = dict(_settings(folder, one, instances, network, database, origin))
         (folder / "state" / one.name).mkdir(parents=True, exist_ok=True, mode=0o700)
         _private(folder / f"{one.name}.env", "".join(f"{key}={value}\n" for key, value in said.items()))
-    (folder / "systemd").mkdir(exist_ok=True)
+    for made in ("systemd", "cache"):
+        (folder / made).mkdir(exist_ok=True)
     for name, text in _systemd(folder, instances):
         (folder / "systemd" / name).write_text(text)
     (folder / "compose.yaml").write_text(_compose(folder, instances))
@@ -260,7 +261,6 @@ def _settings(
     yield "SEALDEAL_STATE", str(folder / "state" / one.name)
     yield "SEALDEAL_CACHE", str(folder / "cache")
     yield "SEALDEAL_KEY_FILE", str(keys / f"{one.key}.key")
-    yield "SEALDEAL_LOG_LEVEL", "info"
     if one.service == "worker":
         yield "SEALDEAL_SCHEDULERS", ",".join(other.url for other in instances if other.service == "pool")
         if network.trust == "simulated":

@@ -7,6 +7,7 @@ marketplace speaks its own dialect (`{"ok": false, "error": text}`, wire.md §1)
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,13 +36,17 @@ def in_memory(app: Any) -> Transport:
 class Failover(Transport):
     """To one of several equal services: to the same one until it takes no connection, then to the next."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
-        """`urls`: without paths; requests may be made to any of them."""
-        self._urls, self._at = [httpx2.URL(url) for url in urls], 0
+    def __init__(self, urls: Sequence[str], patience: float = 0.0) -> None:
+        """`urls`: without paths; requests may be made to any of them. `patience`: seconds for which all
+        of them are tried again, as while one that stopped is started again.
+        """
+        self._urls, self._at, self._patience = [httpx2.URL(url) for url in urls], 0, patience
         self._inner = httpx2.AsyncHTTPTransport()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        for left in reversed(range(len(self._urls))):
+        clock = asyncio.get_running_loop().time
+        refusals, until = 0, clock() + self._patience
+        while True:
             there = self._urls[self._at]
             request.url = request.url.copy_with(scheme=there.scheme, host=there.host, port=there.port)
             request.headers["Host"] = there.netloc.decode("ascii")
@@ -49,9 +54,11 @@ class Failover(Transport):
                 return await self._inner.handle_async_request(request)
             except (httpx2.ConnectError, httpx2.ConnectTimeout):  # nothing was sent
                 self._at = (self._at + 1) % len(self._urls)
-                if not left:
+                refusals += 1
+                if refusals >= len(self._urls) and clock() > until:
                     raise
-        raise InvalidInput("expected at least one URL to reach a service at, got none")
+            if refusals % len(self._urls) == 0:
+                await asyncio.sleep(0.5)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
