@@ -35,7 +35,7 @@ HALMOS = os.path.join(DEV, "halmos")
 APT = os.path.join(DEV, "apt")
 KERNEL = f"linux-image-cloud-{'arm64' if os.uname().machine == 'aarch64' else 'amd64'}"
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-TYPED = ["src", "tests", "bench", "contracts/build.py", "dev.py", "conftest.py"]
+TYPED = ["src", "tests", "bench", "examples/journeys", "contracts/build.py", "dev.py", "conftest.py"]
 
 
 class Tool:
