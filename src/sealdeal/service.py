@@ -211,7 +211,7 @@ async def _market(process: _Process) -> None:
     process.closes(market.close)
     store = ResultsClient(process.network.services.results)
     process.closes(store.close)
-    subgraphs = await Subgraphs.open(
+    market.subgraphs = subgraphs = await Subgraphs.open(
         process.database,
         process.hub,
         protector=process.network.dataprotector,
@@ -219,7 +219,7 @@ async def _market(process: _Process) -> None:
         origin=said.origin,
     )
     process.closes(subgraphs.close)
-    process.serve(market_app(market, subgraphs), listener)
+    process.serve(market_app(market), listener)
     process.work += [market.run(), subgraphs.run()]
 
 
