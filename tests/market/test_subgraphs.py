@@ -67,8 +67,10 @@ class Explorer:
         return cid
 
 
-@pytest.fixture
-async def explorer(running: Running, network: Network, tmp_path: Path) -> AsyncIterator[Explorer]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def explorer(
+    running: Running, network: Network, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Explorer]:
     stand = await running.start(matching=False)
     protector = await deploy_data_protector(
         network.as_("hub_owner").sender, network.addresses.datasetregistry
@@ -81,6 +83,8 @@ async def explorer(running: Running, network: Network, tmp_path: Path) -> AsyncI
         return documents[cid]
 
     url = f"sqlite+aiosqlite:///{tmp_path}/subgraphs.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres_url")
     subgraphs = await Subgraphs.open(url, network.hub, protector=protector, fetch=fetch, interval=INTERVAL)
     task = asyncio.create_task(subgraphs.run())
     stand.market.subgraphs = subgraphs

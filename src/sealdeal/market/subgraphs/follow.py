@@ -58,6 +58,7 @@ class Subgraphs:
             self._contracts.append(Contract(protector, artefact("DataProtector").abi))
         self.cursor: Block | None = None
         """The block that the store shows."""
+        self._seen = False  # whether that block was on the chain since the start, and not only before
         self._step, self._bulks, self._fetched = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._fetched.set()
 
@@ -114,10 +115,10 @@ class Subgraphs:
 
     def _shows(self, block: Block) -> bool:
         at = self.cursor
-        return at is not None and (at.number > block.number or at.hash == block.hash)
+        return at is not None and (at.hash == block.hash or (self._seen and at.number > block.number))
 
-    def _move(self, block: Block | None) -> None:
-        self.cursor = block
+    def _move(self, block: Block | None, *, seen: bool = False) -> None:
+        self.cursor, self._seen = block, seen
         self._step.set()
         self._step = asyncio.Event()
 
@@ -148,7 +149,7 @@ class Subgraphs:
     async def _roll_back(self, to: Block) -> None:
         if any(block.hash == to.hash for block in await self.store.recent_blocks()):
             await self.store.roll_back(to)
-            self._move(to)
+            self._move(to, seen=True)
             return
         await self.store.forget()  # further than can be undone: all over again
         self._move(None)
@@ -164,7 +165,7 @@ class Subgraphs:
         if any(entity == "Bulk" for _, entity, _ in changes.rows):
             self._fetched.clear()
             self._bulks.set()
-        self._move(batch.block)
+        self._move(batch.block, seen=True)
 
     # --- bulks
 
