@@ -25,6 +25,11 @@ pytestmark = [
 ]
 
 
+def soak(name: str) -> object:
+    """One that only long runs kill: test_outages.py kills a worker each time."""
+    return pytest.param(name, marks=pytest.mark.soak)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def there(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> AsyncIterator[tuple[World, Spread]]:
     folder = tmp_path_factory.mktemp("spread")
@@ -58,7 +63,7 @@ async def test_a_deal_is_run_and_only_its_requester_reads_the_result(there: tupl
     assert [told(await world.result(requester, task.taskid))["bytes"] for task in tasks] == [1000] * 3
 
 
-@pytest.mark.parametrize("victim", ["market-0", "pool-0", "sms-0"])
+@pytest.mark.parametrize("victim", [soak("market-0"), "pool-0", soak("sms-0")])
 async def test_others_of_its_kind_go_on_without_it(there: tuple[World, Spread], victim: str) -> None:
     world, processes = there
     provider, requester = await world.person(), await world.requester()
@@ -78,7 +83,7 @@ async def test_others_of_its_kind_go_on_without_it(there: tuple[World, Spread], 
     assert (await world.ended(requester, during, timeout=60)).status is TaskStatus.COMPLETED
 
 
-@pytest.mark.parametrize("kind", ["worker", "results"])
+@pytest.mark.parametrize("kind", [soak("worker"), "results"])
 async def test_one_that_has_no_other_goes_on_when_it_is_back(there: tuple[World, Spread], kind: str) -> None:
     world, processes = there
     provider, requester = await world.person(), await world.requester()
