@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from secrets import token_bytes
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sealdeal import tee
 from sealdeal.chain import Hub, Quorum, Rpc
 from sealdeal.model.batches import Batch, batch_message
-from sealdeal.model.bulk import BULK_VOLUME, BulkDataset, BulkFault, Documents, bulk_datasets, told
+from sealdeal.model.bulk import BulkDataset, Documents
 from sealdeal.model.cid import multiaddr_text
 from sealdeal.model.deals import Assignment, Deal, Grant, pool_domain, quorum_domain, task_id
 from sealdeal.model.eip712 import digest, hub_domain
@@ -69,17 +69,9 @@ from sealdeal.tee.collateral import Collateral
 from .limits import Gate, Limits
 from .nonces import Nonces, members_mark
 from .owners import Owners
+from .parcel import Parcel, parcel_of
 from .store import Closed, Held, Released, SecretStore
 from .view import NOWHERE, ChainView, Place, View
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """The datasets of one task of a bulk."""
-
-    datasets: tuple[BulkDataset, ...] = ()
-    usable: frozenset[Address] = frozenset()
-    """Those whose owners let this deal have them, as this node's final block shows it."""
 
 
 class Node:
@@ -235,7 +227,7 @@ class Node:
                 raise InvalidInput("expected the guest's signing address, got the zero address")
             fresh = self.nonces.check(nonces, assignment)
             view = await self._as_of(await self.chain.of(assignment, signer, place), manifest, fresh.members)
-            parcel = await self._bulk(view, bulk)
+            parcel = await parcel_of(self.hub, self.chain_id, view, bulk)
             expected = self._manifest(view, assignment, await self._result_key(view.deal), parcel.datasets)
             if differences := expected.differences(manifest):
                 raise ManifestDiffers(
@@ -315,34 +307,6 @@ class Node:
         """Whether the grants of all of these count, as members or within their grace."""
         asked = (self.quorum.valid_until(node, block) for node in nodes)
         return all(until >= block.timestamp for until in await asyncio.gather(*asked))
-
-    async def _bulk(self, view: View, shown: Documents | None) -> Parcel:
-        """The datasets of the task's slice, and of which of them the deal may have the keys.
-
-        Raises InvalidInput for other documents than the deal names. Of true ones that are wrong nothing
-        follows: the guest finds the same, and says so.
-        """
-        deal = view.deal
-        cid = deal.parsed_params.bulk_cid
-        if not cid:
-            return Parcel()
-        if shown is None:
-            raise InvalidInput(f"expected the documents of the deal's bulk {cid:.100}, got none")
-        try:
-            orders = shown.orders(cid, view.task.idx)
-        except BulkFault:
-            return Parcel()
-        infos, fits = await asyncio.gather(
-            self.hub.datasets([signed.order.dataset for signed in orders], view.block),
-            self.hub.compatible(orders, deal.dealid, view.block),
-        )
-        domain = hub_domain(self.chain_id, self.hub.addresses.hub)
-        usable = {
-            signed.order.dataset
-            for signed, info, fit in zip(orders, infos, fits, strict=True)
-            if info is not None and fit and signed.order.volume >= BULK_VOLUME
-        }
-        return Parcel(bulk_datasets(orders, domain, map(told, infos)), frozenset(usable))
 
     def _manifest(
         self, view: View, assignment: Assignment, result_key: str, datasets: Iterable[BulkDataset]
