@@ -14,7 +14,17 @@ from pathlib import Path
 
 from cyclopts import App
 
-from sealdeal.chain import Addresses, DeployOptions, Hub, QuorumTerms, Rpc, Sender, Wallet, deploy
+from sealdeal.chain import (
+    Addresses,
+    DeployOptions,
+    Hub,
+    QuorumTerms,
+    Rpc,
+    Sender,
+    Wallet,
+    deploy,
+    deploy_data_protector,
+)
 from sealdeal.chain.local import give_gas_money, is_development_chain
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.keys import Key
@@ -204,15 +214,19 @@ async def _network(
     else:
         return None
     made = address(workerpool) if workerpool else await _workerpool(rpc, contracts, keys["pool"])
+    protector = None
     if develops and not hub:
         owner = Hub(rpc, contracts).using(Sender(rpc, Wallet(keys["pool"])))
         await owner.deposit(STAKE)
+        sender = Sender(rpc, Wallet(_key(folder, "owner")))
+        protector = address(await deploy_data_protector(sender, contracts.datasetregistry))
     return Network(
         rpc_url=rpc.url,
         chain_id=await rpc.chain_id(),
         contracts=contracts,
         services=services,
         workerpool=made,
+        dataprotector=protector,
         trust="simulated",
         tee_root=hexstr(_platform(folder).root_der),
         accounts=accounts,
