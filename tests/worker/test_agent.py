@@ -31,7 +31,7 @@ from sealdeal.model.errors import InvalidInput, Unavailable
 from sealdeal.model.orders import BATCH, TEE_TDX
 from sealdeal.model.types import ZERO, hexstr, keccak, unhex
 from sealdeal.sdk.guest_release import GuestRelease
-from sealdeal.sdk.pool import Attempt, AttemptEnded, Report, Work, WorkerState
+from sealdeal.sdk.pool import Attempt, AttemptEnded, Granted, Report, Work, WorkerState
 from sealdeal.sdk.results import ResultsClient
 from sealdeal.worker.agent import Worker
 from sealdeal.worker.relay import Done
@@ -87,11 +87,12 @@ class Pool:
             await self.heard.wait_for(lambda: any(r.status in statuses for r in self.reports))
         return next(r for r in self.reports if r.status in statuses)
 
-    async def authorise(self, task: bytes, attempt: int) -> bytes:
+    async def authorise(self, task: bytes, attempt: int, granted: Granted | None = None) -> bytes:
         if self.silent:
             self.silent -= 1
             raise Unavailable("the scheduler is away")
-        return key(self.signer).sign_message(authorisation_message(key("worker").address, task, ZERO))
+        enclave = granted.enclave if granted else ZERO
+        return key(self.signer).sign_message(authorisation_message(key("worker").address, task, enclave))
 
     @property
     def said(self) -> list[Attempt]:
