@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from sealdeal.chain import Anvil, Hub, Sender, Wallet
+from sealdeal.chain import Addresses, Anvil, Hub, Sender, Wallet
+from sealdeal.model.errors import NotFound
 from sealdeal.model.keys import Key
 from sealdeal.model.types import RLC, ZERO, address, hexstr, unhex
 
@@ -326,8 +327,8 @@ async def test_the_members_of_a_quorum_change_it(shell: Shell, anvil: Anvil) -> 
     for arguments, says in {
         (*change, "propose", "change.json", *at): "exists already",
         (*change, "sign", "copy.json", *node, "--wallet", "node-2"): "is no member",
-        (*submit, "change.json"): "expected 2 members' signatures of this change, got 1",
-        (*submit, "change.json", "other.json"): "one and the same change",
+        (*submit, "change.json"): "expected 2 members' signatures of this decision, got 1",
+        (*submit, "change.json", "other.json"): "one and the same decision",
         (*submit, "nowhere.json"): "cannot read",
     }.items():
         _, err = await shell.run(*arguments, code=1)
@@ -337,12 +338,39 @@ async def test_the_members_of_a_quorum_change_it(shell: Shell, anvil: Anvil) -> 
     done = await shell.json(*submit, "change.json", "copy.json")
     assert (done["members"], done["threshold"], done["changes"]) == (members[1:], 2, 1)
     _, err = await shell.run(*change, "sign", "other.json", *node, "--wallet", "node-1", code=1)
-    assert "propose it anew" in err
+    assert "propose anew" in err
     altered = json.loads((shell.home / "copy.json").read_text())
     altered["change"]["threshold"] = 1
     (shell.home / "copy.json").write_text(json.dumps(altered))
     _, err = await shell.run(*submit, "copy.json", code=1)
-    assert "is not of this change" in err
+    assert "is not of this decision" in err
+
+
+async def test_a_quorum_that_owns_the_hub_calls_it(shell: Shell, anvil: Anvil) -> None:
+    members = [(await shell.json("wallet", "create", f"owner-{n}"))["address"] for n in range(2)]
+    node = ("--rpc-url", anvil.url)
+    terms = ("--quorum", *members, "--threshold", "2", "--trust", "simulated", "--profile", "production")
+    made = await shell.json("contracts", "deploy", *node, *terms)
+    quorum, hub = ("contracts", "quorum"), ("--on", made["hub"], "--at", made["quorum"], *node)
+    create = (*quorum, "call", "call.json", "createCategory", "XXL", "{}")
+    for arguments, says in {
+        (*create, "86400", *hub): "expected --contract",
+        (*create, *hub, "--contract", "hub"): "expected 3 arguments, got 2",
+        (*create, "a day", *hub, "--contract", "hub"): "expected a uint256, got 'a day'",
+    }.items():
+        _, err = await shell.run(*arguments, code=1)
+        assert says in err
+    await shell.json(*create, "86400", *hub, "--contract", "hub")
+    for n in range(2):
+        await shell.json(*quorum, "sign", "call.json", *node, "--wallet", f"owner-{n}")
+    await anvil.fund(address(members[0]))
+    views = Hub(anvil.rpc, Addresses.from_json({name: made[name] for name in Addresses.__annotations__}))
+    with pytest.raises(NotFound):
+        await views.category(5)
+    done = await shell.json(*quorum, "submit", "call.json", *node, "--wallet", "owner-0")
+    assert done["changes"] == 1
+    added = await views.category(5)
+    assert (added.name, added.reference_time) == ("XXL", 86400)
 
 
 async def test_mistakes_about_contracts_are_told_in_one_line(shell: Shell, anvil: Anvil) -> None:
