@@ -145,7 +145,9 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return JSONResponse({"error": InvalidInput.code, "message": wrong}, InvalidInput.status)
+        return JSONResponse(
+            {"error": InvalidInput.code, "message": str(InvalidInput(wrong))}, InvalidInput.status
+        )
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
