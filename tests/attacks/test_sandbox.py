@@ -16,6 +16,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ from tests.worker.battery import BOUNDED, app_of
 
 needs_cgroups = pytest.mark.skipif(not BOUNDED, reason="cgroups cannot be written here")
 PIDS: Final = 64
-BOUNDS: Final = Bounds(memory=384 << 20, work=192 << 20, processes=PIDS)
+BOUNDS: Final = Bounds(memory=1 << 30, work=640 << 20, processes=PIDS)
 SMALL_FILES: Final = 8 << 20
 """Of /tmp and /dev/shm."""
 REFUSED: Final = "PermissionError: [Errno 1]"
@@ -206,7 +207,7 @@ def play(cache: Path, release: GuestRelease) -> Play:
     def make(text: str, *, driver: str = "bubblewrap", bounds: Bounds = BOUNDS, **changes: Any) -> Scene:
         sandbox: Sandbox = drivers.sandbox(driver, release, own, bounds, cache / "scratch")
         folder = Path(tempfile.mkdtemp(dir=cache))
-        limits = {"temporary_bytes": SMALL_FILES, "output_bytes": 48 << 20}
+        limits = {"temporary_bytes": SMALL_FILES}
         return Scene(
             app_of(text, cache), release, sandbox, simulated, folder=folder, limits=limits, **changes
         )
@@ -412,7 +413,7 @@ def test_fill_tmp(probe: Callable[[str], str]) -> None:
 
 def test_a_file_without_end(probe: Callable[[str], str]) -> None:
     """A limit on the size of a file: that of a whole result."""
-    assert probe("fill one file") == f"done: ({48 << 20}, 'File too large')"
+    assert probe("fill one file") == f"done: ({256 << 20}, 'File too large')"
 
 
 FORK_BOMB = """
@@ -444,8 +445,9 @@ async def test_fork_bomb(play: Play, driver: str) -> None:
 @needs_cgroups
 async def test_memory_bomb(play: Play) -> None:
     """A limit on memory by a control group; the app is the kernel's first choice, and the attempt says so."""
+    small = replace(BOUNDS, memory=256 << 20)
     with pytest.raises(AttemptFailed) as failed:
-        await play("eaten = []\nwhile True: eaten.append(bytearray(16 << 20))").run()
+        await play("eaten = []\nwhile True: eaten.append(bytearray(16 << 20))", bounds=small).run()
     assert failed.value.cause == "APP_OUT_OF_MEMORY"
 
 
@@ -468,6 +470,13 @@ async def test_disk_fill(play: Play) -> None:
     done = await scene.run()
     assert (done.fault_cause, done.exit_code) == ("POST_COMPUTE_OUT_FOLDER_ZIP_FAILED", 0)
     assert "error.txt" in scene.result()
+
+
+async def test_a_worker_that_starves_an_app_of_room(play: Play) -> None:
+    """The guest looks at its room: where that is less than apps may count on, no error is the app's."""
+    with pytest.raises(AttemptFailed, match="less than 512 MiB") as failed:
+        await play("raise SystemExit(1)", bounds=replace(BOUNDS, work=400 << 20)).run()
+    assert failed.value.cause == "APP_COMPUTE_FAILED"
 
 
 async def test_inode_fill(play: Play) -> None:
@@ -503,7 +512,7 @@ async def test_cpu_hog(play: Play) -> None:
         json.dump(found, open("/iexec_out/found", "w"))
         json.dump({"deterministic-output-path": "/iexec_out/found"}, open("/iexec_out/computed.json", "w"))
         """,
-        bounds=Bounds(memory=BOUNDS.memory, work=BOUNDS.work, processes=PIDS, cpus=0.5),
+        bounds=replace(BOUNDS, cpus=0.5),
     )
     await scene.run()
     used, wall = json.loads(scene.result()["found"])

@@ -27,7 +27,7 @@ from sealdeal.worker.sandbox import Guest, Sandbox
 from tests.guest.world import Scene
 
 BOUNDED = os.geteuid() == 0 and not cgroups.missing()
-SMALL = Bounds(memory=384 << 20, work=256 << 20, processes=64)
+SMALL = Bounds(memory=384 << 20, work=640 << 20, processes=64)
 ECHO = """
     import json, os, sys
     out, room = os.environ["IEXEC_OUT"], os.statvfs(os.environ["IEXEC_OUT"])
