@@ -53,6 +53,8 @@ from .wire import check_name
 
 PUBLIC_NAMES = frozenset([RESULT_KEY_NAME])
 """Named values that are no secrets: a node whose door is `own` takes them too."""
+PEER_SECONDS = 5.0
+"""How long a client that asks whether a secret is there waits for the other nodes."""
 AUDIT_LINES = 200
 """Lines of an audit in one answer."""
 
@@ -298,7 +300,9 @@ class Owners:
         own = await self._own_info(kind, subject, name)
         if kind is SecretKind.NAMED or not self._peers or (own and own.door == Door.SINGLE):
             return own is not None and _live(own, self._now())
-        asked = (client.share_info(kind, subject, name) for client in self._peers)
+        asked = (
+            asyncio.wait_for(client.share_info(kind, subject, name), PEER_SECONDS) for client in self._peers
+        )
         answers = await asyncio.gather(*asked, return_exceptions=True)
         infos = [own, *(answer for answer in answers if isinstance(answer, ShareInfo))]
         live = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from secrets import token_bytes
 
@@ -71,6 +71,9 @@ from .owners import Owners
 from .store import Closed, Held, Released, SecretStore
 from .view import NOWHERE, ChainView, Place, View
 
+BATCHES_AT_ONCE = 4
+"""Batches for which a node reads the chain at the same time."""
+
 
 class Node:
     """One SMS node. Made by `open`, which refuses what must not start."""
@@ -87,6 +90,7 @@ class Node:
         verifiers: Sequence[Verifier],
         trust: TrustClass,
         guest_releases: Iterable[Bytes32],
+        machines: Iterable[Mapping[str, bytes]],
         policies: Iterable[Policy],
         collateral: Collateral | None,
         limits: Limits,
@@ -96,7 +100,11 @@ class Node:
         self.hub, self.quorum, self.confirmations = chain.hub, chain.quorum, chain.confirmations
         self.address, self.trust, self.nonces = key.address, trust, nonces
         self._verifiers, self._releases = tuple(verifiers), tuple(guest_releases)
+        self._machines = tuple(machines)
         self._policies, self._collateral, self._clock = tuple(policies), collateral, clock
+        self._batches = asyncio.Semaphore(
+            BATCHES_AT_ONCE
+        )  # a pool's word costs nothing, reading the chain does
         self._gates = {kind: Gate(limits, time.monotonic) for kind in ("nonce", "release")}
 
     @classmethod
@@ -108,7 +116,8 @@ class Node:
         storage_key: bytes,
         hub: Hub,
         verifiers: Sequence[Verifier],
-        guest_releases: Iterable[Bytes32],
+        guest_releases: Iterable[Bytes32] = (),
+        machines: Iterable[Mapping[str, bytes]] = (),
         confirmations: int,
         quorum: Quorum | None = None,
         door: Door = Door.OWN,
@@ -124,7 +133,8 @@ class Node:
         """Start a node.
 
         `key` signs grants and answers; `storage_key` (32 bytes) encrypts its database; `guest_releases` are
-        the digests of the guests it trusts; `confirmations` blocks must lie on what it acts on; `quorum`
+        the digests of the guests it trusts, `machines` the registers of guests' machines that it trusts (all
+        but the app's, which is the deal's); `confirmations` blocks must lie on what it acts on; `quorum`
         is the hub's own unless told. `door`: what becomes of whole secrets; `peers`: the other nodes, for
         `split` and to tell whether enough hold shares. `witness`: a second RPC, of another operator, which
         must show the same chain. `policies`: what is required of evidence beyond its own checks, such as
@@ -137,9 +147,13 @@ class Node:
                     f"the hub {hub.addresses.hub} has no quorum of SMS nodes: name the quorum contract"
                 )
             quorum = Quorum(hub.rpc, hub.addresses.quorum)
-        releases = [bytes32(release) for release in guest_releases]
-        if not releases:
+        releases, trusted = [bytes32(release) for release in guest_releases], list(machines)
+        if not releases and not trusted:
             raise InvalidInput("expected the digest of at least one guest release to trust, got none")
+        if not all(trusted):
+            raise InvalidInput(
+                "expected registers of each machine to trust, got none: it would be any machine"
+            )
         trust = TrustClass(await quorum.trust())
         classes = {verifier.trust for verifier in verifiers}
         if classes != {trust}:
@@ -172,6 +186,7 @@ class Node:
             verifiers=verifiers,
             trust=trust,
             guest_releases=releases,
+            machines=trusted,
             policies=(TcbStatusIn(frozenset(tcb_statuses)), *policies),
             collateral=collateral,
             limits=limits or Limits(),
@@ -246,6 +261,10 @@ class Node:
         Raises InvalidInput for what is no batch of the deal, BatchRefused, NotFinalYet, or another
         SecretRefused that says why.
         """
+        async with self._batches:
+            return await self._grant_batch(batch)
+
+    async def _grant_batch(self, batch: Batch) -> BatchGrant:
         block = await self.chain.final()
         try:
             deal = await self.hub.deal(batch.dealid, block)
@@ -338,7 +357,9 @@ class Node:
         if self._collateral is not None:
             evidence = replace(evidence, collateral=await self._collateral.for_(evidence, now))
         claims = tee.verify(self._verifiers, evidence, now)
-        guests = (Registers.exactly(tdx_registers(release, app_checksum)) for release in self._releases)
+        guests = [Registers.exactly(tdx_registers(release, app_checksum)) for release in self._releases]
+        app = {"mr_config_id": tdx_registers(bytes(32), app_checksum)["mr_config_id"]}
+        guests += [Registers.exactly({**machine, **app}) for machine in self._machines]
         policy = AllOf(
             TrustIs(self.trust),
             TeeIs("tdx"),
