@@ -34,11 +34,11 @@ from sealdeal.model.evidence import (
 from sealdeal.model.keys import Key, Rng, recover_digest
 from sealdeal.model.policy import (
     AllOf,
-    AnyOf,
+    Measurement,
+    MeasurementIn,
     NoDebug,
     NotExpired,
     Policy,
-    Registers,
     ReportData,
     TcbStatusIn,
     TeeIs,
@@ -89,7 +89,7 @@ class Node:
         chain_id: int,
         verifiers: Sequence[Verifier],
         trust: TrustClass,
-        guest_releases: Iterable[Bytes32],
+        guest_releases: Mapping[Bytes32, int | None],
         machines: Iterable[Mapping[str, bytes]],
         policies: Iterable[Policy],
         collateral: Collateral | None,
@@ -99,7 +99,7 @@ class Node:
         self.key, self.store, self.owners, self.chain, self.chain_id = key, store, owners, chain, chain_id
         self.hub, self.quorum, self.confirmations = chain.hub, chain.quorum, chain.confirmations
         self.address, self.trust, self.nonces = key.address, trust, nonces
-        self._verifiers, self._releases = tuple(verifiers), tuple(guest_releases)
+        self._verifiers, self._releases = tuple(verifiers), dict(guest_releases)
         self._machines = tuple(machines)
         self._policies, self._collateral, self._clock = tuple(policies), collateral, clock
         self._batches = asyncio.Semaphore(
@@ -116,7 +116,7 @@ class Node:
         storage_key: bytes,
         hub: Hub,
         verifiers: Sequence[Verifier],
-        guest_releases: Iterable[Bytes32] = (),
+        guest_releases: Iterable[Bytes32] | Mapping[Bytes32, int | None] = (),
         machines: Iterable[Mapping[str, bytes]] = (),
         confirmations: int,
         quorum: Quorum | None = None,
@@ -133,8 +133,9 @@ class Node:
         """Start a node.
 
         `key` signs grants and answers; `storage_key` (32 bytes) encrypts its database; `guest_releases` are
-        the digests of the guests it trusts, `machines` the registers of guests' machines that it trusts (all
-        but the app's, which is the deal's); `confirmations` blocks must lie on what it acts on; `quorum`
+        the digests of the guests it trusts, or these with the unix time until which it does (one with a flaw
+        may stay a while, for workers to change it); `machines` the registers of guests' machines that it
+        trusts (all but the app's, which is the deal's); `confirmations` blocks must lie on what it acts on; `quorum`
         is the hub's own unless told. `door`: what becomes of whole secrets; `peers`: the other nodes, for
         `split` and to tell whether enough hold shares. `witness`: a second RPC, of another operator, which
         must show the same chain. `policies`: what is required of evidence beyond its own checks, such as
@@ -147,7 +148,8 @@ class Node:
                     f"the hub {hub.addresses.hub} has no quorum of SMS nodes: name the quorum contract"
                 )
             quorum = Quorum(hub.rpc, hub.addresses.quorum)
-        releases, trusted = [bytes32(release) for release in guest_releases], list(machines)
+        ends = guest_releases if isinstance(guest_releases, Mapping) else dict.fromkeys(guest_releases)
+        releases, trusted = {bytes32(release): until for release, until in ends.items()}, list(machines)
         if not releases and not trusted:
             raise InvalidInput("expected the digest of at least one guest release to trust, got none")
         if not all(trusted):
@@ -357,16 +359,20 @@ class Node:
         if self._collateral is not None:
             evidence = replace(evidence, collateral=await self._collateral.for_(evidence, now))
         claims = tee.verify(self._verifiers, evidence, now)
-        guests = [Registers.exactly(tdx_registers(release, app_checksum)) for release in self._releases]
+        guests = {
+            f"guest {hexstr(release)}": Measurement(tdx_registers(release, app_checksum), until)
+            for release, until in self._releases.items()
+        }
         app = {"mr_config_id": tdx_registers(bytes(32), app_checksum)["mr_config_id"]}
-        guests += [Registers.exactly({**machine, **app}) for machine in self._machines]
+        for number, machine in enumerate(self._machines):
+            guests[f"machine {number}"] = Measurement({**machine, **app})
         policy = AllOf(
             TrustIs(self.trust),
             TeeIs("tdx"),
             NoDebug(),
             NotExpired(),
             *self._policies,
-            AnyOf(*guests),
+            MeasurementIn(guests),
             ReportData(bound),
         )
         policy.check(claims, now)
