@@ -133,14 +133,14 @@ class Node:
         """Start a node.
 
         `key` signs grants and answers; `storage_key` (32 bytes) encrypts its database; `guest_releases` are
-        the digests of the guests it trusts, or these with the unix time until which it does (one with a flaw
-        may stay a while, for workers to change it); `machines` the registers of guests' machines that it
-        trusts (all but the app's, which is the deal's); `confirmations` blocks must lie on what it acts on; `quorum`
-        is the hub's own unless told. `door`: what becomes of whole secrets; `peers`: the other nodes, for
-        `split` and to tell whether enough hold shares. `witness`: a second RPC, of another operator, which
-        must show the same chain. `policies`: what is required of evidence beyond its own checks, such as
-        a list of platforms; `collateral`: the node's own, in place of what guests bring. Raises InvalidInput
-        when the roots' trust class is not the quorum's.
+        the digests of the guests it trusts, or these with the unix time until which it does (one with a
+        flaw may stay a while, for workers to change it); `machines` the registers of guests' machines that
+        it trusts (all but the app's, which is the deal's); `confirmations` blocks must lie on what it acts
+        on; `quorum` is the hub's own unless told. `door`: what becomes of whole secrets; `peers`: the other
+        nodes, for `split` and to tell whether enough hold shares. `witness`: a second RPC, of another
+        operator, which must show the same chain. `policies`: what is required of evidence beyond its own
+        checks, such as a list of platforms; `collateral`: the node's own, in place of what guests bring.
+        Raises InvalidInput when the roots' trust class is not the quorum's.
         """
         if quorum is None:
             if hub.addresses.quorum is None:
@@ -453,7 +453,6 @@ class Node:
             document=held.document,
             signature=held.signature,
             ciphertext=seal(hpke_key, held.value, info),
-            vouched=held.vouched,
             formerly=held.formerly,
         )
 
