@@ -3,9 +3,11 @@
 Standard library only, and started with `-I -S`: when everything is installed, the way to the final `exec`
 takes a few milliseconds and touches no network. Three rules:
 
-- Everything lands in `.dev/`. `.dev/stamps/NAME` holds a hash of what NAME was made from: equal, no work.
+- Everything lands in `.dev/`, except what apt installs when we are root. `.dev/stamps/NAME` holds a hash of
+  what NAME was made from: equal, no work.
 - Whatever comes from a registry is checked against a hash in `requirements/`. Which registry that is, is the
-  business of the machine's own pip, uv and npm settings, which pass through untouched.
+  business of the machine's own pip, uv and npm settings, which pass through untouched. Debian's packages
+  (TOOLS) are checked by apt, against the keys of the distribution.
 - The last command replaces this process, so that signals reach it directly.
 """
 
@@ -28,8 +30,63 @@ PYTHON = os.path.join(DEV, "venv", "bin", "python")
 UV = os.path.join(DEV, "uv", "bin", "uv")
 POCO = os.path.join(DEV, "npm", "@iexec", "poco")
 HALMOS = os.path.join(DEV, "halmos")
+APT = os.path.join(DEV, "apt")
+KERNEL = f"linux-image-cloud-{'arm64' if os.uname().machine == 'aarch64' else 'amd64'}"
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 TYPED = ["src", "tests", "bench", "contracts/build.py", "dev.py", "conftest.py"]
+
+
+class Tool:
+    """A program or file of Debian's that something here needs."""
+
+    def __init__(
+        self, name: str, package: str, what: str, level: str, *, unpacked: bool = False, at: str = ""
+    ) -> None:
+        self.name, self.package, self.what, self.level = name, package, what, level
+        self.unpacked = unpacked
+        """Taken out of its package into .dev/apt/PACKAGE, not installed: it needs nothing else, and installed
+        it would do more than we want (start a service on every interface, replace a kernel or a program)."""
+        self.at = at or name
+        """Where it lies, if it is not on PATH: a pattern of paths, for an unpacked one below
+        .dev/apt/PACKAGE."""
+
+    def path(self) -> str | None:
+        """Where it is, if it is."""
+        if self.unpacked:
+            return first(os.path.join(APT, self.package, self.at))
+        return on_path(self.name) or on_path(self.name, "/usr/sbin:/sbin") or first(self.at)
+
+
+LEVELS = ("demo", "test", "soak")
+"""Each needs the tools of those before it."""
+TOOLS = (
+    Tool("bwrap", "bubblewrap", "the sandbox of apps", "demo"),
+    Tool("initdb", "postgresql", "the stores on PostgreSQL", "test", at="/usr/lib/postgresql/*/bin/initdb"),
+    Tool("openssl", "openssl", "a second opinion on ciphers", "test"),
+    Tool("runc", "runc", "the driver of OCI runtimes", "test"),
+    Tool("crun", "crun", "the same driver, by the other runtime", "test"),
+    Tool(
+        "docker-registry",
+        "docker-registry",
+        "images from a registry",
+        "test",
+        unpacked=True,
+        at="usr/bin/docker-registry",
+    ),
+    Tool("veritysetup", "cryptsetup-bin", "a second opinion on measured disks", "test"),
+    Tool(
+        "busybox",
+        "busybox-static",
+        "the first program of a virtual machine",
+        "test",
+        unpacked=True,
+        at="bin/busybox",
+    ),
+    Tool("qemu-system-x86_64", "qemu-system-x86", "the driver of virtual machines", "soak"),
+    Tool("dmsetup", "dmsetup", "the disks inside a virtual machine", "soak"),
+    Tool("mkfs.ext4", "e2fsprogs", "the same", "soak"),
+    Tool("vmlinuz", KERNEL, "the kernel of a virtual machine", "soak", unpacked=True, at="boot/vmlinuz-*"),
+)
 
 HELP = """\
 ./dev demo [--json]     a whole confidential deal on an embedded network, explained step by step
@@ -39,6 +96,7 @@ HELP = """\
 ./dev fmt               put the code into the house format
 ./dev bench [NAME…]     ratios, each measured in one run
 ./dev soak [ARGS…]      the property tests again, with many more examples (--examples N: just so many of each)
+                        and the tests marked soak, which take minutes and which ./dev test leaves out
 ./dev build             compile the contracts into contracts/build
 ./dev lock [ARGS…]      write requirements/*.txt anew from pyproject.toml (--upgrade: with newer versions)
 ./dev setup             install everything the above need, and nothing else
@@ -54,21 +112,20 @@ def main(arguments: list[str]) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("help", [])
     match command:
         case "demo":
-            prepare("run", bubblewrap="needed")
+            prepare("run", tools="demo", needed=("bwrap",))
             become(["-P", "-m", "sealdeal", "demo", *rest])
         case "run":
             prepare("run")
             become(["-P", "-m", "sealdeal", *rest])
         case "test":
-            prepare("dev", bubblewrap="wanted")
-            become(["-m", "pytest", "-n", "2", *rest], cwd=ROOT)
+            prepare("dev", tools="test")
+            become(["-m", "pytest", "-n", "2", "-m", "not soak", *rest], cwd=ROOT)
         case "soak":
-            prepare("dev", bubblewrap="wanted")
-            become(
-                ["-m", "pytest", "-n", "2", "-m", "hypothesis", "--hypothesis-profile=soak", *rest], cwd=ROOT
-            )
+            prepare("dev", tools="soak")
+            chosen = ["-m", "hypothesis or soak", "--hypothesis-profile=soak"]
+            become(["-m", "pytest", "-n", "2", *chosen, *rest], cwd=ROOT)
         case "bench":
-            prepare("dev", bubblewrap="needed")
+            prepare("dev", tools="test", needed=("bwrap",))
             become(["-m", "bench", *rest], cwd=ROOT)
         case "check":
             prepare("dev")
@@ -83,7 +140,7 @@ def main(arguments: list[str]) -> int:
         case "lock":
             return lock(rest)
         case "setup":
-            prepare("dev", bubblewrap="wanted")
+            prepare("dev", tools="test")
         case "help" | "-h" | "--help":
             print(HELP, end="")
         case _:
@@ -137,13 +194,14 @@ def call(command: list[str]) -> int:
 # Installing -------------------------------------------------------------------------------------------------
 
 
-def prepare(level: str, bubblewrap: str = "") -> None:
-    """Install what is missing: packages of `level` ("run", or "dev": all of them), anvil, bubblewrap.
+def prepare(level: str, tools: str = "", needed: tuple[str, ...] = ()) -> None:
+    """Install what is missing: packages of `level` ("run", or "dev": all of them), anvil, a level's tools.
 
-    The official contracts and halmos are for tests and benchmarks: only "dev" has them.
+    The official contracts and halmos are for tests and benchmarks: only "dev" has them. A tool that cannot be
+    had is reported by name, one that is `needed` stops.
     """
     packed = [anvil_fresh, poco_fresh, halmos_fresh] if level == "dev" else [anvil_fresh]
-    if packages_fresh(level) and all(fresh() for fresh in packed) and (not bubblewrap or on_path("bwrap")):
+    if packages_fresh(level) and all(fresh() for fresh in packed) and not missing_tools(tools):
         return
     import fcntl
 
@@ -163,8 +221,7 @@ def prepare(level: str, bubblewrap: str = "") -> None:
             install_poco()
         if level == "dev" and not halmos_fresh():
             install_halmos()
-        if bubblewrap and not on_path("bwrap"):
-            install_bubblewrap(needed=bubblewrap == "needed")
+        install_tools(missing_tools(tools), needed)
 
 
 def packages_fresh(level: str) -> bool:
@@ -286,7 +343,13 @@ def pip() -> list[str]:
     found = find_pip(base)
     if not found and can_use_apt():
         with step("installed Debian's python3-venv"):
-            apt_install(f"python{sys.version_info.major}.{sys.version_info.minor}-venv")
+            apt("update")
+            apt(
+                "install",
+                "-y",
+                "--no-install-recommends",
+                f"python{sys.version_info.major}.{sys.version_info.minor}-venv",
+            )
         found = find_pip(base)
     if not found:
         raise Stop(
@@ -462,28 +525,75 @@ def unpack(tarball: str, folder: str) -> None:
             os.chmod(path, 0o755 if member.mode & 0o100 else 0o644)
 
 
-def install_bubblewrap(needed: bool) -> None:
-    if can_use_apt():
-        with step("installed bubblewrap"):
-            apt_install("bubblewrap")
-        return
-    word = "needs" if needed else "would like"
-    message = (
-        f"./dev {word} bubblewrap, the sandbox: install it as root (Debian, Ubuntu: apt install bubblewrap)."
-    )
-    if needed:
-        raise Stop(message)
-    say(message + " Until then, tests that need it are skipped, each by name.")
+def missing_tools(level: str) -> list[Tool]:
+    """What `level` needs and this machine lacks; no level needs nothing."""
+    levels = LEVELS[: LEVELS.index(level) + 1] if level else ()
+    return [tool for tool in TOOLS if tool.level in levels and not tool.path()]
+
+
+def install_tools(missing: list[Tool], needed: tuple[str, ...]) -> None:
+    """Have apt bring these, where it can; name the others. Raises Stop when one of `needed` cannot be had."""
+    failed: dict[str, str] = {}
+    updated = False
+    for tool in missing:
+        if not on_path("apt-get") or (os.geteuid() != 0 and not tool.unpacked):
+            continue
+        try:
+            with step(f"{'unpacked' if tool.unpacked else 'installed'} Debian's {tool.package}: {tool.what}"):
+                if not updated and os.geteuid() == 0:
+                    apt("update")
+                    updated = True
+                if tool.unpacked:
+                    unpack_from_apt(tool.package)
+                else:
+                    apt("install", "-y", "--no-install-recommends", tool.package)
+        except Stop as stop:
+            failed[tool.name] = str(stop)
+    for tool in missing:
+        if tool.path():
+            continue
+        how = "./dev unpacks it on" if tool.unpacked else "install it as root on"
+        message = f"{tool.name} is missing, for {tool.what}: {how} Debian (apt install {tool.package})."
+        if tool.name in failed:
+            message += "\n" + failed[tool.name]
+        if tool.name in needed:
+            raise Stop(message)
+        say(message + " Until then, tests that need it are skipped, each by name.")
+
+
+def unpack_from_apt(package: str) -> None:
+    """The files of a package into .dev/apt/PACKAGE."""
+    import glob
+    import subprocess
+
+    incoming = os.path.join(APT, f"incoming-{os.getpid()}")
+    files = os.path.join(incoming, "files")
+    remove(incoming)
+    os.makedirs(files)
+    try:
+        names = [package]
+        if package == KERNEL:  # it stands for the newest kernel
+            asked = ["apt-cache", "depends", "--important", package]
+            said = subprocess.run(asked, capture_output=True, text=True).stdout
+            names = [line.split()[1] for line in said.splitlines() if "Depends: linux-image" in line]
+        if not names:
+            raise Stop(f"apt knows no package {package} (apt-get update brings its lists).")
+        apt("download", *names, cwd=incoming)
+        for archive in glob.glob(os.path.join(incoming, "*.deb")):
+            execute(["dpkg-deb", "--extract", archive, files])
+        place = os.path.join(APT, package)
+        remove(place)
+        os.replace(files, place)
+    finally:
+        remove(incoming)
 
 
 def can_use_apt() -> bool:
     return os.geteuid() == 0 and bool(on_path("apt-get"))
 
 
-def apt_install(package: str) -> None:
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    execute(["apt-get", "-qq", "update"], extra=quiet)
-    execute(["apt-get", "-qq", "install", "-y", "--no-install-recommends", package], extra=quiet)
+def apt(*arguments: str, cwd: str = ROOT) -> None:
+    execute(["apt-get", "-qq", *arguments], cwd=cwd, extra={"DEBIAN_FRONTEND": "noninteractive"})
 
 
 def lock(arguments: list[str]) -> int:
@@ -564,12 +674,21 @@ def usable(program: str) -> bool:
         return False
 
 
-def on_path(program: str) -> str | None:
-    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+def on_path(program: str, folders: str = "") -> str | None:
+    for folder in (folders or os.environ.get("PATH", os.defpath)).split(os.pathsep):
         path = os.path.join(folder, program)
         if os.path.isfile(path) and os.access(path, os.X_OK):
             return path
     return None
+
+
+def first(pattern: str) -> str | None:
+    """The last path, in order of names, that matches a pattern of paths."""
+    if "*" not in pattern:
+        return pattern if os.path.isabs(pattern) and os.path.exists(pattern) else None
+    import glob
+
+    return max(glob.glob(pattern), default=None)
 
 
 def remove(folder: str) -> None:

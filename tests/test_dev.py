@@ -238,11 +238,101 @@ def test_a_failed_step_shows_what_was_said_and_leaves_no_stamp(
     assert dev.stamp("it") == "1"
 
 
-def test_a_missing_sandbox_stops_what_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dev, "can_use_apt", lambda: False)
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without any tool, not even apt; returns the folder that is its whole PATH."""
+    monkeypatch.setattr(dev, "APT", str(tmp_path / "apt"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    found = dev.on_path
+    monkeypatch.setattr(
+        dev, "on_path", lambda program, folders="": found(program, "") if not folders else None
+    )
+    monkeypatch.setattr(dev, "first", lambda pattern: None)
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin"
+
+
+def test_a_missing_sandbox_stops_what_needs_it(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = dev.missing_tools("demo")
+    assert [tool.name for tool in missing] == ["bwrap"]
     with pytest.raises(dev.Stop, match="apt install bubblewrap"):
-        dev.install_bubblewrap(needed=True)
-    dev.install_bubblewrap(needed=False)
+        dev.install_tools(missing, ("bwrap",))
+    dev.install_tools(missing, ())
+    assert "apt install bubblewrap" in capsys.readouterr().err
+
+
+def test_every_level_of_tools_contains_the_one_before(bare: Path) -> None:
+    demo, tests, soak = (
+        [tool.name for tool in dev.missing_tools(level)] for level in ("demo", "test", "soak")
+    )
+    assert demo == tests[: len(demo)] and tests == soak[: len(tests)]
+    assert {"runc", "docker-registry"} <= set(tests) and "qemu-system-x86_64" in set(soak) - set(tests)
+    assert dev.missing_tools("") == []
+
+
+def test_a_tool_that_is_there_is_not_missing(bare: Path) -> None:
+    (bare / "bwrap").touch(0o755)
+    assert dev.missing_tools("demo") == []
+
+
+def test_what_apt_cannot_bring_is_named_and_the_rest_goes_on(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bare / "apt-get").touch(0o755)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    asked: list[str] = []
+
+    def apt(*arguments: str, cwd: str = "") -> None:
+        asked.append(arguments[-1])
+        if arguments[-1] == "runc":
+            raise dev.Stop("no package runc")
+        (bare / {"bubblewrap": "bwrap"}.get(arguments[-1], arguments[-1])).touch(0o755)
+
+    monkeypatch.setattr(dev, "apt", apt)
+    tools = [tool for tool in dev.TOOLS if tool.name in ("bwrap", "openssl", "runc")]
+    dev.install_tools(tools, ("bwrap",))
+    assert asked == ["update", "bubblewrap", "openssl", "runc"]
+    said = capsys.readouterr().err
+    assert "no package runc" in said and "each by name" in said and "openssl is missing" not in said
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="only Debian and its kin have dpkg-deb")
+def test_a_package_of_debians_is_unpacked_and_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    (source / "DEBIAN").mkdir(parents=True)
+    told = "Package: it\nVersion: 1\nArchitecture: all\nMaintainer: tests\nDescription: it\n"
+    (source / "DEBIAN/control").write_text(told)
+    (source / "DEBIAN/postinst").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (source / "DEBIAN/postinst").chmod(0o755)
+    (source / "usr/bin").mkdir(parents=True)
+    (source / "usr/bin/it").touch(0o755)
+
+    def apt(*arguments: str, cwd: str = "") -> None:
+        assert arguments == ("download", "it")
+        subprocess.run(["dpkg-deb", "--build", "--root-owner-group", source, cwd], check=True)
+
+    monkeypatch.setattr(dev, "APT", str(tmp_path / "apt"))
+    monkeypatch.setattr(dev, "apt", apt)
+    tool = dev.Tool("it", "it", "tests", "test", unpacked=True, at="usr/bin/it")
+    assert tool.path() is None
+    for _ in range(2):
+        dev.unpack_from_apt("it")
+        assert tool.path() == str(tmp_path / "apt/it/usr/bin/it")
+    assert [path.name for path in (tmp_path / "apt").iterdir()] == ["it"]
+    assert not (tmp_path / "started").exists()
+
+
+def test_the_soak_runs_what_the_tests_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr(dev, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(dev, "become", lambda arguments, cwd="": became.append(arguments))
+    dev.main(["test", "-m", "mine"])
+    dev.main(["soak"])
+    tests, soak = ([a[n + 1] for n, name in enumerate(a) if name == "-m"][1:] for a in became)
+    assert tests == ["not soak", "mine"]  # pytest goes by the last
+    assert soak == ["hypothesis or soak"]
 
 
 def test_runtime_packages_count_as_there_when_the_development_ones_are(

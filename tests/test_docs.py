@@ -134,3 +134,8 @@ def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == sealdeal.__version__
     assert f"## [{sealdeal.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_table_of_attacks_is_what_is_tried() -> None:
+    table = importlib.import_module("tests.attacks.__main__")
+    assert (ROOT / "SECURITY.md").read_text() == table.page(), "python -m tests.attacks --write"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import json
 import logging
@@ -22,12 +23,13 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import httpx2
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -47,8 +49,10 @@ from sealdeal.chain import (
 from sealdeal.market.app import create_app as market_app
 from sealdeal.market.market import Market
 from sealdeal.model.errors import Conflict, InvalidInput, SealdealError
+from sealdeal.model.evidence import DCAP
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import BATCH
+from sealdeal.model.sealing import Door
 from sealdeal.model.types import RLC, address, hexstr, unhex
 from sealdeal.pool.app import create_app as pool_app
 from sealdeal.pool.offers import Offer, Offers
@@ -57,18 +61,26 @@ from sealdeal.pool.scheduler import Scheduler
 from sealdeal.results.app import create_app as results_app
 from sealdeal.results.blobs import FolderStore
 from sealdeal.results.uploads import Results
+from sealdeal.sdk import serving
 from sealdeal.sdk.guest_release import build_guest_release
 from sealdeal.sdk.http import Transport, in_memory
 from sealdeal.sdk.market import MarketClient
 from sealdeal.sdk.network import Network, Services
 from sealdeal.sdk.pool import PoolClient
+from sealdeal.sdk.registry import Registries
 from sealdeal.sdk.results import ResultsClient
 from sealdeal.sdk.sms import SmsClient
 from sealdeal.sms.app import create_app as sms_app
+from sealdeal.sms.options import SmsOptions
 from sealdeal.sms.release import Node
 from sealdeal.tee import DcapVerifier, SimulatedPlatform
+from sealdeal.tee.collateral import Collateral
+from sealdeal.worker import drivers
 from sealdeal.worker.agent import Worker
 from sealdeal.worker.cgroups import Bounds
+from sealdeal.worker.options import WorkerOptions
+from sealdeal.worker.proxy import NetworkMode
+from sealdeal.worker.vm.measure import MachinePlatform, of_any_app
 
 log = logging.getLogger("sealdeal.node")
 
@@ -80,8 +92,15 @@ OFFERS = tuple(Offer(category=c, price=p * RLC, volume=100) for c, p in enumerat
 """What the local workerpool asks for a task of each category."""
 GAS_MONEY = 10_000 * 10**18
 """Native currency given to each account of a local network, in wei."""
+_LARGE_BLOCK = 4 << 20
+"""Bytes: above the pieces in which data stream, so that these are not mapped and unmapped one by one."""
 SAVE_EVERY = 5.0
 """Seconds between dumps of the chain while it grows: what a SIGKILL of this process may cost."""
+
+LOCAL_SMS = SmsOptions(door=Door.SPLIT)
+"""A local network takes whole secrets from unmodified clients, and splits them."""
+LOCAL_WORKERS = WorkerOptions()
+"""Its workers share the machine."""
 
 _SMS = tuple(f"sms-{n}" for n in range(NODES))
 _SERVED = ("results", *_SMS, "market", "scheduler")
@@ -102,13 +121,19 @@ class LocalNetwork:
         categories: tuple[tuple[str, str, int], ...] = (),
         offers: tuple[Offer, ...] = OFFERS,
         rules: Rules | None = None,
+        worker: WorkerOptions = LOCAL_WORKERS,
         bounds: Bounds | None = None,
+        registries: Registries | None = None,
+        sms: SmsOptions = LOCAL_SMS,
+        app_network: NetworkMode = "off",
         parts: Collection[str] | None = None,
         tap: Callable[[str, ASGIApp], ASGIApp] | None = None,
     ) -> None:
         """`state`, `cache`: folders, made when they do not exist. `categories`: (name, description, seconds)
         to add to the five of the protocol. `offers`: what the workerpool keeps published; `rules`: its
-        scheduler's. `bounds`: of memory, processes and CPU for each guest. `parts`: which of `chain, results,
+        scheduler's. `sms`: its nodes'. `worker`: its workers'; `bounds`: of each guest, if not
+        as that says. `registries`: of images, known to workers. `app_network`:
+        whether apps may reach the hosts that they declare. `parts`: which of `chain, results,
         sms-0…, market, scheduler, worker-0…` run here; who has `chain` begins a network. `tap` is put around
         each service's application, given its name, to watch what it is asked and answers.
         """
@@ -122,7 +147,12 @@ class LocalNetwork:
         self.state, self.cache = state, cache
         self.chain_id, self.confirmations = chain_id, confirmations
         self._anvil_binary, self._categories, self._offers, self._tap = anvil, categories, offers, tap
-        self._rules, self._bounds = rules or Rules(), bounds
+        self._rules, self._sms_options = rules or Rules(), sms
+        here = len(self.parts.intersection(self._worker_names))
+        self._worker_options = worker
+        self._bounds = bounds or (worker.bounds(here) if here else Bounds())
+        self._registries = registries
+        self._app_network: NetworkMode = app_network
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._failed: asyncio.Future[None] | None = None
@@ -179,6 +209,7 @@ class LocalNetwork:
     # --- start ------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
+        _give_memory_back()
         self._failed = asyncio.get_running_loop().create_future()
         self._failed.add_done_callback(lambda f: f.cancelled() or f.exception())
         self.state.mkdir(parents=True, exist_ok=True)
@@ -193,6 +224,9 @@ class LocalNetwork:
         finally:
             self.release = await building
         self.platform = self._platform()
+        self._machine = await asyncio.to_thread(
+            drivers.machine, self._worker_options.driver, self.release, self.cache
+        )
         starts: dict[str, Callable[[], Awaitable[None]]] = {
             "results": self._start_results,
             **{name: partial(self._start_sms, name) for name in _SMS},
@@ -269,14 +303,27 @@ class LocalNetwork:
         self._serve("results", results_app(results))
 
     async def _start_sms(self, name: str) -> None:
+        options = self._sms_options
+        peers = [SmsClient(self._url(n), _Later(self.transports, self._url(n))) for n in _SMS if n != name]
+        for peer in peers:
+            self._close_at_end(peer.close)
+        witness = Rpc(options.witness_rpc) if options.witness_rpc else None
+        if witness:
+            self._close_at_end(witness.aclose)
         node = await Node.open(
             self._database(name),
             key=self._key(name),
-            storage_key=self._key(f"{name}-storage").secret,
+            storage_key=await options.storage_key(name) or self._key(f"{name}-storage").secret,
             hub=self.hub,
             verifiers=[DcapVerifier(self.platform.root_der)],
-            guest_releases=[self.release.digest],
+            guest_releases=[] if self._machine else [self.release.digest],
+            machines=[of_any_app(self._machine)] if self._machine else [],
             confirmations=self.confirmations,
+            door=options.door,
+            peers=peers,
+            witness=witness,
+            policies=options.policies(),
+            collateral=Collateral({DCAP: self.platform}),
         )
         self._close_at_end(node.close)
         self._serve(name, sms_app(node))
@@ -331,11 +378,16 @@ class LocalNetwork:
             pool=pool,
             results=results,
             sms={self._key(n).address: client for n, client in sms.items()},
-            platform=self.platform,
+            platform=MachinePlatform(self._machine, self.platform) if self._machine else self.platform,
             release=self.release,
             cache=self.state / name,
             confirmations=self.confirmations,
+            slots=self._worker_options.slots,
+            driver=self._worker_options.driver,
             bounds=self._bounds,
+            limits=self._worker_options.limits(self._bounds),
+            network=self._app_network,
+            registries=self._registries,
         )
         self.missing = tuple(worker.missing)
         self._run(name, worker.run())
@@ -387,11 +439,8 @@ class LocalNetwork:
     def _serve(self, name: str, app: ASGIApp) -> None:
         """Answer on the service's port, and in memory."""
         app = self._tap(name, app) if self._tap else app
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
         self.transports[self._url(name)] = in_memory(app)
-        self._run(f"{name} server", _Server(config).answer(self._listeners[name]))
+        self._run(f"{name} server", _Server(serving.config(app)).answer(self._listeners[name]))
 
     # --- what users see ---------------------------------------------------------------------------
 
@@ -462,6 +511,24 @@ class Kept:
         _write_private(self.path, json.dumps(members, indent=1))
 
 
+class _Later(httpx2.AsyncBaseTransport):
+    """To a service that may start later: in memory if it then runs in this process, else by URL."""
+
+    def __init__(self, transports: Mapping[str, Transport], url: str) -> None:
+        self._transports, self._url = transports, url
+        self._by_url: httpx2.AsyncHTTPTransport | None = None
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if (near := self._transports.get(self._url)) is not None:
+            return await near.handle_async_request(request)
+        self._by_url = self._by_url or httpx2.AsyncHTTPTransport()
+        return await self._by_url.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        if self._by_url is not None:
+            await self._by_url.aclose()
+
+
 class _Server(uvicorn.Server):
     """A server that leaves signals to whoever assembled the network, and stops in order when cancelled."""
 
@@ -477,6 +544,17 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _give_memory_back() -> None:
+    """Have glibc return large blocks to the system when they are freed, also in threads other than the first.
+
+    It raises its thresholds to the largest block that was ever freed, otherwise, and the 40 MiB in which a
+    guest's release was built stay with a process that holds less than that of data.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        for threshold in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
+            ctypes.CDLL(None).mallopt(threshold, _LARGE_BLOCK)
 
 
 def _write_private(path: Path, text: str) -> None:

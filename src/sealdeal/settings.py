@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -43,6 +43,44 @@ class Settings(BaseSettings):
     """Program of the local chain; the default is the one that `./dev` installs, then `anvil` on the PATH."""
     confirmations: int = Field(default=1, ge=0)
     """Blocks on top of a deal before its task is given out and its secrets may leave (local network)."""
+    sms_door: Literal["own", "split", "single"] = "split"
+    """What the local network's SMS nodes do with a secret that is pushed whole: refuse, split or keep it."""
+    sms_storage_key_file: Path | None = None
+    """File, for its owner's eyes only, with the key that encrypts SMS databases (32 bytes, hexadecimal)."""
+    sms_storage_key_command: str = ""
+    """Program that prints that key, such as a KMS's client; `{node}` in it becomes the node's name."""
+    sms_witness_rpc: str = ""
+    """Second JSON-RPC endpoint: SMS nodes release nothing unless it shows the same chain."""
+    sms_platforms: str = ""
+    """Ids of the only TEE platforms that SMS nodes trust, in hexadecimal, separated by commas; empty: all."""
+    sms_banned_platforms: str = ""
+    """Ids of TEE platforms that SMS nodes never trust."""
+    sms_min_tcb_evaluation: int = Field(default=0, ge=0)
+    """Least evaluation number of the collateral by which SMS nodes judge evidence."""
+    registries: str = ""
+    """URLs of registries of images in one's own network, separated by commas; any app may name images there."""
+    registry_credentials: Path | None = None
+    """File with users and passwords for registries, as Docker's `config.json`."""
+    worker_driver: str = "bubblewrap"
+    """What the local network's workers run guests in."""
+    worker_slots: int = Field(default=1, ge=1)
+    """Guests that each of them runs at a time; they divide the memory, processors and disk below evenly."""
+    worker_memory: ByteSize | None = None
+    """Memory that all guests on this machine have together; the default is three quarters of its own."""
+    worker_cpus: float | None = Field(default=None, gt=0)
+    """Processors that all guests have together; the default is all that there are."""
+    worker_processes: int = Field(default=256, ge=1)
+    """Processes and threads that each guest may have."""
+    worker_disk: ByteSize = ByteSize(0)
+    """Disk space that all guests have together for their files, in place of memory; 0: none."""
+    worker_image_size: ByteSize | None = None
+    """Largest image of an app that is run, unpacked."""
+    worker_dataset_size: ByteSize | None = None
+    """Largest dataset, or input file, that is taken."""
+    worker_output_size: ByteSize | None = None
+    """Most bytes that an app may leave as its result."""
+    worker_network: Literal["off", "declared"] = "off"
+    """Whether apps may reach the hosts that they declare, through the local network's workers."""
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "warning"
     """Least severe message that services write to standard error."""
 

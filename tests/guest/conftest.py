@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import textwrap
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from sealdeal.worker.sandbox import BubblewrapSandbox, Sandbox
 
 from .world import Scene
 
-BOUNDS = Bounds(memory=384 << 20, work=256 << 20, processes=64)
+BOUNDS = Bounds(memory=384 << 20, work=640 << 20, processes=64)
 
 
 @pytest.fixture(scope="session")
@@ -43,15 +44,16 @@ def sandbox(release: GuestRelease, cache: Path) -> Sandbox:
 
 
 @pytest.fixture(scope="session")
-def app(cache: Path) -> Callable[[str], BuiltImage]:
-    """The image of an app that is this Python text."""
+def app(cache: Path) -> Callable[..., BuiltImage]:
+    """The image of an app that is this Python text, and declares these hosts."""
 
-    def build(text: str) -> BuiltImage:
+    def build(text: str, *hosts: str) -> BuiltImage:
         body = textwrap.dedent(text)
-        folder = cache / "apps" / hashlib.sha256(body.encode()).hexdigest()
+        folder = cache / "apps" / hashlib.sha256(repr((body, hosts)).encode()).hexdigest()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "main.py").write_text(body)
-        (folder / "sealdeal.toml").write_text('name = "app"\nentrypoint = ["python3", "main.py"]\n')
+        told = f'name = "app"\nentrypoint = ["python3", "main.py"]\nhosts = {json.dumps(hosts)}\n'
+        (folder / "sealdeal.toml").write_text(told)
         return build_app_image(folder, cache=cache)
 
     return build
@@ -59,7 +61,7 @@ def app(cache: Path) -> Callable[[str], BuiltImage]:
 
 @pytest.fixture
 def scene(
-    app: Callable[[str], BuiltImage],
+    app: Callable[..., BuiltImage],
     release: GuestRelease,
     sandbox: Sandbox,
     platform: SimulatedPlatform,

@@ -195,31 +195,10 @@ FAULTS = {
         "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED",
         0,
     ),
-    "plants a link": (
-        "import os; os.symlink('/etc/passwd', '/iexec_out/leak')",
-        "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED",
-        0,
-    ),
-    "plants a FIFO": ("import os; os.mkfifo('/iexec_out/pipe')", "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED", 0),
-    "makes a hard link": (
-        "import os; open('/iexec_out/a', 'w'); os.link('/iexec_out/a', '/iexec_out/b')",
-        "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED",
-        0,
-    ),
-    "nests folders without end": (
-        "import os; os.makedirs('/iexec_out/' + 'd/' * 40)",
-        "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED",
-        0,
-    ),
     "writes many files": (
-        "[open(f'/iexec_out/{n}', 'w') for n in range(60)]",
+        "[open(f'/iexec_out/{n}', 'w') for n in range(1001)]",
         "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED",
         0,
-    ),
-    "makes a sparse giant": (
-        "f = open('/iexec_out/big', 'w'); f.truncate(1 << 40)",
-        "APP_COMPUTE_FAILED",
-        153,  # SIGXFSZ
     ),
     "uses a long name": (
         "open('/iexec_out/' + 'n' * 32, 'w')",
@@ -234,9 +213,7 @@ FAULTS = {
 async def test_an_apps_own_fault_is_an_attested_error(
     scene: MakeScene, text: str, cause: str, code: int
 ) -> None:
-    if code == 153:
-        text = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n" + text
-    task = scene(text, limits={"output_files": 50, "output_bytes": 1 << 20})
+    task = scene(text)
     done = await task.run()
     assert (done.fault_cause, done.exit_code) == (cause, code)
     files = task.result()

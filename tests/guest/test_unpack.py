@@ -8,6 +8,8 @@ import hashlib
 import io
 import json
 import os
+import shutil
+import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from sealdeal.guest.unpack import unpack_image
 from sealdeal.model import images
 from sealdeal.model.errors import IntegrityError, InvalidInput, SealdealError, TooLarge
 from sealdeal.model.images import ImageReader
+from sealdeal.model.manifests import INDEX_TYPE, MANIFEST_TYPE
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
@@ -57,7 +60,7 @@ class Image:
         self.config = json.dumps(config).encode()
         types = types or (LAYER,) * len(layers)
         self.manifest = {
-            "mediaType": images.MANIFEST_TYPE,
+            "mediaType": MANIFEST_TYPE,
             "config": {"digest": digest(self.config), "size": len(self.config)},
             "layers": [
                 {"mediaType": t, "digest": digest(x), "size": len(x)}
@@ -154,6 +157,75 @@ def test_no_layer_reaches_outside_the_root(
     assert {p.name: p.read_text() for p in outside.iterdir()} == {"precious": "precious"}
 
 
+@pytest.mark.parametrize(
+    "name", [".wh.", ".wh..", ".wh...", "d/.wh..", "d/.wh...", ".wh..wh.", "d/.wh..wh.x"]
+)
+def test_a_whiteout_hides_a_name_in_its_folder_and_nothing_else(tmp_path: Path, name: str) -> None:
+    beside = tmp_path / "inner" / "beside"
+    beside.parent.mkdir()
+    beside.write_text("precious")
+    with pytest.raises(InvalidInput, match="a whiteout of a name"):
+        unpack(Image(tar(member("d/f", b"x"), member(name, b""))), tmp_path / "inner" / "root")
+    assert beside.read_text() == "precious" and (tmp_path / "inner/root/d/f").read_bytes() == b"x"
+
+
+def test_whiteouts_hide_lower_layers_only_wherever_they_stand(tmp_path: Path) -> None:
+    lower = tar(member("d/old", b""), member("d/e/old", b""), member("f", b"old"), member("g/old", b""))
+    upper = tar(
+        member("d/.first", b"new"),
+        member("d/e/new", b"new"),
+        member("d/.wh..wh..opq", b""),
+        member("f", b"new"),
+        member(".wh.f", b""),
+        member("g/", type=tarfile.DIRTYPE),
+        member(".wh.g", b""),
+    )
+    unpack(Image(lower, upper), tmp_path / "root")
+    root = tmp_path / "root"
+    assert sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()) == [
+        *("d/.first", "d/e/new", "f"),
+    ]
+    assert (root / "f").read_bytes() == b"new" and list((root / "g").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [member("a", b"1"), member("a", b"2")],
+        [member("a", b"1"), member("./a", b"2")],
+        [member("a/b", b"1"), member("a", b"2")],
+        [member("a", b"1"), member("a/", type=tarfile.DIRTYPE)],
+        [member("a", b"1"), member("a", type=tarfile.FIFOTYPE)],
+        [member("a", b"1"), member("b", b"2"), member("b", type=tarfile.LNKTYPE, linkname="a")],
+        [member("a", type=tarfile.SYMTYPE, linkname="b"), member("a", b"1")],
+    ],
+)
+def test_a_layer_lays_a_path_once(tmp_path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    with pytest.raises(InvalidInput, match="once in a layer"):
+        unpack(Image(tar(*members)), tmp_path / "root")
+
+
+def test_a_device_hides_what_was_there_and_is_not_made(tmp_path: Path) -> None:
+    upper = tar(member("f", type=tarfile.CHRTYPE), member("d", type=tarfile.FIFOTYPE))
+    unpack(Image(tar(member("f", b"1"), member("d/g", b"2")), upper), tmp_path / "root")
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_deep_trees_and_long_paths_are_refused(tmp_path: Path) -> None:
+    unpack(Image(tar(member("d/" * 127 + "f", b"")), tar(member(".wh.d", b""))), tmp_path / "deep")
+    assert list((tmp_path / "deep").iterdir()) == []
+    for number, name in enumerate(("d/" * 128 + "f", "x" * 300, "/".join(["y" * 200] * 21))):
+        with pytest.raises(InvalidInput):
+            unpack(Image(tar(member(name, b""))), tmp_path / str(number))
+
+
+def test_folders_on_the_way_count_as_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sealdeal.guest.unpack.MAX_ENTRIES", 5)
+    unpack(Image(tar(member("a/b/c/d/", type=tarfile.DIRTYPE))), tmp_path / "four")
+    with pytest.raises(TooLarge, match="at most 5 files"):
+        unpack(Image(tar(member("a/b/c/d/e/f", b""))), tmp_path / "six")
+
+
 def test_absolute_names_are_inside_the_root(tmp_path: Path) -> None:
     name = str(tmp_path / "escaped")
     unpack(Image(tar(member(name, b"x"))), tmp_path / "root")
@@ -181,6 +253,12 @@ def test_gzip_layers_are_read_and_their_bombs_stopped(tmp_path: Path) -> None:
     lies = Image(packed, types=(kind,), diff_ids=(digest(b"something else"),))
     with pytest.raises(IntegrityError):
         unpack(lies, tmp_path / "lies")
+    several = gzip.compress(plain[:5000], mtime=0) + gzip.compress(plain[5000:], mtime=0)
+    unpack(Image(several, types=(kind,), diff_ids=(digest(plain),)), tmp_path / "several")
+    assert (tmp_path / "several/zeros").stat().st_size == 1 << 20
+    for name, tail in {"zeros": bytes(512), "more": b"PK"}.items():
+        with pytest.raises(IntegrityError):
+            unpack(Image(packed + tail, types=(kind,), diff_ids=(digest(plain),)), tmp_path / name)
     with pytest.raises(IntegrityError):
         cut = Image(packed[:-50], types=(kind,), diff_ids=(digest(plain),))
         unpack(cut, tmp_path / "cut")
@@ -212,9 +290,37 @@ def test_parts_out_of_order_or_missing_are_named(tmp_path: Path) -> None:
         unpack(image.archive(lambda blobs: blobs[:-1]), tmp_path / "short")
 
 
+def test_sizes_that_lie_are_refused(tmp_path: Path) -> None:
+    for number, part in enumerate(("config", "layers")):
+        for difference in (-1, 1):
+            image = Image(tar(member("a", b"1")))
+            told = image.manifest[part]
+            told = told[0] if isinstance(told, list) else told
+            assert isinstance(told, dict)
+            told["size"] += difference
+            with pytest.raises(IntegrityError, match="bytes, got"):
+                unpack(image, tmp_path / f"{number}{difference}")
+
+
+def test_documents_that_say_a_thing_twice_are_refused(tmp_path: Path) -> None:
+    image = Image(tar(member("a", b"1")))
+    image.config = image.config.replace(b'{"config"', b'{"config": {"Entrypoint": ["/evil"]}, "config"')
+    image.manifest["config"] = {"digest": digest(image.config), "size": len(image.config)}
+    with pytest.raises(InvalidInput, match="once"):
+        unpack(image, tmp_path / "root")
+
+
+@pytest.mark.parametrize(
+    "kind", [LAYER + "+zstd", "application/vnd.oci.image.layer.nondistributable.v1.tar", ""]
+)
+def test_layers_of_other_types_are_named(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(InvalidInput, match="uncompressed or gzip layer"):
+        unpack(Image(tar(member("a", b"1")), types=(kind,)), tmp_path / "root")
+
+
 def test_an_index_is_no_image(tmp_path: Path) -> None:
     image = Image(tar(member("a", b"1")))
-    image.manifest["mediaType"] = images.INDEX_TYPE
+    image.manifest["mediaType"] = INDEX_TYPE
     with pytest.raises(InvalidInput, match="one platform"):
         unpack(image, tmp_path / "root")
 
@@ -277,3 +383,58 @@ def test_a_hostile_tar_of_the_right_digest_is_unpacked_inside_or_refused(
     with contextlib.suppress(SealdealError):
         unpack(Image(bytes(layer)), inner / "root")
     assert [p.name for p in inner.iterdir()] == ["root"]
+
+
+NASTY = st.sampled_from(
+    [
+        "a",
+        "b",
+        "d",
+        "..",
+        ".",
+        "",
+        ".wh.a",
+        ".wh.d",
+        ".wh..wh..opq",
+        ".wh.",
+        ".wh..",
+        ".wh...",
+        "dataset",
+        "é",
+    ]
+)
+WAYS = st.lists(NASTY, min_size=1, max_size=4).map("/".join)
+TYPES = (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE)
+
+
+@st.composite
+def hostile_members(draw: st.DrawFn) -> tuple[tarfile.TarInfo, bytes]:
+    """A member with a right header, and names and links that mean no good."""
+    kind = draw(st.sampled_from(TYPES))
+    data = draw(st.binary(max_size=9)) if kind == tarfile.REGTYPE else b""
+    target = draw(WAYS | st.just("OUTSIDE") | st.just("../dataset")) if kind in TYPES[2:4] else ""
+    return member(draw(WAYS) or "x", data, type=kind, linkname=target, mode=draw(st.integers(0, 0o7777)))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(hostile_members(), max_size=6), min_size=1, max_size=3), st.uuids(version=4))
+def test_layers_that_mean_no_good_change_nothing_beside_the_root(
+    tmp_path: Path, layers: list[list[tuple[tarfile.TarInfo, bytes]]], name: object
+) -> None:
+    folder = tmp_path / str(name)
+    (folder / "work").mkdir(parents=True)
+    (folder / "outside").mkdir()
+    for place in ("work/dataset", "outside/a"):
+        (folder / place).write_text("precious")
+    for info, _ in (each for layer in layers for each in layer):
+        info.linkname = info.linkname.replace("OUTSIDE", str(folder / "outside"))
+    with contextlib.suppress(InvalidInput):
+        unpack(Image(*(tar(*layer) for layer in layers)), folder / "work/root")
+    files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if not p.is_dir()}
+    beside = {name: p.read_text() for name, p in files.items() if not name.startswith("work/root/")}
+    assert beside == {"work/dataset": "precious", "outside/a": "precious"}
+    for path in (folder / "work/root").rglob("*"):
+        status = path.lstat()
+        assert stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+        assert stat.S_ISLNK(status.st_mode) or not status.st_mode & 0o7022
+    shutil.rmtree(folder)

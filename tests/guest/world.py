@@ -13,37 +13,28 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from sealdeal.guest.hello import VERSION, Hello, Limits
+from sealdeal.model import streams
 from sealdeal.model.cid import cid_of
 from sealdeal.model.deals import Assignment, Deal, Resource, pool_domain, task_id
 from sealdeal.model.eip712 import digest
 from sealdeal.model.errors import InvalidInput, SealdealError
-from sealdeal.model.evidence import (
-    AllOf,
-    Evidence,
-    Manifest,
-    Registers,
-    ReportData,
-    TrustClass,
-    TrustIs,
-    report_data,
-    tdx_registers,
-)
+from sealdeal.model.evidence import Evidence, Manifest, TrustClass, report_data, tdx_registers
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import TEE_TDX, Params, tag
+from sealdeal.model.policy import AllOf, Registers, ReportData, TrustIs
 from sealdeal.model.release import Release, SealedItem, grant_digest
 from sealdeal.model.results import unzip_result
 from sealdeal.model.sealing import (
     Door,
     SecretKind,
     SecretShares,
-    dataset_key,
-    encrypt_dataset,
     owner_challenge,
     release_info,
     seal,
@@ -55,6 +46,7 @@ from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.sdk.images import BuiltImage
 from sealdeal.tee.dcap import DcapVerifier
 from sealdeal.tee.simulated import SimulatedPlatform
+from sealdeal.worker.proxy import Proxy, nothing_offered
 from sealdeal.worker.relay import Done, Relay, World
 from sealdeal.worker.sandbox import Sandbox
 
@@ -175,6 +167,13 @@ class Store:
             self.upload = json.loads(body)
             self.archive = base64.b64decode(self.upload.pop("zip"))
             return 200, f"/ipfs/{cid_of(self.archive)}".encode()
+        parts = urlsplit(path)
+        if method == "PUT" and parts.path.endswith("/archive"):
+            told = dict(parse_qsl(parts.query))
+            self.upload = {"chainTaskId": parts.path.split("/")[3], "deterministHash": told["digest"]}
+            self.upload["enclaveSignature"] = told["signature"]
+            self.archive = body
+            return 200, f"/ipfs/{cid_of(self.archive)}".encode()
         if method == "PUT" and path.endswith("/proof"):
             self.proof = json.loads(body)
             return 204, b""
@@ -199,6 +198,8 @@ class Scene:
     platform: SimulatedPlatform
     params: Params = field(default_factory=Params)
     dataset: bytes | None = None
+    form: streams.Format = streams.Format.STANDARD
+    """How the dataset is encrypted."""
     folder: Path = Path()
     seconds: int = 20
     callback: Address = ZERO
@@ -212,9 +213,12 @@ class Scene:
     wanted: tuple[tuple[str, str], ...] = ()
     nodes: dict[Address, Node] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
+    network: Callable[[], Awaitable[Proxy]] = nothing_offered
     files: dict[str, Path] = field(default_factory=dict)
     statuses: list[dict[str, Any]] = field(default_factory=list)
     encrypted: bytes = b""
+    patience: float = 60
+    """Seconds that an attempt may take."""
 
     def __post_init__(self) -> None:
         none = Resource(ZERO, ZERO, 0)
@@ -249,10 +253,10 @@ class Scene:
         for node in self.nodes.values():
             node.missing = self.wanted
         if self.dataset is not None:
-            key = dataset_key(secrets.token_bytes)
+            key = streams.new_key(self.form, secrets.token_bytes)
             self.encrypted = self.dataset
             if self.deal.tee:
-                self.encrypted = encrypt_dataset(self.dataset, key, secrets.token_bytes)
+                self.encrypted = b"".join(streams.encrypt([self.dataset], key, secrets.token_bytes))
             self.files["dataset"] = self.folder / "dataset.enc"
             self.files["dataset"].write_bytes(self.encrypted)
             self.split(SecretKind.DATASET_KEY, DATASET, "", key.encode())
@@ -332,10 +336,11 @@ class Scene:
             nodes=self.nodes,  # type: ignore[arg-type]
             results=self.store,  # type: ignore[arg-type]
             login=login,
+            network=self.network,
         )
         guest = await self.sandbox.start(0)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(self.patience):
                 return await Relay(guest, world, lambda s: self.statuses.append(dict(s))).run(self.hello)
         finally:
             await guest.kill()

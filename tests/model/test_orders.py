@@ -9,6 +9,7 @@ from sealdeal.model.errors import InvalidInput
 from sealdeal.model.keys import Key, recover_digest
 from sealdeal.model.orders import (
     ORDER_TYPES,
+    PARAM_NAMES,
     AppOrder,
     Kind,
     Params,
@@ -85,3 +86,14 @@ def test_any_text_is_params(text: str) -> None:
 )
 def test_what_is_not_the_known_json_is_all_arguments(text: str) -> None:
     assert Params.parse(text) == Params(args=text)
+
+
+def test_a_sealed_digest_is_asked_for_in_a_way_that_others_pass_over() -> None:
+    """As the secret number 0: the network skips numbers below 1, and knows the key (wire.md §2.2, §5.2)."""
+    asked = Params(args="x", secrets={1: "token"}, sealed_digest=True)
+    text = asked.to_text()
+    assert Params.parse(text) == asked
+    assert json.loads(text)["iexec_secrets"] == {"0": "sealdeal:digest=sealed", "1": "token"}
+    assert set(json.loads(text)) <= set(PARAM_NAMES)
+    assert not Params.parse('{"iexec_secrets": {"0": "another"}}').sealed_digest
+    assert Params.parse('{"iexec_secrets": {"0": "another"}}').secrets == {0: "another"}

@@ -24,6 +24,8 @@ from sealdeal.model.sealing import (
     seal,
     secrets_domain,
     share_secret,
+    vouch_challenge,
+    with_push,
 )
 from sealdeal.model.types import ZERO, Address, address
 
@@ -315,3 +317,108 @@ def test_release_json_round_trip() -> None:
     odd["sealed"][0]["door"] = "t-of-n"
     with pytest.raises(InvalidInput):
         Release.from_json(odd)
+
+
+# --- door `split` -------------------------------------------------------------------------------------
+
+
+def pushed(
+    value: bytes = b"pushed",
+    *,
+    owner: Key = OWNER,
+    voucher: Address = NODES[0],
+    kind: str = "app-secret",
+    name: str = "1",
+    subject: Address | None = None,
+    version: int = 1,
+    threshold: int = 2,
+) -> Callable[[Address], SealedItem]:
+    """For each node, its item of a secret that `owner` pushed to `voucher`, which split it."""
+    whose = subject or manifest().app
+    push = owner.sign_message(owner_challenge(kind, whose, name, value))
+    document, shares = share_secret(
+        with_push(value, push),
+        kind=kind,
+        subject=whose,
+        name=name,
+        version=version,
+        threshold=threshold,
+        nodes=NODES,
+        rng=rng,
+    )
+    signed = digest(secrets_domain(65432, manifest().hub), document)
+    vouched = NODE_KEYS[voucher].sign_message(vouch_challenge(signed))
+
+    def item(node: Address) -> SealedItem:
+        made = sealed(node, kind, name, version, document, vouched, shares[node])
+        return dataclasses.replace(made, door=Door.SPLIT)
+
+    return item
+
+
+APP = ("app-secret", "1")
+
+
+def both(key: Callable[[Address], SealedItem], *others: Callable[[Address], SealedItem]) -> list[Release]:
+    """Answers of all nodes, each with its share of the dataset's key and of `others`."""
+    return [release(node, key(node), *(other(node) for other in others)) for node in NODES]
+
+
+def test_a_secret_that_a_node_split_is_checked_against_its_owners_push() -> None:
+    found = ask(*both(split_key(), pushed()))
+    assert found.secrets[APP] == b"pushed" and found.doors[APP] is Door.SPLIT and found.blamed == {}
+    found = ask(*both(split_key(), pushed())[1:])
+    assert found.secrets[APP] == b"pushed"
+
+
+@pytest.mark.parametrize("owner", [STRANGER, NODE_KEYS[NODES[0]]])
+def test_a_node_that_vouches_for_another_secret_is_named(owner: Key) -> None:
+    found = ask(*both(split_key(), pushed(b"forged", owner=owner)))
+    assert APP not in found.secrets
+    assert "and not by its owner" in found.blamed[NODES[0]] and set(found.blamed) == {NODES[0]}
+
+
+def test_shares_that_give_no_secret_are_blamed_on_who_vouched() -> None:
+    true, key = pushed(), split_key()
+    document = true(NODES[0]).document
+    assert document is not None
+    false = dataclasses.replace(document, secretHash=b"\x01" * 32)
+    signed = digest(secrets_domain(65432, manifest().hub), false)
+    vouched = NODE_KEYS[NODES[0]].sign_message(vouch_challenge(signed))
+    answers = [
+        release(node, key(node), dataclasses.replace(true(node), document=false, signature=vouched))
+        for node in NODES
+    ]
+    found = ask(*answers)
+    assert APP not in found.secrets and "do not give the secret" in found.blamed[NODES[0]]
+
+
+def test_an_owners_document_beats_a_nodes_of_any_version() -> None:
+    own = split_key(b"own", kind="app-secret", name="1", subject=manifest().app)
+    forged = pushed(b"node's", version=9)
+    key = split_key()
+    answers = [release(NODES[0], key(NODES[0]), forged(NODES[0]))]
+    answers += [release(node, key(node), own(node)) for node in NODES[1:]]
+    found = ask(*answers)
+    assert found.secrets[APP] == b"own" and found.doors[APP] is Door.OWN
+
+
+def test_a_node_keeps_nobody_waiting_for_shares_that_it_made_up() -> None:
+    key, forged = split_key(), pushed(threshold=3)
+    found = ask(release(NODES[0], key(NODES[0]), forged(NODES[0])), *(release(n, key(n)) for n in NODES[1:]))
+    assert APP not in found.secrets
+    with pytest.raises(SecretRefused, match="expected 2 shares of app-secret 1, got 1"):
+        ask(*[release(NODES[0], key(NODES[0]), pushed()(NODES[0])), release(NODES[1], key(NODES[1]))])
+
+
+def test_an_owners_share_after_a_nodes_still_says_that_the_node_saw_it() -> None:
+    key = split_key()
+    answers = [release(node, dataclasses.replace(key(node), formerly="split")) for node in NODES]
+    assert ask(*answers).doors == {("dataset-key", ""): Door.SPLIT}
+
+
+def test_a_former_owners_push_of_a_datasets_key_counts_when_enough_nodes_show_it() -> None:
+    item = pushed(owner=STRANGER, kind="dataset-key", name="", subject=manifest().dataset)
+    found = ask(*(release(node, item(node)) for node in NODES[:2]))
+    assert found.secrets[("dataset-key", "")] == b"pushed"
+    assert found.doors[("dataset-key", "")] is Door.SPLIT and NODES[0] in found.blamed

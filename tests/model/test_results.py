@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -22,6 +23,7 @@ from sealdeal.model.errors import IntegrityError, InvalidInput, SealdealError, T
 from sealdeal.model.results import (
     COMPUTED,
     UnsafeArchive,
+    check_digest,
     check_result_key,
     decrypt_result,
     digest_of,
@@ -29,6 +31,8 @@ from sealdeal.model.results import (
     generate_result_key,
     is_encrypted_result,
     result_location,
+    sealed_digest,
+    told_digest,
     unzip_result,
 )
 from sealdeal.model.types import address, keccak
@@ -259,3 +263,32 @@ def test_a_result_that_names_nothing_has_no_digest(said: bytes) -> None:
         digest_of({"a": b"a", COMPUTED: said})
     with pytest.raises(IntegrityError, match=r"computed\.json"):
         digest_of({"a": b"a"})
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
+    max_leaves=8,
+)
+TOLD = st.dictionaries(st.sampled_from(["deterministic-output-path", "callback-data", "salt", "x"]), JUNK)
+
+
+@given(st.binary(max_size=60) | (TOLD | JUNK).map(lambda value: json.dumps(value).encode()))
+def test_whatever_computed_json_and_a_seal_say_ends_in_a_digest_or_a_named_error(said: bytes) -> None:
+    with contextlib.suppress(IntegrityError):
+        assert len(told_digest(said, {"a", "b/c"}, lambda name: keccak(name.encode()))) == 32
+    with contextlib.suppress(IntegrityError):
+        assert check_digest(bytes(32), said, sealed_digest(bytes(32), bytes(32)), lambda d: d) == "sealed"
+
+
+@pytest.mark.soak  # loading the private key takes as long as everything else here
+@given(st.data())
+def test_damaged_encrypted_results_give_files_or_a_named_error(
+    result_key: tuple[bytes, str], data: st.DataObject
+) -> None:
+    private, public = result_key
+    bad = bytearray(encrypted(archive_of(FILES), public))
+    for _ in range(data.draw(st.integers(1, 4))):
+        bad[data.draw(st.integers(0, len(bad) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(SealdealError):
+        decrypt_result(bytes(bad), private, max_bytes=1 << 20)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from eth_utils import keccak as oracle_keccak
 from eth_utils import to_checksum_address
@@ -5,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealdeal.model.errors import InvalidInput
-from sealdeal.model.types import RLC, address, bytes32, format_rlc, keccak, parse_rlc, unhex
+from sealdeal.model.types import RLC, address, as_bytes, bytes32, format_rlc, keccak, parse_rlc, unhex
 
 
 @given(st.binary(min_size=20, max_size=20))
@@ -30,6 +32,13 @@ def test_what_is_not_32_bytes_is_refused() -> None:
         bytes32(b"x" * 31)
     with pytest.raises(InvalidInput, match="hexadecimal"):
         unhex("0xzz")
+
+
+@pytest.mark.parametrize("wrong", [20, 32, 1 << 40, -1, 1.5, float("inf"), None, True, [0] * 32, {}])
+def test_what_json_has_besides_text_is_not_taken_for_bytes(wrong: Any) -> None:
+    for read in (address, bytes32, as_bytes):
+        with pytest.raises(InvalidInput, match="hexadecimal bytes"):
+            read(wrong)
 
 
 @given(st.integers(0, 2**96))

@@ -19,6 +19,7 @@ from sealdeal.model.keys import Key
 from sealdeal.model.orders import BATCH, TEE_TDX
 from sealdeal.model.types import ZERO, hexstr, keccak
 from sealdeal.results import FolderStore, Results, create_app
+from sealdeal.results.uploads import Claim
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.results import PROOF_LIMIT, Authorisation, ResultsClient, store_domain
 from tests.network import CHAIN_ID, Network, key
@@ -134,6 +135,58 @@ async def test_the_wires_two_forms(store: Store, form: str) -> None:
         assert (await http.get(f"/v1/results/{hexstr(keccak(b'none'))}/ipfshash")).status_code == 404
         again = await http.post("/v1/results", json=body, headers={"Authorization": token})
         assert (again.status_code, "already uploaded" in again.text) == (401, True)
+
+
+async def test_an_archive_as_it_is(store: Store, tmp_path: Path) -> None:
+    """What is too long for the wire's form goes as a stream; everything else is as there."""
+    worker = store.network.address("worker")
+    (archive := tmp_path / "archive").write_bytes(bytes(range(256)) * 10_000)
+    claim: dict[str, Any] = {
+        "task": store.task,
+        "digest": DIGEST,
+        "enclave_signature": ENCLAVE.sign_message(enclave_message(worker, store.task, DIGEST)),
+    }
+    send = store.client.upload_archive
+    with pytest.raises(Unauthorized, match="token"):
+        await send("junk", archive=archive, **claim)
+    token = await store.token()
+    with pytest.raises(Unauthorized, match="to sign this digest"):
+        await send(token, archive=archive, **{**claim, "digest": keccak(b"other")})
+    (nothing := tmp_path / "nothing").write_bytes(b"")
+    with pytest.raises(InvalidInput, match="got no bytes"):
+        await send(token, archive=nothing, **claim)
+    location = await send(token, archive=archive, **claim)
+    assert await store.client.fetch(location.removeprefix("/ipfs/")) == archive.read_bytes()
+    receipt = (await store.client.receipt(store.task)).receipt
+    assert receipt.sha256 == hashlib.sha256(archive.read_bytes()).digest()
+    assert (receipt.size, f"/ipfs/{receipt.cid}") == (2_560_000, location)
+    with pytest.raises(Unauthorized, match="already uploaded"):
+        await send(token, archive=archive, **claim)
+
+
+async def test_nothing_of_an_archive_is_read_before_its_claim_is_found_good(store: Store) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        pytest.fail("the body was read")
+        yield b""
+
+    claim = Claim(store.task, keccak(b"other"), ENCLAVE.sign_message(keccak(b"something")))
+    with pytest.raises(Unauthorized, match="to sign this digest"):
+        await store.results.accept_archive(await store.token(), claim, body())
+
+
+async def test_an_archive_over_the_limit_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    worker = store.network.address("worker")
+    signature = ENCLAVE.sign_message(enclave_message(worker, store.task, DIGEST))
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield bytes(1 << 20)
+
+    claim, token = Claim(store.task, DIGEST, signature), await store.token()
+    with pytest.raises(TooLarge):
+        await store.results.accept_archive(token, claim, body(), limit=3 << 20)
+    assert not any(path.is_file() for path in (tmp_path / "blobs").rglob("*"))
+    await store.upload(token)
 
 
 async def test_tokens_are_for_those_the_chain_would_take(store: Store) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from sealdeal.model.errors import InvalidInput
+from sealdeal.model.hosts import Host
+from sealdeal.model.images import ImageReader
 from sealdeal.sdk import interpreter
 from sealdeal.sdk.guest_release import build_guest_release
 from sealdeal.sdk.images import BuiltImage, build_app_image, read_project
@@ -186,6 +188,7 @@ def test_a_need_without_a_hash_is_refused(tmp_path: Path, cache: Path) -> None:
         ({"entrypoint": "python3 main.py"}, "entrypoint must be a list"),
         ({"entrypoint": []}, "set name"),
         ({"entry": ["x"]}, "unknown key 'entry'"),
+        ({"hosts": ["10.0.0.1:80"]}, "sealdeal.toml: hosts: expected a public host"),
         ({"needs": "absent.txt"}, "not a file"),
         ({"files": ["*.R"]}, "nothing matches"),
         ({"files": ["../*"]}, "leaves the folder"),
@@ -266,3 +269,20 @@ def test_the_guest_release_is_the_same_each_time_and_mended_when_touched(tmp_pat
         assert not (first.rootfs / "extra").exists()
     compiled = list(first.rootfs.rglob("opt/guest/sealdeal/guest/__pycache__/task.*.pyc"))
     assert compiled and compiled[0].read_bytes()[4:8] == (1).to_bytes(4, "little")
+
+
+def test_declared_hosts_are_measured_with_the_app(cache: Path, tmp_path: Path) -> None:
+    alone = build_app_image(project(tmp_path / "alone"), cache=cache)
+    declared = [
+        build_app_image(project(tmp_path / name, hosts=hosts), cache=cache)
+        for name, hosts in {
+            "one": ["api.example.org:443", "db.example.org:5432"],
+            "same": ["db.example.org:5432", "api.example.org:443"],
+            "other": ["api.example.org:443", "db.example.org:5433"],
+        }.items()
+    ]
+    assert len({image.checksum for image in (alone, *declared)}) == 3
+    assert declared[0].checksum == declared[1].checksum
+    with declared[0].archive.open("rb") as archive:
+        read = ImageReader(archive, declared[0].checksum, max_bytes=1 << 30).config()
+    assert read.hosts == (Host("api.example.org", 443), Host("db.example.org", 5432))

@@ -18,10 +18,11 @@ from sealdeal.model.eip712 import digest
 from sealdeal.model.evidence import Evidence, Manifest, report_data
 from sealdeal.model.keys import Key
 from sealdeal.model.release import Gathered, Release, gather
-from sealdeal.model.sealing import SealingKey, SecretKind
+from sealdeal.model.sealing import Door, SealingKey, SecretKind
 from sealdeal.model.types import ZERO32, Address, unhex
 from sealdeal.sdk.http import in_memory
-from sealdeal.sdk.sms import SmsClient, SplitReceipt, split_to_nodes
+from sealdeal.sdk.secrets import SplitReceipt, split_to_nodes
+from sealdeal.sdk.sms import SmsClient
 from sealdeal.sms import Node, create_app
 from sealdeal.tee import DcapVerifier, SimulatedPlatform
 from tests.network import CHAIN_ID, NODES, THRESHOLD, Network
@@ -61,11 +62,12 @@ class Nodes:
             "guest_releases": [RELEASE],
             "confirmations": CONFIRMATIONS,
             "clock": self.clock,
+            "door": Door.SINGLE,
         }
-        node = await Node.open(self.url(role), **{**options, **changes})
-        if old := self.running.get(node.address):
-            await self.clients[node.address].close()
+        if old := self.running.pop(options["key"].address, None):
+            await self.clients[old.address].close()
             await old.close()
+        node = await Node.open(self.url(role), **{**options, **changes})
         self.running[node.address] = node
         self.clients[node.address] = SmsClient("http://node", in_memory(create_app(node)))
         return node

@@ -22,9 +22,10 @@ from sealdeal.model.errors import (
 from sealdeal.model.keys import Key
 from sealdeal.model.sealing import MAX_SECRET_BYTES, SecretKind, owner_challenge, secrets_domain, share_secret
 from sealdeal.model.types import Address, address_bytes, hexstr, keccak
-from sealdeal.sdk.sms import SmsClient, SplitIncomplete
+from sealdeal.sdk.secrets import SplitIncomplete
+from sealdeal.sdk.sms import SmsClient
 from sealdeal.sms import create_app
-from sealdeal.sms.app import BODY_LIMIT, SECRET_BODY_LIMIT
+from sealdeal.sms.wire import BODY_LIMIT, SECRET_BODY_LIMIT
 from tests.network import CHAIN_ID, NODES, Network
 
 from .conftest import CONFIRMATIONS, Nodes

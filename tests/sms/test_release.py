@@ -44,7 +44,7 @@ from sealdeal.sdk.sms import (
     TaskNotActive,
     TooManyAttempts,
 )
-from sealdeal.sms.release import NONCE_SECONDS
+from sealdeal.sms.nonces import NONCE_SECONDS
 from sealdeal.sms.store import MAX_ATTEMPTS
 from sealdeal.tee import DcapVerifier, SimulatedPlatform
 from tests.network import NODES, QUICK, THRESHOLD, Network
@@ -197,7 +197,7 @@ async def test_the_audit_says_what_left_for_whom(nodes: Nodes, network: Network,
     store = nodes.running[network.address(NODES[0])].store
     (line,) = await store.audit(task=guest.assignment.task)
     assert (line.worker, line.enclave, line.attempt) == (network.address("worker"), guest.key.address, 1)
-    assert line.released == [["dataset-key", "", 1, "own"]]
+    assert line.released == [["dataset-key", guest.deal.dataset.pointer, "", 1, "own"]]
     assert line.measurement["mrtd"] == hexstr(RELEASE + bytes(16)) and line.platform == hexstr(PLATFORM.ppid)
     assert await store.audit(dataset=guest.deal.dataset.pointer) == [line]
     assert await store.audit(dataset=network.address("worker")) == []

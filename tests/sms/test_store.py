@@ -33,7 +33,7 @@ LINE = Released(
     enclave=ENCLAVE,
     platform="0x01",
     measurement={"mrtd": "0x02"},
-    released=[["dataset-key", "", 1, "own"]],
+    released=[["dataset-key", SUBJECT, "", 1, "own"]],
 )
 
 

@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +22,8 @@ from sealdeal.chain import Addresses, Anvil, Hub, Sender, Wallet
 from sealdeal.model.errors import NotFound
 from sealdeal.model.keys import Key
 from sealdeal.model.types import RLC, ZERO, address, hexstr, unhex
+from tests.registry import Running as Registry
+from tests.registry import program, running
 
 from .conftest import ECHO
 
@@ -98,9 +100,22 @@ class Up:
         assert all(closed(url) for url in urls)
 
 
+@pytest.fixture(scope="module")
+def registry() -> Iterator[Registry | None]:
+    """A registry of images that the network's workers know; none where there is no program for one."""
+    with contextlib.ExitStack() as stack:
+        started = None
+        with contextlib.suppress(pytest.skip.Exception):  # only what needs it is skipped
+            started = stack.enter_context(running())
+        yield started
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shell(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Shell:
-    return Shell(tmp_path_factory.mktemp("home"), cache)
+async def shell(tmp_path_factory: pytest.TempPathFactory, cache: Path, registry: Registry | None) -> Shell:
+    made = Shell(tmp_path_factory.mktemp("home"), cache)
+    if registry is not None:
+        made.environment["SEALDEAL_REGISTRIES"] = f"http://{registry.host}"
+    return made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -154,10 +169,25 @@ async def test_a_deal_from_another_terminal_by_commands_alone(shell: Shell, up: 
     app = await shell.json("app", "publish", "echo", "--price", "0.5")
     assert (app["checksum"], app["multiaddr"]) == (built["checksum"], built["multiaddr"])
     data = await shell.json("dataset", "protect", "patients.csv")
-    await shell.json("dataset", "grant", data["dataset"], "--app", app["app"], "--price", "0.25")
-    deal = await shell.json("deal", "run", app["app"], "--dataset", data["dataset"], "--args", "one two")
+    assert (await shell.json("app", "show", app["app"]))["hosts"] == []
+    granted = await shell.json("dataset", "grant", data["dataset"], "--app", app["app"], "--price", "0.25")
+    assert granted["hosts"] == []
+    (project / "sealdeal.toml").write_text(
+        'name = "sender"\nentrypoint = ["python3", "main.py"]\nhosts = ["api.example.org:443"]\n'
+    )
+    sender = await shell.json("app", "publish", "echo")
+    _, why = await shell.run("dataset", "grant", data["dataset"], "--app", sender["app"], code=1)
+    assert "api.example.org:443" in why and "--allow-hosts" in why
+    allowed = ("dataset", "grant", data["dataset"], "--app", sender["app"], "--allow-hosts")
+    assert (await shell.json(*allowed))["hosts"] == ["api.example.org:443"]
+    assert (await shell.json("secret", "split", "requester", "word", "--file", "patients.csv"))[
+        "version"
+    ] == 1
+    bought = ("--dataset", data["dataset"], "--args", "one two", "--secret", "2=word")
+    deal = await shell.json("deal", "run", app["app"], *bought)
     (taskid,) = deal["tasks"]
-    assert (await shell.json("deal", "show", deal["deal"]))["tasks"] == {taskid: "COMPLETED"}
+    told = await shell.json("deal", "show", deal["deal"])
+    assert told["tasks"] == {taskid: "COMPLETED"} and '"iexec_secrets":{"2":"word"}' in told["params"]
     shown = await shell.json("task", "show", taskid)
     assert shown["status"] == "COMPLETED"
     steps, _ = await shell.run("task", "show", taskid, "--follow")
@@ -171,9 +201,68 @@ async def test_a_deal_from_another_terminal_by_commands_alone(shell: Shell, up: 
     assert (await shell.json("wallet", "show"))["wallet"] == "49 RLC"
 
 
+async def test_an_owner_moves_closes_and_audits_a_secret(shell: Shell, up: Up) -> None:
+    (shell.home / "rows.csv").write_text("1\n")
+    nodes = up.document["services"]["sms"]
+    made = await shell.json("dataset", "protect", "rows.csv", "--nodes", *nodes[:2], "--expires", "90d")
+    key = ("dataset", made["dataset"])
+    _, err = await shell.run("secret", "split", *key, code=1)
+    assert "version 1: refresh it" in err
+    moved = await shell.json("secret", "refresh", *key, "--nodes", *nodes[1:])  # the copy beside the wallet
+    assert (moved["version"], moved["threshold"], len(moved["nodes"]), moved["door"]) == (2, 2, 2, "own")
+    assert len(moved["left"]) == 1 and moved["untold"] == {}
+    assert len((await shell.json("secret", "revoke", *key))["revoked_from"]) == 3
+    told, _ = await shell.run("secret", "status", *key)
+    assert "version 2" in told and "shares on 2 of 2 nodes, 2 recombine it (door own); ends" in told
+    audit = await shell.json("secret", "audit", *key)
+    assert (len(audit["answered"]), audit["silent"], audit["uses"]) == (3, {}, [])
+
+
+async def test_a_gateway_splits_what_a_client_pushes(shell: Shell, up: Up) -> None:
+    (shell.home / "token").write_text("a token\n")
+    running = await shell.start("secret", "gateway", "--port", "0", "--json")
+    assert running.stdout is not None
+    at = json.loads(await asyncio.wait_for(running.stdout.readline(), 60))
+    pushed = await shell.json("secret", "push", "requester", "token", "--file", "token", "--to", at["url"])
+    assert pushed["to"] == at["url"]
+    status = await shell.json("secret", "status", "requester", "token", "--owner", at["owners"][0])
+    (group,) = status["groups"]
+    assert (group["door"], group["threshold"], len(group["holders"])) == ("own", 2, 3)
+    assert status["available"] and not group["seen_whole"]
+    running.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(running.communicate(), 30)
+    assert (running.returncode, err) == (0, b"")
+    assert closed(at["url"])
+
+
+async def test_an_app_lies_in_a_registry_on_an_image_from_there(
+    shell: Shell, up: Up, registry: Registry | None
+) -> None:
+    if registry is None:
+        program()  # skips this test, and says why
+    assert registry is not None
+    host = registry.host
+    base = (await shell.json("app", "build", "echo", "--to", f"{host}/team/echo:1"))["multiaddr"]
+    assert base.startswith(f"{host}/team/echo@sha256:")
+    project = shell.home / "above"
+    project.mkdir()
+    (project / "sealdeal.toml").write_text('name = "above"\nentrypoint = ["python3", "above.py"]\n')
+    (project / "above.py").write_text("import main\n")  # which lies in the image below
+    app = await shell.json("app", "publish", "above", "--base", base, "--to", f"{host}/team/above")
+    assert app["multiaddr"] == f"{host}/team/above@sha256:{app['checksum'].removeprefix('0x')}"
+    assert (await shell.json("app", "show", app["app"]))["entrypoint"] == ["python3", "above.py"]
+    await shell.json("account", "deposit", "5 RLC")
+    (taskid,) = (await shell.json("deal", "run", app["app"], "--args", "three"))["tasks"]
+    await shell.json("result", "get", taskid, "--out", "above-result")
+    assert json.loads((shell.home / "above-result/result.json").read_text())["args"] == ["three"]
+
+
 async def test_mistakes_are_told_in_one_line(shell: Shell, up: Up) -> None:
     for arguments, says in {
         ("deal", "show", "0x12"): "expected 32 bytes",
+        ("deal", "run", ZERO, "--secret", "one"): "expected N=NAME",
+        ("secret", "split", "dataset", ZERO, "--expires", "soon"): "expected a date",
+        ("secret", "split", "dataset", ZERO): "give --file",
         ("deal", "show", "0x" + "00" * 32): "deal",
         ("app", "build", "nowhere"): "sealdeal.toml",
         ("dataset", "protect", "nowhere.csv"): "cannot read",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,13 +13,15 @@ import pytest
 import pytest_asyncio
 
 from sealdeal.model.deals import TaskStatus, deal_id
-from sealdeal.model.errors import IntegrityError, NotFound
+from sealdeal.model.errors import Conflict, IntegrityError, NotFound
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import TEE_TDX, Params, WorkerpoolOrder, tag
 from sealdeal.model.receipts import Receipt
 from sealdeal.model.results import generate_result_key
+from sealdeal.model.sealing import Door
 from sealdeal.model.types import RLC, ZERO, unhex
 from sealdeal.sdk.client import Sealdeal
+from sealdeal.sdk.custody import SecretId
 
 from .conftest import ECHO, POOL_PRICE, World, distributed, local_network, told
 
@@ -103,6 +106,55 @@ async def test_a_receipt_verifies_and_a_changed_one_does_not(world: World) -> No
         with pytest.raises(Exception, match=r"should be|incomplete|grants|expected|on chain") as refused:
             await requester.verify(dataclasses.replace(receipt, **change))
         assert type(refused.value).__name__ in ("IntegrityError", "WrongReportData"), change
+
+
+SECRETS = """
+import hashlib, json, os
+found = {n: hashlib.sha256(v.encode()).hexdigest() for n, v in os.environ.items() if "_SECRET" in n}
+out = os.environ["IEXEC_OUT"]
+with open(os.path.join(out, "result.json"), "w") as file:
+    json.dump(found, file)
+with open(os.path.join(out, "computed.json"), "w") as file:
+    json.dump({"deterministic-output-path": os.path.join(out, "result.json")}, file)
+"""
+"""An app that tells which secrets it was given, by their hashes."""
+
+
+async def test_secrets_of_developer_and_requester_reach_the_app_alone(world: World) -> None:
+    """Split by their owners, and pushed whole as unmodified clients do; each use is in the nodes' audits."""
+    provider, requester = await world.person(), await world.requester()
+    app = await world.app(provider, SECRETS)
+    developers = SecretId.app(app.address)
+    await provider.secrets.split(provider.key, developers, b"of the developer")
+    own = SecretId.requester(requester.key.address, "first")
+    await requester.secrets.split(requester.key, own, "é of the requester".encode(), threshold=3)
+    await requester.nodes[0].push_requester_secret(requester.key, "second", "pushed whole")
+    params = Params(secrets={1: "first", 4: "second"}, result_encryption=True)
+    with pytest.raises(Conflict, match="the requester's secret 'absent'"):
+        await requester.request(app.address, params=dataclasses.replace(params, secrets={2: "absent"}))
+
+    deal = await requester.deal_of(await requester.request(app.address, params=params))
+    task = await world.ended(requester, deal)
+    assert task.status is TaskStatus.COMPLETED
+    developer = hashlib.sha256(b"of the developer").hexdigest()
+    assert told(await world.result(requester, task.taskid)) == {
+        "IEXEC_APP_DEVELOPER_SECRET": developer,
+        "IEXEC_APP_DEVELOPER_SECRET_1": developer,
+        "IEXEC_REQUESTER_SECRET_1": hashlib.sha256("é of the requester".encode()).hexdigest(),
+        "IEXEC_REQUESTER_SECRET_4": hashlib.sha256(b"pushed whole").hexdigest(),
+    }
+
+    audit = await provider.secrets.audit(provider.key, developers)
+    (use,) = [use for use in audit.uses if unhex(use.line.task) == task.taskid]
+    assert len(use.nodes) >= 2 and audit.silent == {} and audit.disagreements == ()
+    assert (use.line.app, unhex(use.line.appChecksum), use.line.worker) == (
+        app.address,
+        app.checksum,
+        task.contributors[0],
+    )
+    pushed = SecretId.requester(requester.key.address, "second")
+    (group,) = (await requester.secrets.status(pushed)).groups
+    assert (group.door, group.seen, len(group.holders)) == (Door.SPLIT, True, 3)
 
 
 async def test_a_bag_of_tasks_runs_on_both_workers(world: World) -> None:

@@ -19,7 +19,7 @@ from sealdeal.model.errors import Conflict, SealdealError
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import TEE_TDX, AppOrder, Params, RequestOrder, Signed, tag
 from sealdeal.model.results import generate_result_key
-from sealdeal.model.types import RLC, Address, unhex
+from sealdeal.model.types import RLC, Address, hexstr, unhex
 from sealdeal.pool.rules import Rules
 from sealdeal.sdk.client import Sealdeal
 from sealdeal.sdk.images import build_app_image
@@ -139,8 +139,7 @@ async def test_a_request_whose_secrets_are_missing_is_not_made(world: World) -> 
     with pytest.raises(Conflict, match="0 SMS nodes hold the dataset's key"):
         await keyless.request(app.address, dataset=bare, params=Params())
     await keyless.nodes[0].push_named_secret(keyless.key, RESULT_KEY_NAME, generate_result_key(2048)[1])
-    with pytest.raises(Conflict, match="1 SMS nodes hold the result key"):
-        await keyless.request(app.address)
+    await keyless.request(app.address)  # the node has told the others
 
 
 async def test_spent_volume_is_not_matched_again(world: World) -> None:
@@ -187,3 +186,31 @@ async def test_the_contract_refuses_a_deal_that_nobody_signed(world: World) -> N
         with pytest.raises(Reverted, match=code):
             await requester.hub.match_orders(offer, None, signed_pool, Signed.by(asker, asked, domain))
     assert (await requester.balance()).locked == 0
+
+
+async def test_a_key_pushed_whole_to_one_node_is_split_and_the_receipt_says_so(world: World) -> None:
+    """As unmodified clients do: they know one SMS, and ask it alone."""
+    provider, owner, requester = await world.person(), await world.person(), await world.requester()
+    app = await world.app(provider, ECHO)
+    key = sealing.dataset_key(secrets.token_bytes)
+    sealed = sealing.encrypt_dataset(b"pushed", key, secrets.token_bytes)
+    where = await owner.results.add(sealed)
+    made, _ = await owner.hub.create_dataset(
+        "pushed", multiaddr_bytes(f"/ipfs/{where}"), hashlib.sha256(sealed).digest()
+    )
+    await owner.nodes[1].push_dataset_key(owner.key, made, key)
+    for node in owner.nodes:
+        assert await node.has_secret(sealing.SecretKind.DATASET_KEY, made)
+    await owner.grant(made, app=app.address)
+    deal = await world.buy(requester, app.address, dataset=made)
+    task = await world.ended(requester, deal)
+    assert task.status is TaskStatus.COMPLETED
+    receipt = await requester.receipt(task)
+    assert (
+        receipt is not None
+        and receipt.proof["doors"] == {"dataset-key": "split"}
+        and not receipt.proof["blamed"]
+    )
+    trails = [await node.audit(owner.key, sealing.SecretKind.DATASET_KEY, made) for node in owner.nodes]
+    told = {(line.task, line.door) for trail in trails for line in trail.lines}
+    assert told == {(hexstr(task.taskid), "split")}

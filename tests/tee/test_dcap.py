@@ -19,11 +19,14 @@ from sealdeal.model.evidence import (
     DebugEnabled,
     Evidence,
     NotAuthentic,
-    TcbStatusIn,
+    Revoked,
+    Supervised,
     TrustClass,
     UnknownKind,
+    WrongRoot,
     WrongTcb,
 )
+from sealdeal.model.policy import MinTcb, TcbStatusIn
 from sealdeal.tee import DcapVerifier, SimulatedPlatform, verify
 
 NOW = 1_790_000_000
@@ -50,12 +53,15 @@ def test_a_simulated_quote_verifies_under_its_root(version: int) -> None:
 def test_another_root_refuses() -> None:
     other = SimulatedPlatform.generate(NOW)
     for verifier in (DcapVerifier(), DcapVerifier(other.root_der)):
-        with pytest.raises(NotAuthentic, match="expected an Intel quote signed under"):
+        with pytest.raises(
+            WrongRoot, match=r"expected an Intel quote signed under .* got a quote under Simul"
+        ):
             verifier.verify(GOOD, NOW)
     mixed = Evidence(DCAP, GOOD.quote, other.collateral(NOW))
-    for verifier in (VERIFIER, DcapVerifier(other.root_der)):
-        with pytest.raises(NotAuthentic):
-            verifier.verify(mixed, NOW)
+    with pytest.raises(WrongRoot, match="got collateral under"):
+        VERIFIER.verify(mixed, NOW)
+    with pytest.raises(WrongRoot, match="got a quote under"):
+        DcapVerifier(other.root_der).verify(mixed, NOW)
 
 
 def test_debug_is_refused() -> None:
@@ -64,9 +70,40 @@ def test_debug_is_refused() -> None:
         VERIFIER.verify(dataclasses.replace(GOOD, quote=quote), NOW)
 
 
-def test_a_revoked_platform_is_refused() -> None:
-    with pytest.raises(NotAuthentic):
-        VERIFIER.verify(dataclasses.replace(GOOD, collateral=PLATFORM.collateral(NOW, revoke_pck=True)), NOW)
+@pytest.mark.parametrize(
+    ("knob", "name"), [("revoke_pck", "PCK Certificate"), ("revoke_authority", "PCK Platform CA")]
+)
+def test_a_revoked_platform_is_refused(knob: str, name: str) -> None:
+    knobs: dict[str, Any] = {knob: True}
+    with pytest.raises(Revoked, match=f"Simulated {name} .* is revoked"):
+        VERIFIER.verify(dataclasses.replace(GOOD, collateral=PLATFORM.collateral(NOW, **knobs)), NOW)
+
+
+def test_another_machine_of_the_same_model_has_its_own_id() -> None:
+    sibling = PLATFORM.sibling(NOW)
+    claims = VERIFIER.verify(Evidence(DCAP, sibling.quote(BOUND, REGISTERS), GOOD.collateral), NOW)
+    assert claims.platform_id == sibling.ppid != PLATFORM.ppid
+
+
+def test_the_firmwares_versions_are_told() -> None:
+    claims = VERIFIER.verify(GOOD, NOW)
+    assert (claims.tcb["svn0"], claims.tcb["svn1"], claims.tcb["pce"], claims.tcb["cpu0"]) == (5, 1, 11, 3)
+    MinTcb({"svn0": 5, "pce": 11}).check(claims, NOW)
+
+
+@pytest.mark.parametrize("svn", [bytes([3, 1, 2] + [0] * 13), bytes([5, 1, 1] + [0] * 13)])
+def test_a_level_that_the_vendor_does_not_list_is_refused(svn: bytes) -> None:
+    with pytest.raises(WrongTcb, match="expected a TCB level that the vendor lists"):
+        VERIFIER.verify(dataclasses.replace(GOOD, quote=PLATFORM.quote(BOUND, REGISTERS, svn=svn)), NOW)
+
+
+def test_what_has_power_over_a_td_is_refused() -> None:
+    for quote in (
+        PLATFORM.quote(BOUND, REGISTERS, version=5, service_td=b"\1" * 48),
+        PLATFORM.quote(BOUND, REGISTERS, migratable=True),
+    ):
+        with pytest.raises(Supervised, match="expected a TD that nothing else has power over"):
+            VERIFIER.verify(dataclasses.replace(GOOD, quote=quote), NOW)
 
 
 @pytest.mark.parametrize("now", [NOW + 31 * DAY, NOW - DAY, 0])
@@ -130,6 +167,57 @@ def test_a_cut_quote_is_refused(length: int) -> None:
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(NotAuthentic):
         VERIFIER.verify(dataclasses.replace(GOOD, quote=noise), NOW)
+
+
+@given(st.integers(0, len(GOOD.quote) - 1), st.integers(0, 8), st.binary(max_size=200))
+def test_damaged_quotes_are_refused_or_say_the_same(position: int, cut: int, damage: bytes) -> None:
+    quote = GOOD.quote[:position] + damage + GOOD.quote[position + cut :]
+    try:
+        claims = VERIFIER.verify(dataclasses.replace(GOOD, quote=quote), NOW)
+    except EvidenceRefused:
+        return
+    assert claims == VERIFIER.verify(GOOD, NOW)
+
+
+MEMBERS = json.loads(GOOD.collateral or b"")
+
+
+@given(
+    st.sampled_from(sorted(MEMBERS)),
+    st.text(max_size=50)
+    | st.none()
+    | st.integers()
+    | st.lists(st.integers(), max_size=2)
+    | st.binary(max_size=60).map(bytes.hex),
+)
+def test_any_collateral_member_is_refused_or_says_the_same(name: str, value: Any) -> None:
+    """The same, because dcap-qvl takes the issuers of the PCK's list from the quote."""
+    collateral = json.dumps({**MEMBERS, name: value}).encode()
+    try:
+        claims = VERIFIER.verify(dataclasses.replace(GOOD, collateral=collateral), NOW)
+    except EvidenceRefused:
+        return
+    assert claims == VERIFIER.verify(GOOD, NOW) and name.endswith("issuer_chain")
+
+
+@pytest.mark.parametrize("name", ["root_ca_crl", "pck_crl", "tcb_info", "qe_identity", "tcb_info_signature"])
+def test_every_part_of_collateral_is_signed_under_the_root(name: str) -> None:
+    """A stranger's part under the same names, as one who would hide a revocation makes it."""
+    stranger = json.loads(SimulatedPlatform.generate(NOW).collateral(NOW, tcb_eval=18))
+    collateral = json.dumps({**MEMBERS, name: stranger[name]}).encode()
+    with pytest.raises(NotAuthentic):
+        VERIFIER.verify(dataclasses.replace(GOOD, collateral=collateral), NOW)
+
+
+@given(st.integers(0, len(GOOD.collateral or b"") - 1), st.integers(0, 4), st.binary(max_size=8))
+def test_damaged_collateral_is_refused_or_says_the_same(position: int, cut: int, damage: bytes) -> None:
+    whole = GOOD.collateral or b""
+    collateral = whole[:position] + damage + whole[position + cut :]
+    try:
+        claims = VERIFIER.verify(dataclasses.replace(GOOD, collateral=collateral), NOW)
+    except EvidenceRefused:
+        return
+    assert claims == VERIFIER.verify(GOOD, NOW)
 
 
 def test_every_signed_byte_counts() -> None:

@@ -22,6 +22,21 @@ def test_a_kept_platform_is_the_same_platform() -> None:
     assert DcapVerifier(made.root_der).verify(evidence, NOW + 86_400).platform_id == made.ppid
 
 
+def test_a_file_of_an_earlier_version_is_read() -> None:
+    made = SimulatedPlatform.generate(NOW)
+    kept = json.loads(made.to_json())
+    del kept["fmspc"]
+    assert SimulatedPlatform.from_json(json.dumps(kept)).fmspc == made.fmspc
+
+
+def test_a_sibling_is_another_machine_under_the_same_root() -> None:
+    made = SimulatedPlatform.generate(NOW)
+    other = made.sibling(NOW, fmspc=b"\1" * 6)
+    assert other.root_der == made.root_der and other.ppid != made.ppid and other.fmspc != made.fmspc
+    assert SimulatedPlatform.from_json(other.to_json()).fmspc == other.fmspc
+    assert DcapVerifier(made.root_der).verify(other.evidence(bytes(64), REGISTERS, NOW), NOW)
+
+
 def test_two_platforms_share_nothing() -> None:
     one, other = SimulatedPlatform.generate(NOW), SimulatedPlatform.generate(NOW)
     assert one.root_der != other.root_der and one.ppid != other.ppid

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sealdeal.model.cid import cid_of
-from sealdeal.model.errors import Forbidden, InvalidInput, NotFound, SealdealError
+from sealdeal.model.errors import Forbidden, InvalidInput, NotFound, SealdealError, Unavailable
 from sealdeal.worker.downloads import Downloads
 
 
@@ -95,14 +95,17 @@ async def test_a_public_file_comes_within_the_bound(tmp_path: Path, monkeypatch:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         path = (await reader.readuntil(b"\r\n\r\n")).split()[1]
         body = b"table" if path == b"/t?a=1" else bytes(5000)
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
+        status = path[1:] if path[1:].isdigit() else b"200"
+        writer.write(
+            b"HTTP/1.1 "
+            + status
+            + b" x\r\nLocation: /t?a=1\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body)
+            + body
+        )
         await writer.drain()
         writer.close()
 
-    async def everywhere(host: str) -> None:
-        return None
-
-    monkeypatch.setattr("sealdeal.worker.downloads._only_public", everywhere)
+    monkeypatch.setattr("sealdeal.sdk.outside.is_public", lambda address: True)
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     kept = downloads(tmp_path, Store())
@@ -110,7 +113,46 @@ async def test_a_public_file_comes_within_the_bound(tmp_path: Path, monkeypatch:
         assert (await kept.get(f"http://127.0.0.1:{port}/t?a=1")).read_bytes() == b"table"
         with pytest.raises(SealdealError, match="more than the 1000 bytes"):
             await kept.get(f"http://127.0.0.1:{port}/long")
-    files: list[Any] = list((tmp_path / "content").iterdir())
-    assert len(files) == 1
+        for status in ("404", "302", "500"):
+            with pytest.raises((NotFound, Unavailable), match=status if status != "404" else "not there"):
+                await kept.get(f"http://127.0.0.1:{port}/{status}")
+        again = await kept.get(f"http://127.0.0.1:{port}/t?a=1")
+    assert len(list((tmp_path / "content").iterdir())) == 2
+    kept.forget(again)
+    assert len(list((tmp_path / "content").iterdir())) == 1
     downloads(tmp_path, Store())  # begins by clearing what an earlier run fetched for itself
     assert not list((tmp_path / "content").iterdir())
+
+
+async def test_a_name_that_leads_elsewhere_the_second_time_is_connected_to_where_it_led_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def saying(word: bytes) -> Any:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = word + b" as " + head.lower().split(b"host: ")[1].split(b":")[0]
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body))
+            writer.write(body)
+            await writer.drain()
+            writer.close()
+
+        return serve
+
+    outer = await asyncio.start_server(saying(b"outer"), "127.0.0.2", 0)
+    port = outer.sockets[0].getsockname()[1]
+    inner = await asyncio.start_server(saying(b"inner"), "127.0.0.1", port)
+    loop = asyncio.get_running_loop()
+    resolve, answers = loop.getaddrinfo, ["127.0.0.2", "127.0.0.1"]
+
+    async def rebound(host: Any, *more: Any, **options: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        return await resolve(answers.pop(0) if name == "rebound.example.org" else host, *more, **options)
+
+    monkeypatch.setattr(loop, "getaddrinfo", rebound)
+    monkeypatch.setattr("sealdeal.sdk.outside.is_public", lambda address: address == "127.0.0.2")
+    async with outer, inner:
+        kept = downloads(tmp_path, Store())
+        place = await kept.get(f"http://rebound.example.org:{port}/")
+        assert place.read_bytes() == b"outer as rebound.example.org"
+        with pytest.raises(Forbidden):
+            await kept.get(f"http://rebound.example.org:{port}/")

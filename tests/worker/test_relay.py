@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sealdeal.guest.hello import Limits
 from sealdeal.guest.stream import MAX_PAYLOAD, Frame, Kind
 from sealdeal.model.errors import NotFound
 from sealdeal.model.evidence import Evidence
@@ -33,6 +34,8 @@ DONE = {
 
 
 class Hello:
+    limits = Limits(seconds=1, output_bytes=1 << 20)
+
     @staticmethod
     def to_json() -> dict[str, Any]:
         return {"version": 1}
@@ -276,3 +279,30 @@ def test_done_carries_an_attested_fault() -> None:
     done = Done.read({**DONE, "error": fault, "exitCode": 3})
     assert (done.fault_cause, done.exit_code) == ("APP_COMPUTE_FAILED", 3)
     assert json.loads(done.results) == {}
+
+
+ARCHIVE = f"/v1/results/0x{'1' * 64}/archive?digest=0x{'2' * 64}&signature=0x"
+
+
+async def test_an_archive_may_have_what_the_output_may_have_and_an_eighth(
+    world: World, services: dict[str, Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "MAX_BODY", 10)
+    asked = {"dest": "results", "method": "PUT", "path": ARCHIVE, "headers": {}}
+    whole = bytes((1 << 20) // 8 * 9 + 10)
+    pieces = (whole[: 1 << 20], whole[1 << 20 :])
+    good, long, other = await outcome(
+        world,
+        ("http", asked, pieces),
+        ("http", asked, (*pieces, b"x")),
+        ("http", {**asked, "path": ARCHIVE.replace("archive", "proof")}, pieces),
+    )
+    assert [f.kind for f in good] == [Kind.ANSWER, Kind.DATA, Kind.END]
+    assert [len(content) for _, _, content, _ in services["results"].asked] == [len(whole)]
+    for refused in (long, other):
+        assert refused[0].json()["cause"] == "POST_COMPUTE_IPFS_UPLOAD_FAILED"
+
+
+async def test_the_size_is_told_before_the_bytes(world: World) -> None:
+    (fetch,) = await outcome(world, ("fetch", {"name": "image"}, ()))
+    assert fetch[0].json() == {"size": MAX_PAYLOAD + 10}

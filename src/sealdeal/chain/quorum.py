@@ -48,6 +48,10 @@ class Quorum(Reader):
         """Seconds for which a removed member's grants still count. It never changes."""
         return int(await self.read(self.contract, "grace", at=at))
 
+    async def valid_until(self, account: Address, at: Block | None = None) -> int:
+        """The last second at which its signature counts: 2^256 - 1 for a member, 0 for a stranger."""
+        return int(await self.read(self.contract, "validUntil", account, at=at))
+
     async def change_members(
         self, sender: Sender, change: Change, signatures: Mapping[Address, bytes]
     ) -> Receipt:

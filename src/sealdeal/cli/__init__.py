@@ -26,12 +26,14 @@ for noun, what in {
     "up": "Start the local network and keep it.",
     "app": "Build and publish apps.",
     "dataset": "Protect data and grant its use.",
+    "secret": "Share secrets with SMS nodes, and see who has them.",
     "deal": "Buy runs and look at deals.",
     "task": "Look at tasks, or follow one.",
     "result": "Fetch results.",
     "account": "Money in the hub's escrow.",
     "wallet": "Keys on this machine.",
     "contracts": "Deploy a network's contracts, compare them, change a quorum.",
+    "tee": "Look at evidence, and at what this machine can do.",
 }.items():
     command.command(f"sealdeal.cli.{noun}:{noun}", name=noun, help=what)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from cyclopts import App
 
 from sealdeal.model.cid import cid_of
 from sealdeal.model.types import ZERO, address, hexstr, parse_rlc
-from sealdeal.sdk.images import build_app_image
+from sealdeal.sdk.apps import look
+from sealdeal.sdk.bases import fetch_base
+from sealdeal.sdk.images import BuiltImage, build_app_image
+from sealdeal.sdk.registry import Reference
 from sealdeal.sdk.results import file_pieces
 
 from . import session
@@ -18,19 +22,27 @@ app = App(name="app", help="Build and publish apps.")
 
 
 @app.command
-async def build(folder: Path, *, push: bool = False, json: AsJson = False) -> None:
-    """Make an app's image from a folder and this machine's Python, without Docker.
+async def build(
+    folder: Path, *, base: str | None = None, push: bool = False, to: str | None = None, json: AsJson = False
+) -> None:
+    """Make an app's image from a folder and this machine's Python, or on another image, without Docker.
 
     Parameters
     ----------
     folder
         The app: its files and `sealdeal.toml` (name, entry point, needs).
+    base
+        Image to build on: an OCI layout (folder or tar), or `registry/repository@sha256:…`.
     push
         Upload it to the network's store, so that workers can fetch it.
+    to
+        Put it into this registry instead: `registry/repository:tag`.
     """
-    image = build_app_image(folder, cache=session.settings().cache)
+    image = await _built(folder, base)
     multiaddr = f"/ipfs/{cid_of(file_pieces(image.archive))}"
-    if push:
+    if to is not None:
+        multiaddr = await _put(image, to)
+    elif push:
         async with session.connected() as client:
             multiaddr = await client.push_image(image)
     answer = {
@@ -43,12 +55,39 @@ async def build(folder: Path, *, push: bool = False, json: AsJson = False) -> No
 
 
 @app.command
+async def show(app: str, *, json: AsJson = False) -> None:
+    """What an app is: its entry on chain, and what its measured image says, the hosts it may reach among it.
+
+    Parameters
+    ----------
+    app
+        The app's address.
+    """
+    async with session.connected() as client:
+        found = await look(address(app), client.hub, client.results, session.registries())
+    session.show(
+        {
+            "app": address(app),
+            "name": found.name,
+            "owner": found.owner,
+            "checksum": hexstr(found.checksum),
+            "multiaddr": found.multiaddr,
+            "entrypoint": list(found.process.entrypoint),
+            "hosts": [str(host) for host in found.hosts],
+        },
+        as_json=json,
+    )
+
+
+@app.command
 async def publish(
     folder: Path,
     *,
     price: str = "0",
     dataset: str = ZERO,
     requester: str = ZERO,
+    base: str | None = None,
+    to: str | None = None,
     wallet: WalletName = None,
     json: AsJson = False,
 ) -> None:
@@ -64,12 +103,20 @@ async def publish(
         Offer runs on this dataset only.
     requester
         Offer runs to this requester only.
+    base
+        Image to build on: an OCI layout (folder or tar), or `registry/repository@sha256:…`.
+    to
+        Put the image into this registry, `registry/repository:tag`, instead of the network's store.
     """
     key = session.unlock(wallet)
-    image = build_app_image(folder, cache=session.settings().cache)
+    image = await _built(folder, base)
     async with session.connected(key) as client:
         made = await client.publish_app(
-            image, price=parse_rlc(price), dataset=address(dataset), requester=address(requester)
+            image,
+            price=parse_rlc(price),
+            dataset=address(dataset),
+            requester=address(requester),
+            multiaddr=await _put(image, to) if to is not None else "",
         )
     session.show(
         {
@@ -81,3 +128,17 @@ async def publish(
         },
         as_json=json,
     )
+
+
+async def _built(folder: Path, base: str | None) -> BuiltImage:
+    """The image of the app in `folder`, on `base` if that is given."""
+    cache = session.settings().cache
+    layout = Path(base) if base else None
+    if base and not Path(base).exists():
+        layout = await fetch_base(base, cache, session.registries(loopback=True))
+    return await asyncio.to_thread(build_app_image, folder, cache=cache, base=layout)
+
+
+async def _put(image: BuiltImage, to: str) -> str:
+    """Put an image into a registry; its multiaddr there."""
+    return str(await session.registries(loopback=True).push(image.archive, Reference.parse(to)))

@@ -8,13 +8,13 @@ from typing import Any
 from cyclopts import App
 
 from sealdeal.model.deals import Deal
-from sealdeal.model.errors import Conflict
+from sealdeal.model.errors import Conflict, InvalidInput
 from sealdeal.model.orders import Params, tag_names
 from sealdeal.model.types import ZERO, address, bytes32, format_rlc, hexstr, parse_rlc
 from sealdeal.sdk.client import Quote, Sealdeal
 
 from . import session
-from .session import AsJson, WalletName
+from .session import AsJson, WalletName, Words
 from .task import follow
 from .wallet import share_result_key
 
@@ -30,8 +30,10 @@ async def run(
     category: int = 0,
     volume: int = 1,
     batch: bool = False,
+    secret: Words = (),
     max_price: str | None = None,
     encrypt: bool = True,
+    seal: bool = False,
     wait: bool = True,
     timeout: float = 300,
     wallet: WalletName = None,
@@ -53,15 +55,22 @@ async def run(
         How many tasks.
     batch
         Have them settled many at a time, by a workerpool that offers it: for large bags.
+    secret
+        `N=NAME`: the app finds the wallet's secret of that name in IEXEC_REQUESTER_SECRET_N. May be repeated.
     max_price
         Refuse when one task costs more RLC than this, all together.
     encrypt
         Encrypt the result for this wallet's result key, which is made if there is none.
+    seal
+        Let neither the digest on chain nor the size of the result tell what is in it: for short results.
     wait
         Wait for the first task's end.
     timeout
         Seconds to wait for the deal, and then for the task.
     """
+    if seal and not encrypt:
+        raise InvalidInput("a result that is not encrypted can't be sealed: leave out --no-encrypt")
+    secrets = dict(_numbered(word) for word in secret)
     async with session.connected(session.unlock(wallet)) as client:
         program, data = address(app), address(dataset)
         quote: Quote = await client.quote(program, dataset=data, category=category, batch=batch)
@@ -72,7 +81,7 @@ async def run(
         request = await client.request(
             program,
             dataset=data,
-            params=Params(args=args, result_encryption=encrypt),
+            params=Params(args=args, result_encryption=encrypt, secrets=secrets, sealed_digest=seal),
             category=category,
             volume=volume,
             max_prices=quote,
@@ -92,6 +101,14 @@ async def run(
             "next": f"sealdeal result get {hexstr(taskid)}",
         }
         session.show(answer, as_json=json)
+
+
+def _numbered(word: str) -> tuple[int, str]:
+    """`N=NAME`, as a number of the app's and the name of a secret."""
+    number, equals, name = word.partition("=")
+    if not (equals and name and number.isascii() and number.isdigit() and 0 < int(number) < 10_000):
+        raise InvalidInput(f"expected N=NAME, as in --secret 1=token, with N from 1; got {word!r}")
+    return int(number), name
 
 
 @deal.command

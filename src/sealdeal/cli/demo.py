@@ -113,7 +113,11 @@ async def run(
         began = time.monotonic()
         settings = session.settings()
         network = LocalNetwork(
-            state, cache=settings.cache, anvil=settings.anvil, confirmations=settings.confirmations
+            state,
+            cache=settings.cache,
+            anvil=settings.anvil,
+            confirmations=settings.confirmations,
+            worker=session.workers(),
         )
         async with network:
             console.print(f"[bold]A network of simulated TEEs[/] is up ({time.monotonic() - began:.1f} s)")

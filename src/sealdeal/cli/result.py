@@ -37,15 +37,10 @@ async def get(
     path = session.result_key_file(name)
     private = read_result_key(path, session.password(name)) if path.exists() else None
     async with session.connected() as client:
-        fetched = await client.result(wanted, private)
-    folder.mkdir(parents=True)
-    for inner, data in fetched.files.items():
-        place = folder / inner
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(data)
-    receipt = save_receipt(fetched.receipt) if fetched.receipt else None
+        saved = await client.save_result(wanted, folder, private)
+    receipt = save_receipt(saved.receipt) if saved.receipt else None
     session.show(
-        {"folder": str(folder), "files": sorted(fetched.files), "receipt": str(receipt) if receipt else None},
+        {"folder": str(folder), "files": list(saved.files), "receipt": str(receipt) if receipt else None},
         as_json=json,
     )
 

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +23,11 @@ from sealdeal.model.errors import Conflict, InvalidInput, NotFound
 from sealdeal.model.keys import Key
 from sealdeal.sdk.client import Sealdeal
 from sealdeal.sdk.network import Network
+from sealdeal.sdk.registry import Registries
+from sealdeal.sdk.vault import Vault
 from sealdeal.settings import Settings
+from sealdeal.worker.machine import Machine
+from sealdeal.worker.options import WorkerOptions
 
 WalletName = Annotated[str | None, Parameter(name="--wallet", help="Wallet that signs (setting: wallet).")]
 AsJson = Annotated[
@@ -31,6 +36,21 @@ AsJson = Annotated[
 Words = Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=True)]
 """An option that may have many values, after one another or each with the option's name."""
 
+Nodes = Annotated[
+    Words, Parameter(name="--nodes", help="Nodes that shall hold shares, by address or URL; all by default.")
+]
+Threshold = Annotated[
+    int | None,
+    Parameter(name="--threshold", help="How many of them recombine it; the quorum's number by default."),
+]
+Expires = Annotated[
+    str | None,
+    Parameter(
+        name="--expires",
+        help="Deals made after this date (`2027-06-30`), or time from now (`90d`), get nothing.",
+    ),
+]
+
 
 @cache
 def settings() -> Settings:
@@ -38,6 +58,31 @@ def settings() -> Settings:
     found = Settings()
     logging.basicConfig(level=found.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     return found
+
+
+def registries(*, loopback: bool = False) -> Registries:
+    """What the settings say of registries of images."""
+    known = settings()
+    urls = [url.strip() for url in known.registries.split(",") if url.strip()]
+    return Registries.read(urls, known.registry_credentials, loopback=loopback)
+
+
+def workers() -> WorkerOptions:
+    """What the settings say of the workers on this machine."""
+    said, here = settings(), Machine.here()
+    return WorkerOptions(
+        driver=said.worker_driver,
+        slots=said.worker_slots,
+        machine=Machine(
+            memory=said.worker_memory or here.memory,
+            cpus=said.worker_cpus or here.cpus,
+            processes=said.worker_processes,
+            disk=said.worker_disk,
+        ),
+        image_bytes=said.worker_image_size,
+        dataset_bytes=said.worker_dataset_size,
+        output_bytes=said.worker_output_size,
+    )
 
 
 def wallet_file(name: str) -> Path:
@@ -50,6 +95,11 @@ def wallet_file(name: str) -> Path:
 def result_key_file(name: str) -> Path:
     """Where the private key that opens results for a wallet lies, encrypted with the wallet's password."""
     return wallet_file(name).with_suffix(".result.pem")
+
+
+def vault(name: str, key: Key) -> Vault:
+    """A wallet's own copies of the secrets it shared, in a folder beside it."""
+    return Vault(wallet_file(name).with_suffix(".secrets"), key)
 
 
 def password(name: str, *, new: bool = False) -> str:
@@ -115,3 +165,23 @@ def refuse_existing(path: Path) -> None:
     """Never overwrite what cannot be made again."""
     if path.exists():
         raise Conflict(f"{path} exists already, and is kept: choose another name")
+
+
+_SPAN = re.compile(r"([1-9][0-9]{0,5})([mhdw])")
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def when(text: str | None) -> int:
+    """Unix time of a date, a moment or a time from now; 0 for none."""
+    if text is None:
+        return 0
+    if span := _SPAN.fullmatch(text):
+        return int(datetime.now(UTC).timestamp()) + int(span[1]) * _SECONDS[span[2]]
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(
+            "expected a date (2027-06-30), a moment (2027-06-30T12:00Z) or a time from now (90d), "
+            f"got {text!r}"
+        ) from None
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from cyclopts import App
 
+from sealdeal.model.sealing import Door
 from sealdeal.node import CHAIN_ID, LocalNetwork
 from sealdeal.sdk.network import Network
+from sealdeal.sms.options import SmsOptions, platform_ids
 
 from . import session
 from .session import AsJson
@@ -40,6 +42,18 @@ async def start(*, state: Path | None = None, chain_id: int = CHAIN_ID, json: As
         anvil=settings.anvil,
         chain_id=chain_id,
         confirmations=settings.confirmations,
+        worker=session.workers(),
+        app_network=settings.worker_network,
+        registries=session.registries(),
+        sms=SmsOptions(
+            door=Door(settings.sms_door),
+            storage_key_file=settings.sms_storage_key_file,
+            storage_key_command=settings.sms_storage_key_command,
+            witness_rpc=settings.sms_witness_rpc,
+            platforms=platform_ids(settings.sms_platforms),
+            banned_platforms=platform_ids(settings.sms_banned_platforms),
+            min_tcb_evaluation=settings.sms_min_tcb_evaluation,
+        ),
     )
     try:
         async with made:

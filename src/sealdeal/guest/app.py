@@ -6,6 +6,8 @@ privilege, and sees neither files nor processes of the guest.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import platform
@@ -25,11 +27,16 @@ from sealdeal.model.images import Process
 from . import seccomp
 from .failures import AppFault, Failure
 from .hello import Limits
+from .network import Network
 
 UID: Final = 65534
 MOUNT_POINTS: Final = ("proc", "dev", "tmp", "iexec_in", "iexec_out")
+_SHARED: Final = {False: (), True: ("--share-net",)}
+"""A network's namespace is made before, with its proxy inside; else bubblewrap makes an empty one."""
 _SHELL_OFFSET: Final = 128
 """bubblewrap tells of a signal as a shell does: 128 + its number."""
+_SET_CHILD_SUBREAPER: Final = 36
+"""prctl's, of linux/prctl.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +58,10 @@ def run_app(
     arguments: str,
     environment: Mapping[str, str],
     limits: Limits,
+    network: Network | None = None,
 ) -> Ended:
-    """Run the image's program with the deal's `arguments` (split like a shell) until it ends.
+    """Run the image's program with the deal's `arguments` (split like a shell) until it ends. With a
+    `network` it reaches the hosts of that, else none.
 
     Raises Failure when it ran out of time, was killed, or could not be started for a reason that is not the
     image's; AppFault when the image's program cannot be executed, or the arguments cannot be split.
@@ -68,10 +77,12 @@ def run_app(
         if point.is_symlink() or (point.exists() and not point.is_dir()):
             point.unlink()
         point.mkdir(exist_ok=True)
+    _adopt()
     filter_fd, status_read, status_write = _filter(), *os.pipe()
     small = ["--size", str(limits.temporary_bytes), "--tmpfs"]
     argv = [
-        *(str(bwrap), "--unshare-all", "--unshare-user", "--uid", str(UID), "--gid", str(UID)),
+        *(str(bwrap), "--unshare-all", *_SHARED[network is not None], "--unshare-user"),
+        *("--uid", str(UID), "--gid", str(UID)),
         *("--hostname", "app", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
         *(
             "--ro-bind",
@@ -85,11 +96,14 @@ def run_app(
             "/tmp",
             *small,
             "/dev/shm",
+            "--remount-ro",
+            "/dev",
         ),
         *("--ro-bind", str(inputs), "/iexec_in", "--bind", str(outputs), "/iexec_out"),
         *("--chdir", process.folder, "--seccomp", str(filter_fd), "--json-status-fd", str(status_write)),
     ]
-    for name, value in {**dict(process.environment), **environment}.items():
+    proxied = network.environment if network is not None else {}
+    for name, value in {**dict(process.environment), **environment, **proxied}.items():
         argv += ["--setenv", name, value]
     try:
         with subprocess.Popen(
@@ -99,11 +113,11 @@ def run_app(
             stderr=subprocess.PIPE,
             pass_fds=(filter_fd, status_write),
             env={},
-            preexec_fn=lambda: _restrain(limits),
+            preexec_fn=lambda: _restrain(limits, network),
         ) as running:
             os.close(status_write)
             status_write = -1
-            stdout, stderr, in_time = _listen(running, limits)
+            stdout, stderr, in_time = _listen(running, limits, network)
             if not in_time:
                 raise Failure(
                     "APP_COMPUTE_TIMEOUT", f"the app ran longer than its category's {limits.seconds} s"
@@ -112,6 +126,7 @@ def run_app(
         if status_write >= 0:
             os.close(status_write)
         os.close(filter_fd)
+        _end_all()
         with open(status_read, "rb") as handle:
             said = handle.read(4096)
     return _ended(said, stdout, stderr, command[0])
@@ -124,12 +139,13 @@ def _ended(said: bytes, stdout: bytes, stderr: bytes, program: str) -> Ended:
             raise AppFault("APP_COMPUTE_FAILED", f"the image's program {program!r} cannot be executed", 127)
         reason = stderr[:300].decode(errors="replace").strip()
         raise Failure("TEE_PREPARATION_FAILED", f"the app's sandbox cannot be set up here: {reason}")
-    if codes[0] == _SHELL_OFFSET + signal.SIGKILL:
+    code = codes[0] & 0xFF  # it comes from a process that the app may have taken over
+    if code == _SHELL_OFFSET + signal.SIGKILL:
         raise Failure("APP_COMPUTE_FAILED", "the app was killed (SIGKILL): out of memory, most likely")
-    return Ended(codes[0], stdout, stderr)
+    return Ended(code, stdout, stderr)
 
 
-def _restrain(limits: Limits) -> None:
+def _restrain(limits: Limits, network: Network | None) -> None:
     """Between fork and exec: what the app inherits."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output_bytes, limits.output_bytes))
@@ -137,6 +153,37 @@ def _restrain(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     with open("/proc/self/oom_score_adj", "w") as handle:
         handle.write("1000")  # when memory is short the app goes, not the guest
+    if network is not None:
+        network.enter()
+
+
+def _adopt() -> None:
+    """Become the parent of whatever is left when a child of ours ends."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def _end_all() -> None:
+    """Kill what is left of the app, and wait until nothing is: then its output stands still.
+
+    When the sandbox's monitor is gone, its first process is ours, and ends after everything in its namespace
+    has. It dies with its monitor, unless the app, whose user it has, took it over and turned that off.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for child in _children():
+                os.kill(child, signal.SIGKILL)
+            os.waitpid(-1, 0)
+
+
+def _children() -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):  # gone meanwhile
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                found += [int(entry.name)] if parent == os.getpid() else []
+    return found
 
 
 def _filter() -> int:
@@ -146,26 +193,51 @@ def _filter() -> int:
     return handle
 
 
-def _listen(running: subprocess.Popen[bytes], limits: Limits) -> tuple[bytes, bytes, bool]:
-    """Keep the beginning of both outputs, drop the rest, until the app ends or its time is over."""
+def _listen(
+    running: subprocess.Popen[bytes], limits: Limits, network: Network | None
+) -> tuple[bytes, bytes, bool]:
+    """Keep the beginning of both outputs, drop the rest, and serve the app's network, until it ends or its
+    time is over.
+    """
     assert running.stdout is not None and running.stderr is not None
     kept = {running.stdout.fileno(): bytearray(), running.stderr.fileno(): bytearray()}
+    ended = os.pidfd_open(running.pid)
+    awaited = {*kept, ended}
     give_up = time.monotonic() + limits.seconds
-    with selectors.DefaultSelector() as both:
-        for pipe in kept:
-            both.register(pipe, selectors.EVENT_READ)
-        while both.get_map():
-            left = give_up - time.monotonic()
-            if left <= 0:
-                running.kill()  # the sandbox's first process: everything in its namespace dies with it
-                running.wait()
-                return b"", b"", False
-            for key, _ in both.select(left):
-                data = os.read(key.fd, 64 << 10)
-                if not data:
-                    both.unregister(key.fd)
-                store = kept[key.fd]
-                store += data[: max(0, limits.log_bytes - len(store))]
+    try:
+        with selectors.DefaultSelector() as ready:
+            for handle in awaited:
+                ready.register(handle, selectors.EVENT_READ)
+            if network is not None:
+                network.serve(ready)
+            while awaited:
+                left = give_up - time.monotonic()
+                if left <= 0:
+                    return _stop(running)
+                for key, events in ready.select(left):
+                    if key.data is not None:
+                        key.data(events)
+                        continue
+                    data = os.read(key.fd, 64 << 10) if key.fd in kept else b""
+                    if data:
+                        store = kept[key.fd]
+                        store += data[: max(0, limits.log_bytes - len(store))]
+                    else:
+                        ready.unregister(key.fd)
+                        awaited.discard(key.fd)
+            if network is not None:
+                network.close()
+    except BaseException:
+        _stop(running)  # nobody waits for it any more
+        raise
+    finally:
+        os.close(ended)
     running.wait()
     stdout, stderr = kept.values()
     return bytes(stdout), bytes(stderr), True
+
+
+def _stop(running: subprocess.Popen[bytes]) -> tuple[bytes, bytes, bool]:
+    running.kill()  # the sandbox's monitor: everything in its namespace dies with it
+    running.wait()
+    return b"", b"", False

@@ -11,20 +11,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sealdeal.model.cid import cid_of
+from sealdeal.model.cid import CidHasher
 from sealdeal.model.deals import ResultStatement, enclave_message, result_domain, task_id
 from sealdeal.model.eip712 import digest as typed_digest
 from sealdeal.model.errors import InvalidInput, SealdealError
-from sealdeal.model.results import encrypt_result
+from sealdeal.model.results import (
+    JSON_ARCHIVE_BYTES,
+    SEAL_ENTRY,
+    encrypt_result,
+    seal_text,
+    sealed_digest,
+)
 from sealdeal.model.types import ZERO, Bytes32, hexstr, keccak
 
 from .admission import Admission
+from .archive import Entry, bytes_entry, file_pieces, zip_pieces
 from .failures import AppFault, Failure
 from .hello import Hello
 from .stream import Call, Channel
 
 _PIECE: Final = 768 << 10
 """Divisible by 3, so that pieces of base64 join without padding."""
+_ZIP64: Final = 1 << 30
+"""Bytes of output above which a container is written so that it may have more than 2 GiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +42,19 @@ class Outcome:
 
     digest: Bytes32
     callback: bytes
-    archive: Path
+    entries: tuple[Entry, ...]
+    """The files of the result; they can be read once."""
     fault: AppFault | None
     exit_code: int | None
     ran: bool = True
-    """Whether the app was run. If not, `archive` holds nothing that it wrote or read."""
+    """Whether the app was run. If not, `entries` hold nothing that it wrote or read."""
+
+
+def seals(hello: Hello) -> bool:
+    """Whether the digest on chain is to say nothing of the result to others. A callback's data are on chain
+    themselves."""
+    deal = hello.deal
+    return deal.tee and deal.parsed_params.sealed_digest and deal.callback == ZERO
 
 
 class Delivery:
@@ -49,7 +66,14 @@ class Delivery:
         """
         self.channel, self.hello, self.admission, self.outcome = channel, hello, admission, outcome
         self.task, self.worker = task_id(hello.deal.dealid, hello.index), hello.worker
-        self.digest = hello.deal.settled_digest(outcome.digest)
+        self.entries, digest = outcome.entries, outcome.digest
+        if seals(hello):
+            salt = secrets.token_bytes(32)
+            self.entries, digest = (
+                (*self.entries, bytes_entry(SEAL_ENTRY, seal_text(salt))),
+                sealed_digest(digest, salt),
+            )
+        self.digest = hello.deal.settled_digest(digest)
         self.enclave, self.signature, self.authorisation = ZERO, b"", b""
         if admission is not None:
             message = enclave_message(self.worker, self.task, self.digest)
@@ -66,8 +90,7 @@ class Delivery:
         if self.hello.deal.callback != ZERO:
             results = {"storage": "ethereum", "location": self.hello.deal.callback}
         else:
-            sealed = self._seal(work)
-            receipt = self._upload(sealed)
+            receipt = self._upload(self._pack(work / "result.zip"))
             results = {"storage": "ipfs", "location": "/ipfs/" + receipt["receipt"]["cid"]}
         said = json.dumps(results).encode()
         stated = self._state(self.admission, said, receipt) if self.admission is not None else {}
@@ -109,52 +132,49 @@ class Delivery:
         self._http("PUT", path, [json.dumps(proof).encode()], "the proof's upload")
         return {**stated, "proof": proof}
 
-    def _seal(self, work: Path) -> Path:
-        """The archive as it leaves: encrypted when the deal asks for it, and then never otherwise."""
-        if not self.hello.deal.parsed_params.result_encryption:
-            return self.outcome.archive
-        key = self.admission.manifest.result_key if self.admission is not None else ""
-        if not key:
-            if self.outcome.ran:
+    def _pack(self, place: Path) -> Path:
+        """The archive as it leaves: encrypted when the deal asks for it, and then never otherwise.
+
+        Nothing that is to be encrypted is written down in the clear once more.
+        """
+        key = ""
+        if self.hello.deal.parsed_params.result_encryption:
+            key = self.admission.manifest.result_key if self.admission is not None else ""
+            if not key and self.outcome.ran:
                 raise Failure("POST_COMPUTE_ENCRYPTION_PUBLIC_KEY_MISSING", "there is no key to encrypt with")
-            return self.outcome.archive
-        sealed = work / "sealed.zip"
+        plain = zip_pieces(self.entries, pad=bool(key) and seals(self.hello))
+        large = sum(entry.size for entry in self.entries) > _ZIP64
         try:
-            with sealed.open("xb") as out:
-                encrypt_result(
-                    out,
-                    _pieces(self.outcome.archive),
-                    key,
-                    secrets.token_bytes,
-                )
-        except (InvalidInput, OSError) as error:
+            with place.open("xb") as out:
+                if key:
+                    encrypt_result(out, plain, key, secrets.token_bytes, large=large)
+                else:
+                    out.writelines(plain)
+        except InvalidInput as error:
             raise Failure("POST_COMPUTE_ENCRYPTION_FAILED", str(error)) from None
-        return sealed
+        except OSError as error:
+            raise Failure("POST_COMPUTE_OUT_FOLDER_ZIP_FAILED", f"no room for the result: {error}") from None
+        return place
 
     def _upload(self, archive: Path) -> dict[str, Any]:
-        """wire.md §3.1; returns the store's receipt, compared with what was sent."""
-        cid, digest = cid_of(_pieces(archive)), hashlib.sha256()
-        for piece in _pieces(archive):
-            digest.update(piece)
-        head = {
-            "chainTaskId": hexstr(self.task),
-            "dealId": hexstr(self.hello.deal.dealid),
-            "taskIndex": self.hello.index,
-            "image": self.hello.app_multiaddr,
-            "cmd": self.hello.deal.parsed_params.args,
-            "deterministHash": hexstr(self.digest),
-            "enclaveSignature": hexstr(self.signature),
-        }
+        """wire.md §3.1, or as it is when that form has no room for it; returns the store's receipt, compared
+        with what was sent."""
+        hasher, digest = CidHasher(), hashlib.sha256()
 
-        def body() -> Iterator[bytes]:
-            yield json.dumps(head).encode()[:-1] + b', "zip": "'
-            for piece in _pieces(archive):
-                yield base64.b64encode(piece)
-            yield b'"}'
+        def pieces() -> Iterator[bytes]:
+            for piece in file_pieces(archive, _PIECE):
+                hasher.update(piece)
+                digest.update(piece)
+                yield piece
 
-        location = (
-            self._http("POST", "/v1/results", body(), "the result's upload").decode(errors="replace").strip()
-        )
+        what, signature = "the result's upload", hexstr(self.signature)
+        if archive.stat().st_size <= JSON_ARCHIVE_BYTES:
+            answer = self._http("POST", "/v1/results", self._json_form(pieces()), what)
+        else:
+            query = f"digest={hexstr(self.digest)}&signature={signature}"
+            path = f"/v1/results/{hexstr(self.task)}/archive?{query}"
+            answer = self._http("PUT", path, pieces(), what, kind="application/zip")
+        location, cid = answer.decode(errors="replace").strip(), hasher.cid()
         if location != f"/ipfs/{cid}":
             raise Failure(
                 "POST_COMPUTE_IPFS_UPLOAD_FAILED",
@@ -179,8 +199,31 @@ class Delivery:
             )
         return receipt
 
-    def _http(self, method: str, path: str, body: Iterable[bytes] | None, what: str) -> bytes:
-        headers = {"content-type": "application/json"} if body is not None else {}
+    def _json_form(self, archive: Iterator[bytes]) -> Iterator[bytes]:
+        head = {
+            "chainTaskId": hexstr(self.task),
+            "dealId": hexstr(self.hello.deal.dealid),
+            "taskIndex": self.hello.index,
+            "image": self.hello.app_multiaddr,
+            "cmd": self.hello.deal.parsed_params.args,
+            "deterministHash": hexstr(self.digest),
+            "enclaveSignature": hexstr(self.signature),
+        }
+        yield json.dumps(head).encode()[:-1] + b', "zip": "'
+        for piece in archive:
+            yield base64.b64encode(piece)
+        yield b'"}'
+
+    def _http(
+        self,
+        method: str,
+        path: str,
+        body: Iterable[bytes] | None,
+        what: str,
+        *,
+        kind: str = "application/json",
+    ) -> bytes:
+        headers = {"content-type": kind} if body is not None else {}
         call = self.channel.call("http", body, dest="results", method=method, path=path, headers=headers)
         answer = self._told(call, what)
         try:
@@ -200,9 +243,3 @@ class Delivery:
             return call.answer()
         except SealdealError as error:
             raise Failure("POST_COMPUTE_IPFS_UPLOAD_FAILED", f"{what}: {error}") from None
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as handle:
-        while piece := handle.read(_PIECE):
-            yield piece

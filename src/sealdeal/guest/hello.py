@@ -17,15 +17,20 @@ from sealdeal.model.types import Address, Bytes32, hexstr, unhex
 VERSION = 1
 
 
+PROMISED_BYTES, PROMISED_FILES = 256 << 20, 1000
+"""What every app may leave as its output. A worker may allow more; whoever allows less cannot call more than
+that an app's fault."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of one run. The worker's machine enforces what it can; the guest the rest."""
 
     seconds: int
     """Wall time of the app: the category's reference time."""
-    output_bytes: int = 256 << 20
+    output_bytes: int = PROMISED_BYTES
     """Of all files in /iexec_out together."""
-    output_files: int = 1000
+    output_files: int = PROMISED_FILES
     log_bytes: int = 1 << 20
     """Kept of each of the app's standard output and error."""
     image_bytes: int = 2 << 30
@@ -33,6 +38,11 @@ class Limits:
     dataset_bytes: int = 2 << 30
     temporary_bytes: int = 64 << 20
     """Of the app's /tmp, and of its /dev/shm."""
+
+    @property
+    def as_promised(self) -> bool:
+        """Whether an output over these limits is the app's own doing."""
+        return self.output_bytes >= PROMISED_BYTES and self.output_files >= PROMISED_FILES
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,13 @@ from pathlib import Path
 
 from sealdeal.model.errors import IntegrityError, InvalidInput, SealdealError, TooLarge
 from sealdeal.model.images import ImageReader, Process
-from sealdeal.model.sealing import decrypt_dataset
+from sealdeal.model.streams import decrypt
 from sealdeal.model.types import hexstr
 
 from .failures import Failure
 from .hello import Hello
-from .stream import BrokenStream, Channel, Refused
+from .stream import BrokenStream, Call, Channel, Refused
 from .unpack import unpack_image
-
-_PIECE = 1 << 20
 
 
 def fetch_image(channel: Channel, hello: Hello, root: Path) -> Process:
@@ -38,36 +36,42 @@ def fetch_image(channel: Channel, hello: Hello, root: Path) -> Process:
         ) from None
 
 
-def fetch_dataset(channel: Channel, hello: Hello, place: Path) -> None:
-    """Write the dataset, as it lies in its store, to `place`: equal to the chain's checksum.
+def fetch_dataset(channel: Channel, hello: Hello, place: Path, key: bytes | None = None) -> None:
+    """Write the dataset to `place`, where the app will see it: opened with `key`, or as it lies in its store.
 
-    Without a TEE a checksum of zero promises nothing, and is not compared (wire.md §5.1).
+    It is decrypted while it arrives, so that it takes its room once; a file that is not the one on chain is
+    gone again before anything else happens. Without a TEE a checksum of zero promises nothing, and is not
+    compared (wire.md §5.1).
     """
-    digest = _fetch(
-        channel, "dataset", place, hello.limits.dataset_bytes, "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED"
+    arriving = _Arriving(
+        channel, "dataset", hello.limits.dataset_bytes, "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED"
     )
-    promised = hello.deal.tee or any(hello.dataset_checksum)
-    if promised and digest != hello.dataset_checksum:
-        raise Failure(
-            "PRE_COMPUTE_INVALID_DATASET_CHECKSUM",
-            f"dataset {hello.deal.dataset.pointer}: expected sha256 {hexstr(hello.dataset_checksum)} as on "
-            f"chain, got {hexstr(digest)}: the file was changed after it was protected",
-        )
-
-
-def open_dataset(encrypted: Path, plain: Path, key: bytes) -> None:
-    """Decrypt a checked dataset into the app's folder, and drop the encrypted file."""
+    wrong: SealdealError | UnicodeDecodeError | None = None
     try:
-        with plain.open("xb") as out:
-            for piece in decrypt_dataset(_pieces(encrypted), key.decode("ascii")):
-                out.write(piece)
-    except (IntegrityError, InvalidInput, UnicodeDecodeError) as error:
-        raise Failure("PRE_COMPUTE_DATASET_DECRYPTION_FAILED", str(error)) from None
+        with place.open("xb") as out:
+            try:
+                pieces = arriving.pieces() if key is None else decrypt(arriving.pieces(), key.decode("ascii"))
+                for piece in pieces:
+                    out.write(piece)
+            except (IntegrityError, InvalidInput, TooLarge, UnicodeDecodeError) as error:
+                wrong = error
+        digest = arriving.finish()  # a changed file is named as that, whatever else is wrong with it
+        promised = hello.deal.tee or any(hello.dataset_checksum)
+        if promised and digest != hello.dataset_checksum:
+            raise Failure(
+                "PRE_COMPUTE_INVALID_DATASET_CHECKSUM",
+                f"dataset {hello.deal.dataset.pointer}: expected sha256 {hexstr(hello.dataset_checksum)} as "
+                f"on chain, got {hexstr(digest)}: the file was changed after it was protected",
+            )
+        if wrong is not None:
+            raise Failure("PRE_COMPUTE_DATASET_DECRYPTION_FAILED", str(wrong))
     except OSError as error:
         raise Failure(
             "PRE_COMPUTE_SAVING_PLAIN_DATASET_FAILED", f"no room for the dataset: {error}"
         ) from None
-    encrypted.unlink()
+    except Failure:
+        place.unlink(missing_ok=True)
+        raise
 
 
 def input_name(url: str) -> str:
@@ -77,29 +81,40 @@ def input_name(url: str) -> str:
 
 def fetch_input(channel: Channel, number: int, url: str, folder: Path, limit: int) -> None:
     """Write the requester's input file `number` (from 1) into the app's folder."""
-    _fetch(
-        channel, f"input/{number}", folder / input_name(url), limit, "PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED"
-    )
-
-
-def _fetch(channel: Channel, name: str, place: Path, limit: int, cause: str) -> bytes:
-    digest, left = hashlib.sha256(), limit
+    cause = "PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED"
+    arriving = _Arriving(channel, f"input/{number}", limit, cause)
     try:
-        call = channel.call("fetch", name=name)
-        call.answer()
-        with place.open("xb") as out:
-            while piece := call.read():
-                left -= len(piece)
-                if left < 0:
-                    raise TooLarge(f"{name} has more than the {limit} bytes accepted here")
-                digest.update(piece)
+        with (folder / input_name(url)).open("xb") as out:
+            for piece in arriving.pieces():
                 out.write(piece)
-    except (Refused, TooLarge, OSError) as error:
-        raise Failure(cause, f"{name}: {error}") from None
-    return digest.digest()
+    except OSError as error:
+        raise Failure(cause, f"no room for input file {number}: {error}") from None
 
 
-def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as handle:
-        while piece := handle.read(_PIECE):
-            yield piece
+class _Arriving:
+    """A file on its way from the worker, in pieces. Everything wrong with the way is a Failure of `cause`."""
+
+    def __init__(self, channel: Channel, name: str, limit: int, cause: str) -> None:
+        self._channel, self._name, self._left, self._cause = channel, name, limit, cause
+        self._limit, self._digest = limit, hashlib.sha256()
+        self._call: Call | None = None
+
+    def pieces(self) -> Iterator[bytes]:
+        try:
+            if self._call is None:
+                self._call = self._channel.call("fetch", name=self._name)
+                self._call.answer()
+            while piece := self._call.read():
+                self._left -= len(piece)
+                if self._left < 0:
+                    raise TooLarge(f"it has more than the {self._limit} bytes accepted here")
+                self._digest.update(piece)
+                yield piece
+        except (Refused, TooLarge) as error:
+            raise Failure(self._cause, f"{self._name}: {error}") from None
+
+    def finish(self) -> bytes:
+        """The sha256 of the whole file, of which the rest is read now and dropped."""
+        for _ in self.pieces():
+            pass
+        return self._digest.digest()

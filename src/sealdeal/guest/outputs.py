@@ -10,17 +10,17 @@ import hashlib
 import json
 import os
 import stat
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from sealdeal.model import results
 from sealdeal.model.errors import InvalidInput, NotFound
-from sealdeal.model.results import COMPUTED, OUT, Computed
+from sealdeal.model.results import COMPUTED, OUT, PADDING_ENTRY, SEAL_ENTRY, Computed
 from sealdeal.model.types import Bytes32
 
-from .failures import AppFault
+from .archive import Entry, bytes_entry
+from .failures import AppFault, Failure
 from .hello import Limits
 
 MAX_NAME: Final = 31
@@ -31,12 +31,13 @@ MAX_COMPUTED: Final = 1 << 20
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PIECE: Final = 1 << 20
-_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip can say."""
 
 
 class Outputs:
-    """The app's output folder. Raises AppFault, on opening, unless it holds plain files within limits."""
+    """The app's output folder. Raises AppFault, on opening, unless it holds plain files within limits.
+
+    Over limits that are lower than an app may count on, it raises Failure.
+    """
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self._top = os.open(folder, _FOLDER)
@@ -89,7 +90,7 @@ class Outputs:
                 len(self.files) > self._limits.output_files
                 or sum(self.files.values()) > self._limits.output_bytes
             ):
-                raise AppFault(
+                raise (AppFault if self._limits.as_promised else Failure)(
                     "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED",
                     f"its output has more than {self._limits.output_files} files or "
                     f"{self._limits.output_bytes} bytes",
@@ -140,25 +141,20 @@ class Outputs:
             raise _faulty("it must hold a JSON object")
         return said
 
-    def archive(self, out: IO[bytes], extra: Mapping[str, bytes]) -> None:
-        """Zip everything into `out`, and `extra` where the app wrote no file of that name.
+    def entries(self, extra: Mapping[str, bytes], *, sealed: bool = False) -> list[Entry]:
+        """Everything, and `extra` where the app wrote no file of that name, for an archive.
 
-        The same files give the same bytes.
+        Raises AppFault when the digest is to be `sealed` and the app has taken a name that this needs.
         """
-        own = ((path, self.pieces(path)) for path in self.files)
-        added = ((name, iter([data])) for name, data in sorted(extra.items()) if name not in self.files)
-        write_archive(out, (*own, *added))
-
-
-def write_archive(out: IO[bytes], files: Iterable[tuple[str, Iterable[bytes]]]) -> None:
-    """A deterministic zip."""
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path, pieces in files:
-            info = zipfile.ZipInfo(path, _EPOCH)
-            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
-            with archive.open(info, "w", force_zip64=False) as entry:
-                for piece in pieces:
-                    entry.write(piece)
+        if sealed and (taken := {SEAL_ENTRY, PADDING_ENTRY} & set(self.files)):
+            raise AppFault(
+                "POST_COMPUTE_OUT_FOLDER_ZIP_FAILED",
+                f"its output has a file {taken.pop()}: that name is taken",
+            )
+        own = [Entry(path, size, self.pieces(path)) for path, size in self.files.items()]
+        return own + [
+            bytes_entry(name, data) for name, data in sorted(extra.items()) if name not in self.files
+        ]
 
 
 def _faulty(what: str) -> AppFault:

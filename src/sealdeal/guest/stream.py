@@ -7,6 +7,10 @@ follow as DATA frames and END) and the worker answers under the same number: ANS
 frames, END; or ERROR (`{"cause", "message"}`), which ends it. Calls overlap freely. EVENTs (number 0) tell
 the worker what happens; the last one is `done` or `failed`.
 
+A call may be a connection (guest.network): then both sides send DATA until their END, at most WINDOW bytes
+more than the other has taken, which it tells in CREDITs (4 bytes, big endian: so many bytes more). ERROR of
+either side ends it at once.
+
 `Decoder` and `encode` serve both sides; `Channel` is the guest's, which blocks.
 """
 
@@ -17,15 +21,17 @@ import os
 import select
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from sealdeal.model.errors import SealdealError, TooLarge
 
 MAX_PAYLOAD: Final = 1 << 20
 """Bytes of one frame's payload."""
+WINDOW: Final = 256 << 10
+"""Bytes that each side of a connection may have on the way to the other, who holds them for a slow reader."""
 _HEADER: Final = 9
 
 
@@ -37,6 +43,7 @@ class Kind(IntEnum):
     END = 4
     ERROR = 5
     EVENT = 6
+    CREDIT = 7
 
 
 _KINDS: Final = frozenset(int(kind) for kind in Kind)
@@ -85,6 +92,23 @@ def body_frames(call: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for start in range(0, len(piece), MAX_PAYLOAD):
             yield encode(Kind.DATA, call, bytes(piece[start : start + MAX_PAYLOAD]))
     yield encode(Kind.END, call)
+
+
+def credit_of(frame: Frame) -> int:
+    """The bytes of a CREDIT. Raises BrokenStream for what is none."""
+    if len(frame.payload) != 4 or not (count := int.from_bytes(frame.payload, "big")):
+        raise BrokenStream("expected a credit of 4 bytes and more than nothing")
+    return count
+
+
+class Taker(Protocol):
+    """Where the frames of one call go."""
+
+    number: int
+    ended: bool
+    """Whether no more will come."""
+
+    def take(self, frame: Frame, /) -> None: ...
 
 
 class Decoder:
@@ -177,6 +201,9 @@ class Call:
                 raise BrokenStream(f"a frame of kind {frame.kind.name} came out of turn")
 
 
+_Connection = TypeVar("_Connection", bound=Taker)
+
+
 class Channel:
     """The guest's end of the stream."""
 
@@ -185,7 +212,7 @@ class Channel:
         self._source, self._sink = source, sink
         self._decoder = Decoder()
         self._arrived: deque[Frame] = deque()
-        self._calls: dict[int, Call] = {}
+        self._calls: dict[int, Taker] = {}
         self._next = 1
 
     def hello(self) -> dict[str, Any]:
@@ -201,13 +228,34 @@ class Channel:
 
     def call(self, question: str, body: Iterable[bytes] | None = None, /, **members: Any) -> Call:
         """Ask for something; `body` is sent after the question."""
-        number, self._next = self._next, self._next + 1
-        self._send(encode(Kind.CALL, number, {"call": question, "body": body is not None, **members}))
-        call = self._calls[number] = Call(self, number)
+        call = Call(self, self._number())
+        self._ask(call, question, body=body is not None, **members)
         if body is not None:
-            for frame in body_frames(number, body):
+            for frame in body_frames(call.number, body):
                 self._send(frame)
         return call
+
+    def connect(self, make: Callable[[int], _Connection], /, **members: Any) -> _Connection:
+        """Ask for a connection. `make` is given its number; what it gives takes the frames that come."""
+        connection = make(self._number())
+        self._ask(connection, "connect", body=True, **members)
+        return connection
+
+    def say(self, kind: Kind, number: int, payload: bytes | dict[str, Any] = b"") -> None:
+        """One frame of a connection."""
+        self._send(encode(kind, number, payload))
+
+    @property
+    def source(self) -> int:
+        """What to wait at before `hear`."""
+        return self._source
+
+    def hear(self, *, wait: bool = True) -> None:
+        """Hand out every frame that has arrived; with `wait`, after reading once what the worker sent."""
+        if wait:
+            self._read()
+        while self._arrived:
+            self._give(self._arrived.popleft())
 
     def first_ended(self, calls: Sequence[Call], within: float) -> Call | None:
         """Waits until one of `calls` has its whole answer; None when none has within so many seconds."""
@@ -221,26 +269,39 @@ class Channel:
                 return None
             self.pump()
 
-    def abandon(self, call: Call) -> None:
+    def abandon(self, call: Taker) -> None:
         """Forget a call: what still arrives of its answer is dropped."""
         self._calls.pop(call.number, None)
 
     def pump(self) -> None:
         """Waits for one frame and hands it to its call."""
-        frame = self._receive()
+        self._give(self._receive())
+
+    def _number(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+    def _ask(self, taker: Taker, question: str, **members: Any) -> None:
+        self._send(encode(Kind.CALL, taker.number, {"call": question, **members}))
+        self._calls[taker.number] = taker
+
+    def _give(self, frame: Frame) -> None:
         if (call := self._calls.get(frame.call)) is None:
             return
         call.take(frame)
         if call.ended:
-            del self._calls[frame.call]
+            self._calls.pop(frame.call, None)
 
     def _receive(self) -> Frame:
         while not self._arrived:
-            data = os.read(self._source, MAX_PAYLOAD)
-            if not data:
-                raise BrokenStream("the worker closed the stream")
-            self._arrived.extend(self._decoder.feed(data))
+            self._read()
         return self._arrived.popleft()
+
+    def _read(self) -> None:
+        data = os.read(self._source, MAX_PAYLOAD)
+        if not data:
+            raise BrokenStream("the worker closed the stream")
+        self._arrived.extend(self._decoder.feed(data))
 
     def _send(self, frame: bytes) -> None:
         view = memoryview(frame)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,10 +21,12 @@ from sealdeal.model.types import ZERO, Address, hexstr, keccak
 
 from . import app, inputs
 from .admission import Admission, Asking
-from .delivery import Delivery, Outcome
+from .archive import bytes_entry
+from .delivery import Delivery, Outcome, seals
 from .failures import AppFault, Failure
-from .hello import Hello
-from .outputs import Outputs, write_archive
+from .hello import PROMISED_BYTES, Hello
+from .network import Network, ask_for_hosts
+from .outputs import Outputs
 from .stream import Channel
 
 _IMPOSSIBLE: Final = {
@@ -32,6 +36,11 @@ _IMPOSSIBLE: Final = {
 }
 ERROR_FILE: Final = "error.txt"
 _STDERR_TAIL: Final = 8 << 10
+_TOO_LONG: Final = 128 + signal.SIGXFSZ
+_ROOM: Final = 2 * PROMISED_BYTES
+"""What an app may leave, and its archive."""
+_RESERVED_FILES, _RESERVED_BYTES = 4, 64 << 10
+"""Enough for an error and its archive, in bytes and in inodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +51,25 @@ class _Place:
     bwrap: Path
 
     def make(self) -> None:
-        for folder in (self.root, self.inputs, self.outputs):
+        for folder in (self.root, self.inputs, self.outputs, self._reserve):
             folder.mkdir()
+        for number in range(_RESERVED_FILES):
+            (self._reserve / str(number)).write_bytes(bytes(_RESERVED_BYTES))
+
+    @property
+    def room(self) -> int:
+        """Bytes that may still be written."""
+        found = os.statvfs(self.work)
+        return found.f_bavail * found.f_frsize
+
+    def make_room(self) -> None:
+        """For the error that is an app's own which has filled everything: what was held back is free now."""
+        for file in self._reserve.iterdir():
+            file.unlink()
+
+    @property
+    def _reserve(self) -> Path:
+        return self.work / "reserve"
 
     @property
     def root(self) -> Path:
@@ -57,10 +83,6 @@ class _Place:
     @property
     def outputs(self) -> Path:
         return self.work / "out"
-
-    @property
-    def archive(self) -> Path:
-        return self.work / "result.zip"
 
 
 def run(channel: Channel, work: Path, bwrap: Path) -> None:
@@ -85,22 +107,19 @@ def _attested(channel: Channel, hello: Hello, place: _Place) -> tuple[Admission,
     asking.begin()
     process = _fetch_app(channel, hello, place) if any(hello.app_checksum) else None
     manifest = asking.prove()
-    encrypted = place.work / "dataset"
     channel.event("status", phase="DATA_DOWNLOADING", step="attested")
     if fault := _fault(hello, params, manifest.impossible):
-        return asking.admission(), _error(hello, fault, place.archive, ran=False)
+        return asking.admission(), _error(hello, fault, ran=False)
     assert process is not None
-    _fetch_data(channel, hello, params, place, encrypted)
     admission = asking.admission()
     found = admission.gathered.secrets
-    if deal.has_dataset:
-        key = found[(SecretKind.DATASET_KEY.value, "")]
-        inputs.open_dataset(encrypted, place.inputs / deal.dataset.pointer, key)
+    key = found[(SecretKind.DATASET_KEY.value, "")] if deal.has_dataset else None
+    _fetch_data(channel, hello, params, place, key)
     channel.event(
         "status", phase="DATA_DOWNLOADED", step="secrets", message=_blame(admission.gathered.blamed)
     )
     channel.event("status", phase="COMPUTING", step="app")
-    return admission, _compute(hello, params, process, _environment(hello, params, found), place)
+    return admission, _compute(channel, hello, params, process, _environment(hello, params, found), place)
 
 
 def _standard(channel: Channel, hello: Hello, place: _Place) -> tuple[None, Outcome]:
@@ -114,25 +133,27 @@ def _standard(channel: Channel, hello: Hello, place: _Place) -> tuple[None, Outc
     """
     deal, params = hello.deal, hello.deal.parsed_params
     if fault := _fault(hello, params, impossible(hello.app_checksum, deal.params, "")):
-        return None, _error(hello, fault, place.archive, ran=False)
+        return None, _error(hello, fault, ran=False)
     process = _fetch_app(channel, hello, place)
     channel.event("status", phase="DATA_DOWNLOADING")
-    _fetch_data(channel, hello, params, place, place.inputs / deal.dataset.pointer)
+    _fetch_data(channel, hello, params, place, None)
     channel.event("status", phase="DATA_DOWNLOADED")
     channel.event("status", phase="COMPUTING", step="app")
-    return None, _compute(hello, params, process, _environment(hello, params, {}), place)
+    return None, _compute(channel, hello, params, process, _environment(hello, params, {}), place)
 
 
 def _fetch_app(channel: Channel, hello: Hello, place: _Place) -> Process:
     channel.event("status", phase="APP_DOWNLOADING")
     process = inputs.fetch_image(channel, hello, place.root)
     channel.event("status", phase="APP_DOWNLOADED")
+    if process.hosts:
+        ask_for_hosts(channel, process.hosts)
     return process
 
 
-def _fetch_data(channel: Channel, hello: Hello, params: Params, place: _Place, dataset: Path) -> None:
+def _fetch_data(channel: Channel, hello: Hello, params: Params, place: _Place, key: bytes | None) -> None:
     if hello.deal.has_dataset:
-        inputs.fetch_dataset(channel, hello, dataset)
+        inputs.fetch_dataset(channel, hello, place.inputs / hello.deal.dataset.pointer, key)
     for number, url in enumerate(params.input_files, 1):
         inputs.fetch_input(channel, number, url, place.inputs, hello.limits.dataset_bytes)
 
@@ -198,11 +219,19 @@ def _text(value: bytes, what: str) -> str:
 
 
 def _compute(
-    hello: Hello, params: Params, process: Process, environment: dict[str, str], place: _Place
+    channel: Channel,
+    hello: Hello,
+    params: Params,
+    process: Process,
+    environment: dict[str, str],
+    place: _Place,
 ) -> Outcome:
-    """Run the app and pack what it left, or the error that it is to blame for."""
-    archive = place.archive
+    """Run the app and pack what it left, or the error that it is to blame for.
+
+    On a worker with less room than an app may count on, nothing is the app's fault.
+    """
     stderr, exit_code = b"", None
+    roomy = place.room >= _ROOM
     try:
         ended = app.run_app(
             place.bwrap,
@@ -213,40 +242,42 @@ def _compute(
             params.args,
             environment,
             hello.limits,
+            Network(channel, process.hosts) if process.hosts else None,
         )
         stderr, exit_code = ended.stderr, ended.exit_code
+        if ended.exit_code == _TOO_LONG and not hello.limits.as_promised:
+            raise Failure("APP_COMPUTE_FAILED", "the app's output is longer than this worker allows")
         if ended.exit_code:
             raise AppFault("APP_COMPUTE_FAILED", _how(ended.exit_code), ended.exit_code)
-        outputs = Outputs(place.outputs, hello.limits)
-        try:
-            computed = outputs.computed()
-            if hello.deal.callback != ZERO and computed.callback is None:
-                raise AppFault(
-                    "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED",
-                    f"the deal asks for a callback and its {COMPUTED} has no callback-data",
-                )
-            with archive.open("xb") as out:
-                outputs.archive(out, {"stdout.txt": ended.stdout, "stderr.txt": ended.stderr})
-        finally:
-            outputs.close()
-        return Outcome(computed.digest, computed.callback or b"", archive, None, exit_code)
+        outputs = Outputs(place.outputs, hello.limits)  # open until the guest ends: read when it is sent
+        computed = outputs.computed()
+        if hello.deal.callback != ZERO and computed.callback is None:
+            raise AppFault(
+                "POST_COMPUTE_RESULT_DIGEST_COMPUTATION_FAILED",
+                f"the deal asks for a callback and its {COMPUTED} has no callback-data",
+            )
+        logs = {"stdout.txt": ended.stdout, "stderr.txt": ended.stderr}
+        entries = outputs.entries(logs, sealed=seals(hello))
+        return Outcome(computed.digest, computed.callback or b"", tuple(entries), None, exit_code)
     except AppFault as fault:
+        if not roomy:
+            what = f"{fault}; but this worker gives apps less than {_ROOM >> 20} MiB for files"
+            raise Failure(fault.cause, what) from None
         if fault.exit_code is None:
             fault.exit_code = exit_code
-        archive.unlink(missing_ok=True)
-        return _error(hello, fault, archive, stderr)
+        place.make_room()
+        return _error(hello, fault, stderr)
 
 
-def _error(hello: Hello, fault: AppFault, archive: Path, stderr: bytes = b"", *, ran: bool = True) -> Outcome:
-    """Pack the error that is contributed in a result's place."""
+def _error(hello: Hello, fault: AppFault, stderr: bytes = b"", *, ran: bool = True) -> Outcome:
+    """The error that is contributed in a result's place."""
     error = _error_text(fault, stderr, ran)
     said = {"deterministic-output-path": f"{OUT}/{ERROR_FILE}", "error-message": fault.cause}
-    with archive.open("xb") as out:
-        write_archive(out, [(COMPUTED, [json.dumps(said).encode()]), (ERROR_FILE, [error])])
+    entries = bytes_entry(COMPUTED, json.dumps(said).encode()), bytes_entry(ERROR_FILE, error)
     # A callback's digest must be that of its data, on chain: an error calls back with none.
     callback = hello.deal.callback != ZERO
     digest = keccak(b"") if callback else hashlib.sha256(error).digest()
-    return Outcome(digest, b"", archive, fault, fault.exit_code, ran)
+    return Outcome(digest, b"", entries, fault, fault.exit_code, ran)
 
 
 def _how(exit_code: int) -> str:

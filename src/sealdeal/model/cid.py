@@ -70,27 +70,43 @@ def _parent(children: list[Node], version: int) -> Node:
 
 
 class CidHasher:
-    """Feeds on a file piece by piece; `cid()` is its content identifier. Keeps one chunk in memory."""
+    """Feeds on a file piece by piece; `cid()` is its content identifier. Keeps one chunk in memory, and of
+    each level of the tree what has no parent yet."""
 
     def __init__(self, version: int = 0) -> None:
         self.version = version
         self._rest = bytearray()
-        self._leaves: list[Node] = []
+        self._levels: list[list[Node]] = [[]]
 
     def update(self, data: bytes) -> None:
         self._rest += data
         whole = len(self._rest) - len(self._rest) % CHUNK
-        if len(self._rest) >= CHUNK:
-            view = bytes(self._rest[:whole])
-            self._leaves += [_leaf(view[i : i + CHUNK], self.version) for i in range(0, whole, CHUNK)]
-            del self._rest[:whole]
+        for start in range(0, whole, CHUNK):
+            self._add(_leaf(bytes(self._rest[start : start + CHUNK]), self.version))
+        del self._rest[:whole]
+
+    def _add(self, node: Node) -> None:
+        for height, level in enumerate(self._levels):
+            level.append(node)
+            if len(level) < WIDTH:
+                return
+            node = _parent(level, self.version)
+            level.clear()
+            if height + 1 == len(self._levels):
+                self._levels.append([])
 
     def cid(self) -> str:
-        level = self._leaves + ([_leaf(bytes(self._rest), self.version)] if self._rest else [])
-        level = level or [_leaf(b"", self.version)]
-        while len(level) > 1:
-            level = [_parent(level[i : i + WIDTH], self.version) for i in range(0, len(level), WIDTH)]
-        return _text(level[0][0])
+        levels = [list(level) for level in self._levels]
+        if self._rest or not any(levels):
+            levels[0].append(_leaf(bytes(self._rest), self.version))
+        for height, level in enumerate(levels):
+            if len(level) == 1 and not any(levels[height + 1 :]):
+                return _text(level[0][0])
+            if level:
+                if height + 1 == len(levels):
+                    levels.append([])
+                levels[height + 1].append(_parent(level, self.version))
+        raise AssertionError("a tree without a root")
 
 
 def cid_of(data: bytes | Iterable[bytes], version: int = 0) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 
 from . import types as t
 from .errors import InvalidInput
-from .types import Bytes32, address_bytes, hexstr, keccak, unhex
+from .types import Bytes32, address_bytes, hexstr, keccak
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,12 @@ def _uint(value: Any) -> int:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise InvalidInput(f"expected a string, got {value!r}")
+        raise InvalidInput(f"expected a string, got {value!r:.80}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write
+        raise InvalidInput("expected a string of whole characters, got half of one") from None
     return value
-
-
-def _bytes(value: Any) -> bytes:
-    return unhex(value) if isinstance(value, str) else bytes(value)
 
 
 def _truth(value: Any) -> bool:
@@ -67,7 +67,7 @@ _PARSE: dict[str, Any] = {
     "uint256": _uint,
     "bool": _truth,
     "string": _text,
-    "bytes": _bytes,
+    "bytes": t.as_bytes,
 }
 _ENCODE: dict[str, Any] = {
     "address": lambda v: bytes(12) + address_bytes(v),

@@ -31,6 +31,10 @@ class SealdealError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "SealdealError"
 
+    def __str__(self) -> str:
+        """The message, fit to be sent: what came may have held halves of characters, which no UTF-8 has."""
+        return super().__str__().encode(errors="backslashreplace").decode()
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "code" not in cls.__dict__:
@@ -89,6 +93,11 @@ class RateLimited(SealdealError):
     """Too many requests: wait and try again."""
 
     status = 429
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        """`retry_after`: seconds to wait, told in HTTP's Retry-After."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class EvidenceRefused(SealdealError):

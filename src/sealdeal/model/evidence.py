@@ -1,10 +1,10 @@
-"""What a TEE proved, what was required of it, and the manifest that ties both to one task.
+"""What a TEE proved, and the manifest that ties it to one task.
 
-Evidence ──verifier (sealdeal.tee)──▶ Claims ──Policy.check──▶ nothing, or a refusal that names itself.
+Evidence ──verifier (sealdeal.tee)──▶ Claims ──Policy.check (policy.py)──▶ nothing, or a named refusal.
 
-A verifier establishes who signed what; a policy decides whether that is acceptable for a deal. A policy
-is built from the small objects below, and an empty one refuses. The guest has no view of a chain, so
-all it was told is in its `Manifest`, whose hash is in the evidence: `report_data`.
+A verifier establishes who signed what; a policy decides whether that is acceptable for a deal. The guest
+has no view of a chain, so all it was told is in its `Manifest`, whose hash is in the evidence:
+`report_data`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,22 @@ class NotAuthentic(EvidenceRefused):
     """The evidence is malformed, or not signed by the root that was expected."""
 
 
+class WrongRoot(NotAuthentic):
+    """The evidence is signed under another root than the one expected."""
+
+
+class Revoked(NotAuthentic):
+    """The vendor has revoked a certificate that the evidence rests on."""
+
+
+class StaleEvidence(EvidenceRefused):
+    """The evidence was made too long ago, or in the future: have it made again, and check the clocks."""
+
+
+class Supervised(EvidenceRefused):
+    """Something else has power over the guest: a paravisor, a service TD or a migration agent."""
+
+
 class UnknownKind(EvidenceRefused):
     """There is no verifier for evidence of this kind."""
 
@@ -57,12 +73,20 @@ class WrongRegister(EvidenceRefused):
     """What was measured is not what was expected: another guest, or another app."""
 
 
+class MeasurementExpired(WrongRegister):
+    """What was measured was accepted once, and is no longer."""
+
+
 class WrongReportData(EvidenceRefused):
     """The evidence was made for another session: other keys, other nonces, or another manifest."""
 
 
 class CollateralExpired(EvidenceRefused):
     """The vendor's collateral is no longer valid: fetch it again."""
+
+
+class CollateralRollback(EvidenceRefused):
+    """The source of collateral gave an older one than it gave before."""
 
 
 class PlatformRefused(EvidenceRefused):
@@ -81,6 +105,10 @@ class TrustClass(StrEnum):
 
 DCAP = "dcap"
 """Evidence kind: an Intel quote (TDX v4 and v5, SGX v3) with QuoteCollateralV3 JSON as collateral."""
+SEV_SNP = "sev-snp"
+"""Evidence kind: AMD's report, with certificates and revocation list in PEM as collateral."""
+NITRO = "nitro"
+"""Evidence kind: an attestation document of AWS Nitro, which brings its own certificates."""
 
 MAX_QUOTE_BYTES = 64 * 1024
 MAX_COLLATERAL_BYTES = 256 * 1024
@@ -91,7 +119,7 @@ class Evidence:
     """What a TEE says about itself, as bytes from a stranger."""
 
     kind: str
-    """The format, which names the verifier: `dcap`."""
+    """The format, which names the verifier: `dcap`, `sev-snp` or `nitro`."""
     quote: bytes
     """The signed report."""
     collateral: bytes | None = None
@@ -125,25 +153,38 @@ class Claims:
     """What a verifier established: authentic, not yet judged."""
 
     tee: str
-    """`tdx` or `sgx`."""
+    """`tdx`, `sgx`, `sev-snp` or `nitro`."""
     trust: TrustClass
     """The class of the root that verified the chain."""
     registers: Mapping[str, bytes]
-    """Measurements by name; TDX: mrtd, rtmr0…rtmr3, mr_config_id, mr_owner, mr_owner_config, mr_seam."""
+    """Measurements by name.
+
+    TDX: mrtd, rtmr0…rtmr3, mr_config_id, mr_owner, mr_owner_config, mr_seam. SGX: mr_enclave, mr_signer, isv.
+    SEV-SNP: measurement, host_data, family_id, image_id, id_key_digest, author_key_digest. Nitro: pcr0, ….
+    """
     report_data: bytes
-    """64 bytes that the guest chose."""
+    """64 bytes that the guest chose (Nitro: its `user_data`, of any length)."""
     tcb_status: str
-    """The vendor's word for the platform's level: `UpToDate`, `OutOfDate`, …"""
+    """The vendor's word for the platform's level: `UpToDate`, `OutOfDate`, …; empty where it gives none."""
     advisories: tuple[str, ...]
     """Open security advisories of that level."""
     debug: bool
     """Whether the TEE's memory can be read by its owner."""
     platform_id: bytes
-    """The machine's permanent id (PPID): for allow lists and rate limits."""
+    """The machine's permanent id (Intel's PPID, AMD's chip id, Nitro's instance): for lists and rate limits.
+
+    Empty when the owner of the machine hides it.
+    """
     valid_until: int
     """Unix time at which the first part of the collateral expires."""
     tcb_eval: int
-    """The collateral's TCB evaluation number: it grows, so a minimum stops a rollback."""
+    """The collateral's TCB evaluation number: it grows, so a minimum stops a rollback. 0: there is none."""
+    tcb: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Security versions of the platform's firmware, by part.
+
+    TDX and SGX: cpu0…cpu15, pce; TDX also svn0…svn15 (svn0 of the module, svn1 its major version). SEV-SNP:
+    bootloader, tee, snp, microcode, and fmc from Turin on.
+    """
 
     def to_json(self) -> dict[str, Any]:
         """For people and receipts."""
@@ -164,181 +205,7 @@ class Verifier(Protocol):
         ...
 
 
-# --- policies -------------------------------------------------------------------------------------
-
-
-class Policy(Protocol):
-    """A requirement on claims."""
-
-    def check(self, claims: Claims, now: int) -> None:
-        """Returns when `claims` satisfy it at unix time `now`. Raises EvidenceRefused otherwise."""
-        ...
-
-
-class AllOf:
-    """Every one of `policies`; the first that refuses speaks."""
-
-    def __init__(self, *policies: Policy) -> None:
-        self.policies = policies
-
-    def check(self, claims: Claims, now: int) -> None:
-        if not self.policies:
-            raise EmptyPolicy("expected at least one requirement in AllOf, got none: an empty policy refuses")
-        for policy in self.policies:
-            policy.check(claims, now)
-
-
-class AnyOf:
-    """At least one of `policies`; when none fits, all their reasons are given."""
-
-    def __init__(self, *policies: Policy) -> None:
-        self.policies = policies
-
-    def check(self, claims: Claims, now: int) -> None:
-        if not self.policies:
-            raise EmptyPolicy("expected at least one alternative in AnyOf, got none: an empty policy refuses")
-        refusals: list[EvidenceRefused] = []
-        for policy in self.policies:
-            try:
-                return policy.check(claims, now)
-            except EvidenceRefused as refusal:
-                refusals.append(refusal)
-        kinds = {type(refusal) for refusal in refusals}
-        kind = kinds.pop() if len(kinds) == 1 else EvidenceRefused
-        raise kind("none of the accepted alternatives fits: " + "; or ".join(str(r) for r in refusals))
-
-
-@dataclass(frozen=True)
-class TrustIs:
-    """The root's class is exactly this one: a hardware network takes no simulation, nor the reverse."""
-
-    trust: TrustClass
-
-    def check(self, claims: Claims, now: int) -> None:
-        if claims.trust is not self.trust:
-            raise WrongTrust(f"expected evidence of trust class {self.trust}, got {claims.trust}")
-
-
-@dataclass(frozen=True)
-class TeeIs:
-    """The evidence comes from this kind of TEE."""
-
-    tee: str
-
-    def check(self, claims: Claims, now: int) -> None:
-        if claims.tee != self.tee:
-            raise WrongTee(f"expected evidence of a {self.tee} TEE, got {claims.tee}")
-
-
-@dataclass(frozen=True)
-class NoDebug:
-    """The TEE was not started in debug mode."""
-
-    def check(self, claims: Claims, now: int) -> None:
-        if claims.debug:
-            raise DebugEnabled("expected a TEE without debug, got one whose memory its host can read")
-
-
-@dataclass(frozen=True)
-class TcbStatusIn:
-    """The platform's level is called one of these, and none of `denied` advisories is open."""
-
-    allowed: frozenset[str]
-    denied: frozenset[str] = frozenset()
-
-    def check(self, claims: Claims, now: int) -> None:
-        if claims.tcb_status not in self.allowed:
-            raise WrongTcb(
-                f"expected TCB status {' or '.join(sorted(self.allowed)) or '(none is allowed)'}, "
-                f"got {claims.tcb_status} ({', '.join(claims.advisories) or 'no advisories'})"
-            )
-        if found := self.denied.intersection(claims.advisories):
-            raise WrongTcb(f"expected none of the denied advisories, got {', '.join(sorted(found))}")
-
-
-@dataclass(frozen=True)
-class MinTcbEvaluation:
-    """The collateral's evaluation number is at least this: stops a rollback to older collateral."""
-
-    number: int
-
-    def check(self, claims: Claims, now: int) -> None:
-        if claims.tcb_eval < self.number:
-            raise WrongTcb(
-                f"expected TCB evaluation number {self.number} or later, got {claims.tcb_eval} (old)"
-            )
-
-
-@dataclass(frozen=True)
-class NotExpired:
-    """The collateral is valid at the time of the check."""
-
-    def check(self, claims: Claims, now: int) -> None:
-        if now > claims.valid_until:
-            raise CollateralExpired(
-                f"expected collateral valid at {now}, got one that expired at {claims.valid_until}"
-            )
-
-
-@dataclass(frozen=True)
-class Registers:
-    """Each listed register holds one of its allowed values."""
-
-    allowed: Mapping[str, frozenset[bytes]]
-
-    @classmethod
-    def exactly(cls, values: Mapping[str, bytes]) -> Self:
-        """Each listed register holds exactly this value."""
-        return cls({name: frozenset([value]) for name, value in values.items()})
-
-    def check(self, claims: Claims, now: int) -> None:
-        if not self.allowed:
-            raise EmptyPolicy("expected at least one register to compare, got none: an empty policy refuses")
-        for name, allowed in self.allowed.items():
-            came = claims.registers.get(name)
-            if came not in allowed:
-                wanted = " or ".join(sorted(hexstr(value) for value in allowed)) or "(no value is allowed)"
-                raise WrongRegister(
-                    f"expected register {name} = {wanted}, got {hexstr(came) if came is not None else 'none'}"
-                )
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """The evidence was made for exactly this session."""
-
-    expected: bytes
-
-    def check(self, claims: Claims, now: int) -> None:
-        if claims.report_data != self.expected:
-            raise WrongReportData(
-                f"expected report data {hexstr(self.expected)}, got {hexstr(claims.report_data)}: "
-                "the evidence does not cover this manifest, these keys and these nonces"
-            )
-
-
-@dataclass(frozen=True)
-class PlatformIn:
-    """The machine is one of these (by platform id)."""
-
-    allowed: frozenset[bytes]
-
-    def check(self, claims: Claims, now: int) -> None:
-        if claims.platform_id not in self.allowed:
-            raise PlatformRefused(
-                f"expected one of {len(self.allowed)} listed platforms, got {hexstr(claims.platform_id)}"
-            )
-
-
-@dataclass(frozen=True)
-class PlatformNotIn:
-    """The machine is none of these (by platform id)."""
-
-    banned: frozenset[bytes]
-
-    def check(self, claims: Claims, now: int) -> None:
-        if claims.platform_id in self.banned:
-            raise PlatformRefused(f"platform {hexstr(claims.platform_id)} is banned")
+# --- measurements ---------------------------------------------------------------------------------
 
 
 def tdx_registers(guest_release: Bytes32, app_checksum: Bytes32) -> dict[str, bytes]:

@@ -192,6 +192,10 @@ PARAM_NAMES = (
 )
 
 
+SEALED_DIGEST = "sealdeal:digest=sealed"
+"""The name of a secret number 0 that asks for a sealed digest."""
+
+
 @dataclass(frozen=True)
 class Params:
     """What a requester tells the app and the network, kept in the request order's `params` (wire.md §5.2)."""
@@ -207,6 +211,9 @@ class Params:
     result_storage_provider: str = "ipfs"
     result_storage_proxy: str = ""
     bulk_cid: str = ""
+    sealed_digest: bool = False
+    """The digest on chain is salted, and the encrypted result padded (model.results). Written as the secret
+    number 0, which the protocol's workers and nodes pass over."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -228,24 +235,30 @@ class Params:
             )
             if not sound:
                 raise ValueError
+            numbered = {int(n): name for n, name in secrets.items()}
+            sealed = numbered.get(0) == SEALED_DIGEST
+            if sealed:
+                del numbered[0]
             return cls(
                 args=texts[0],
                 input_files=tuple(files),
-                secrets={int(n): name for n, name in secrets.items()},
+                secrets=numbered,
                 result_encryption=encryption,
                 result_storage_provider=provider,
                 result_storage_proxy=texts[1],
                 bulk_cid=texts[2],
+                sealed_digest=sealed,
             )
         except (ValueError, RecursionError):
             return cls(args=text)
 
     def to_text(self) -> str:
         """The JSON text that goes into the order; only what differs from nothing is written."""
+        secrets = {0: SEALED_DIGEST, **self.secrets} if self.sealed_digest else self.secrets
         members: dict[str, Any] = {
             "iexec_args": self.args,
             "iexec_input_files": list(self.input_files),
-            "iexec_secrets": {str(n): name for n, name in self.secrets.items()},
+            "iexec_secrets": {str(n): name for n, name in secrets.items()},
             "iexec_result_encryption": self.result_encryption,
             "iexec_result_storage_provider": self.result_storage_provider,
             "iexec_result_storage_proxy": self.result_storage_proxy,

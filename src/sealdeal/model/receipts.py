@@ -26,8 +26,9 @@ from .eip712 import digest
 from .errors import IntegrityError, InvalidInput, SealdealError
 from .evidence import Evidence, Manifest, report_data
 from .keys import message_digest, recover_digest, recover_message
+from .orders import Params
 from .results import result_location
-from .types import Address, Bytes32, address, bytes32, keccak, unhex
+from .types import ZERO, Address, Bytes32, address, bytes32, keccak, unhex
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,12 @@ class Receipt:
     @property
     def manifest(self) -> Manifest:
         return Manifest.from_json(self.proof["manifest"])
+
+    @property
+    def sealed_digest(self) -> bool:
+        """Whether the digest is salted, as the attested deal asks; the salt lies in the result itself."""
+        manifest = self.manifest
+        return Params.parse(manifest.params).sealed_digest and manifest.callback == ZERO
 
     def expected_report_data(self) -> bytes:
         """What the evidence must carry: it ties the hardware's word to manifest, keys and nonces."""

@@ -7,7 +7,7 @@ A `Release` holds the node's sealed secrets and its grant for (worker, task, enc
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from .deals import Grant, authorisation_blob, authorisation_message, quorum_domain
@@ -24,6 +24,8 @@ from .sealing import (
     recover_secret,
     release_info,
     secrets_domain,
+    vouch_challenge,
+    without_push,
 )
 from .types import ZERO, Address, Bytes32, address, bytes32, hexstr, keccak, unhex
 
@@ -39,12 +41,15 @@ class SealedItem:
     name: str
     version: int
     door: str
-    """`own`: `ciphertext` is a share and `document` says of what; `single`: it is the whole secret."""
+    """`own`, `split`: `ciphertext` is a share and `document` says of what; `single`: it is the whole."""
     document: SecretShares | None
     signature: bytes
-    """The owner's: of the document, or of `owner_challenge` for a whole secret."""
+    """The owner's, of the document (`own`) or of `owner_challenge` for the whole secret (`single`); or, of
+    `vouch_challenge`, that of the node that made the shares (`split`)."""
     ciphertext: bytes
     """HPKE, with `release_info` of this node, kind, name and version."""
+    formerly: str = ""
+    """`split` when a node had made shares of it before its owner did: that node saw it."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -55,6 +60,7 @@ class SealedItem:
             "document": self.document.to_json() if self.document else None,
             "signature": hexstr(self.signature),
             "ciphertext": hexstr(self.ciphertext),
+            "formerly": self.formerly,
         }
 
     @classmethod
@@ -68,6 +74,7 @@ class SealedItem:
             document=SecretShares.from_json(document) if document else None,
             signature=unhex(value["signature"]),
             ciphertext=unhex(value["ciphertext"]),
+            formerly=str(value.get("formerly", ""))[:20],
         )
 
 
@@ -171,9 +178,11 @@ class Gathered:
 def gather(manifest: Manifest, key: SealingKey, enclave: Address, releases: Iterable[Release]) -> Gathered:
     """Secrets and authorisation from the nodes' answers; no node is believed alone.
 
-    A split secret counts when its document is signed by the owner that the deal records, or is shown by
-    `manifest.threshold` nodes (a resource may have been sold between publication and deal). A whole
-    secret (door `single`) counts when that owner signed it, and no document that counts is shown.
+    A secret that its owner split counts when the owner that the deal records signed its document, or when
+    `manifest.threshold` nodes show it (a resource may have been sold between publication and deal). One
+    that a node split (door `split`) counts when that owner pushed it: the signature is of the secret itself,
+    and the node is named if it is not. A whole secret (door `single`) counts when that owner signed it, and
+    nothing else that counts is shown.
     Raises SecretRefused while something is lacking (then ask more nodes and call again), naming liars.
     """
     blamed: dict[Address, str] = {}
@@ -198,8 +207,8 @@ def gather(manifest: Manifest, key: SealingKey, enclave: Address, releases: Iter
     secrets: dict[Name, bytes] = {}
     doors: dict[Name, Door] = {}
     for name, items in sorted(shown.items()):
-        if documents := _documents(manifest, name, items, blamed):
-            secrets[name], doors[name] = _recovered(documents, answered, blamed), Door.OWN
+        if (split := _recovered(manifest, name, items, answered, blamed)) is not None:
+            secrets[name], doors[name] = split
         elif (whole := _whole(manifest, name, items, blamed)) is not None:
             secrets[name], doors[name] = whole, Door.SINGLE
 
@@ -212,8 +221,22 @@ def gather(manifest: Manifest, key: SealingKey, enclave: Address, releases: Iter
 
 Shown = tuple[Address, SealedItem, bytes]
 """A node, what it showed, and the plaintext of that."""
-Documents = dict[Bytes32, tuple[SecretShares, dict[Address, bytes]]]
-"""By struct hash: the document and the shares of it."""
+
+
+@dataclass(slots=True)
+class _Split:
+    """One document, and what nodes showed of it."""
+
+    document: SecretShares
+    shares: dict[Address, bytes] = field(default_factory=dict)
+    by_owner: bool = False
+    """Its owner signed the document."""
+    plain: int = 0
+    """How many nodes show it as an owner's, this one's or a former one's."""
+    vouchers: set[Address] = field(default_factory=set)
+    """Door `split`: who made the shares, by their signatures."""
+    seen: bool = False
+    """A node saw the secret whole, by a node's word."""
 
 
 def _whose(manifest: Manifest, kind: str) -> tuple[Address, Address]:
@@ -228,10 +251,11 @@ def _whose(manifest: Manifest, kind: str) -> tuple[Address, Address]:
     raise SecretRefused(f"expected secrets of the dataset, the app or the requester, got a {kind[:40]!r}")
 
 
-def _documents(manifest: Manifest, name: Name, shown: list[Shown], blamed: dict[Address, str]) -> Documents:
-    """The documents for `name` that count."""
-    found: Documents = {}
-    by_owner: set[Bytes32] = set()
+def _documents(
+    manifest: Manifest, name: Name, shown: list[Shown], blamed: dict[Address, str]
+) -> list[_Split]:
+    """What is shown in shares under `name`: the owner's documents first, later versions before earlier."""
+    found: dict[Bytes32, _Split] = {}
     for node, item, value in shown:
         document = item.document
         if document is None:
@@ -242,12 +266,75 @@ def _documents(manifest: Manifest, name: Name, shown: list[Shown], blamed: dict[
                 raise SecretRefused(f"node {node} showed a document of another secret")
             document.check_share(node, value)
             signed = digest(secrets_domain(manifest.chain_id, manifest.hub), document)
-            if recover_digest(signed, item.signature) == owner:
-                by_owner.add(document.struct_hash())
-            found.setdefault(document.struct_hash(), (document, {}))[1][node] = value
+            split = found.setdefault(document.struct_hash(), _Split(document))
+            if item.door == Door.SPLIT:
+                split.vouchers.add(recover_message(vouch_challenge(signed), item.signature))
+            else:
+                split.by_owner |= recover_digest(signed, item.signature) == owner
+                split.plain += 1
+            split.shares[node] = value
+            split.seen |= Door.SPLIT in (item.door, item.formerly)
         except SealdealError as lie:
             blamed[node] = str(lie)
-    return {s: (d, v) for s, (d, v) in found.items() if s in by_owner or len(v) >= manifest.threshold}
+    return sorted(found.values(), key=lambda split: (not split.by_owner, -split.document.version))
+
+
+def _recovered(
+    manifest: Manifest,
+    name: Name,
+    shown: list[Shown],
+    answered: Collection[Address],
+    blamed: dict[Address, str],
+) -> tuple[bytes, Door] | None:
+    """The newest version that can be had; an older one only when nodes still to be asked can't complete it
+    (its owner did not finish replacing it), so that no single node takes anyone back to an old secret.
+
+    Of what no owner signed, a document of fewer nodes than the threshold is worth nothing, so that no single
+    node keeps anyone waiting for one that it made up. Raises SecretRefused when nodes still lack.
+    """
+    lacking: SecretRefused | None = None
+    for split in _documents(manifest, name, shown, blamed):
+        document, came = split.document, len(split.shares)
+        could = came + len(set(document.nodes).difference(answered))
+        least = document.threshold if split.by_owner else max(document.threshold, manifest.threshold)
+        if split.vouchers and not split.by_owner and split.plain < manifest.threshold:
+            if came >= document.threshold and (secret := _pushed(manifest, split, blamed)) is not None:
+                return secret, Door.SPLIT
+            if came >= least or could < least:
+                continue
+        elif came >= least:
+            return recover_secret(document, split.shares), Door.SPLIT if split.seen else Door.OWN
+        elif not split.by_owner and came < manifest.threshold:
+            continue
+        wanted = f"{document.threshold} shares of {document.kind} {document.name}".rstrip()
+        lacking = lacking or SecretRefused(_lacking(wanted, came, blamed))
+        if could >= least:
+            break
+    if lacking is not None:
+        raise lacking
+    return None
+
+
+def _pushed(manifest: Manifest, split: _Split, blamed: dict[Address, str]) -> bytes | None:
+    """The secret of a document that a node made, if its owner pushed that very secret to it.
+
+    A dataset's key may be its former owner's, when enough nodes show it: a false one can't choose what the
+    data becomes (see `_whole`). Otherwise the node that vouched for it is named.
+    """
+    document = split.document
+    subject, owner = _whose(manifest, document.kind)
+    try:
+        secret, signature = without_push(recover_secret(document, split.shares))
+        signer = recover_message(owner_challenge(document.kind, subject, document.name, secret), signature)
+        if signer == owner:
+            return secret
+        why = f"was pushed by {signer} and not by its owner {owner}"
+    except SealdealError as lie:
+        secret, why = b"", str(lie)
+    for node in split.vouchers:
+        blamed[node] = f"node {node} vouched for a {document.kind} of {subject} that {why}"
+    former = document.kind == SecretKind.DATASET_KEY and len(split.shares) >= manifest.threshold
+    return secret if former and secret else None
 
 
 def _whole(manifest: Manifest, name: Name, shown: list[Shown], blamed: dict[Address, str]) -> bytes | None:
@@ -274,21 +361,6 @@ def _whole(manifest: Manifest, name: Name, shown: list[Shown], blamed: dict[Addr
             f"expected one value of {name[0]}, got several ({nodes}): publish it again, split"
         )
     return values.pop() if values else None
-
-
-def _recovered(documents: Documents, answered: Collection[Address], blamed: Mapping[Address, str]) -> bytes:
-    """The newest version that can be had; an older one only when nodes still to be asked can't complete it
-    (its owner did not finish replacing it), so that no single node takes anyone back to an old secret."""
-    lacking: SecretRefused | None = None
-    for document, shares in sorted(documents.values(), key=lambda known: -known[0].version):
-        if len(shares) >= document.threshold:
-            return recover_secret(document, shares)
-        wanted = f"{document.threshold} shares of {document.kind} {document.name}".rstrip()
-        lacking = lacking or SecretRefused(_lacking(wanted, len(shares), blamed))
-        if len(shares) + len(set(document.nodes).difference(answered)) >= document.threshold:
-            break
-    assert lacking is not None  # there is at least one document
-    raise lacking
 
 
 def _open(item: SealedItem, release: Release, key: SealingKey) -> bytes:

@@ -60,6 +60,8 @@ class Door(StrEnum):
 
     OWN = "own"
     """Split by its owner: no node ever saw it whole."""
+    SPLIT = "split"
+    """Given whole to one node, which split it among all and kept nothing. That node saw it: not t of n."""
     SINGLE = "single"
     """Given whole to one node, which can read it. Never to be called t of n."""
 
@@ -214,6 +216,8 @@ class SecretShares(Typed):
     """`commitment` of each node's share, in the order of `nodes`."""
     secretHash: Bytes32_
     """keccak of the payload."""
+    expires: Uint256 = 0
+    """Unix time: deals made then or later get nothing of it. 0: never."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -239,9 +243,66 @@ class SecretShares(Typed):
         return Share(index + 1, value)
 
 
+@dataclass(frozen=True)
+class Revocation(Typed):
+    """The owner's signed word that deals made from `time` on get a secret no more.
+
+    Deals made before keep what they were promised: else their pools would lose their stake.
+    """
+
+    kind: String
+    subject: Address
+    name: String
+    version: Uint256
+    """This one and all before it are closed: a node takes a later version only."""
+    time: Uint256
+    """Unix time, by the chain's blocks. A node counts from its newest block when that is later."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.version < 1 or self.kind not in set(SecretKind) - {SecretKind.NAMED}:
+            raise InvalidInput(
+                "Revocation: expected version ≥ 1 of a dataset's, an app's or a requester's secret, "
+                f"got version {self.version}, kind {self.kind[:40]!r}"
+            )
+
+
 def secrets_domain(chain_id: int, hub: AddressType) -> Domain:
     """Where owners' documents count."""
     return Domain("Sealdeal Secrets", "1", chain_id, hub)
+
+
+def vouch_challenge(document_digest: Bytes32) -> Bytes32:
+    """What a node that split a whole secret signs personally. `document_digest`: on `secrets_domain`."""
+    return keccak(b"sealdeal split 1" + bytes32(document_digest))
+
+
+MAX_PUSHED_BYTES = MAX_SECRET_BYTES + 66
+
+
+def with_push(secret: bytes, signature: bytes) -> bytes:
+    """What a node splits (door `split`): the secret, and its owner's signature of `owner_challenge`.
+
+    The signature is split with it, because whoever sees it can try guesses of the secret on it.
+    """
+    return bytes([len(signature)]) + signature + secret
+
+
+def without_push(payload: bytes) -> tuple[bytes, bytes]:
+    """(secret, its owner's signature): the opposite, of any bytes."""
+    end = 1 + (payload[0] if payload else 0)
+    return payload[end:], payload[1:end]
+
+
+AUDIT_SECONDS = 300
+"""A signature that asks for an audit names a period of this length; it is good in that and the next one."""
+
+
+def audit_challenge(node: AddressType, kind: str, subject: AddressType, name: str, period: int) -> Bytes32:
+    """What an owner signs personally to read a node's audit. `period`: unix time // AUDIT_SECONDS."""
+    texts = b"".join(len(t).to_bytes(4, "big") + t for t in (kind.encode(), name.encode()))
+    whose = address_bytes(node) + address_bytes(subject)
+    return keccak(b"sealdeal audit 1" + whose + texts + period.to_bytes(8, "big"))
 
 
 def commitment(index: int, value: bytes) -> Bytes32:
@@ -262,14 +323,16 @@ def share_secret(
     threshold: int,
     nodes: Sequence[AddressType],
     rng: Rng,
+    expires: int = 0,
+    limit: int = MAX_SECRET_BYTES,
 ) -> tuple[SecretShares, dict[AddressType, bytes]]:
     """The document for the owner to sign, and each node's share.
 
     The payload is salt (32) ‖ length (4) ‖ secret ‖ zeros up to a multiple of 64 bytes, so that shares
-    hide the secret's exact length too. Raises TooLarge over 4096 bytes, InvalidInput when empty.
+    hide the secret's exact length too. Raises TooLarge over `limit` bytes, InvalidInput when empty.
     """
-    if len(secret) > MAX_SECRET_BYTES:
-        raise TooLarge(f"expected a secret of at most {MAX_SECRET_BYTES} bytes, got {len(secret)}")
+    if len(secret) > limit:
+        raise TooLarge(f"expected a secret of at most {limit} bytes, got {len(secret)}")
     if not secret:
         raise InvalidInput("expected a secret, got no bytes")
     payload = rng(_SALT_BYTES) + len(secret).to_bytes(4, "big") + secret
@@ -284,6 +347,7 @@ def share_secret(
         nodes=tuple(nodes),
         commitments=tuple(commitment(share.index, share.value) for share in shares),
         secretHash=keccak(payload),
+        expires=expires,
     )
     return document, {node: share.value for node, share in zip(document.nodes, shares, strict=True)}
 

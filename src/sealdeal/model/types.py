@@ -44,6 +44,18 @@ def unhex(text: str) -> bytes:
         raise InvalidInput(f"expected hexadecimal bytes (0x…), got {str(text)[:80]!r}") from None
 
 
+def as_bytes(value: object) -> bytes:
+    """Bytes as they are, or of `0x…` hexadecimal.
+
+    Raises InvalidInput for anything else: of a number, `bytes` would make that many zeros.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str):
+        raise InvalidInput(f"expected hexadecimal bytes (0x…), got a {type(value).__name__}")
+    return unhex(value)
+
+
 @lru_cache(maxsize=65_536)
 def _checksummed(low: str) -> Address:
     digest = keccak(low.encode()).hex()
@@ -55,7 +67,7 @@ def address(value: str | bytes) -> Address:
 
     Raises InvalidInput for anything else.
     """
-    raw = unhex(value) if isinstance(value, str) else bytes(value)
+    raw = as_bytes(value)
     if len(raw) != 20:
         raise InvalidInput(f"expected a 20-byte address (0x and 40 hex digits), got {str(value)[:80]!r}")
     return _checksummed(raw.hex())
@@ -71,7 +83,7 @@ def bytes32(value: str | bytes) -> Bytes32:
 
     Raises InvalidInput for another length.
     """
-    raw = unhex(value) if isinstance(value, str) else bytes(value)
+    raw = as_bytes(value)
     if len(raw) != 32:
         raise InvalidInput(f"expected 32 bytes (0x and 64 hex digits), got {len(raw)} bytes")
     return raw

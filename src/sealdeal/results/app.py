@@ -15,11 +15,11 @@ from sealdeal.model.cid import block_cid, directory_links
 from sealdeal.model.errors import InvalidInput, NotFound, TooLarge
 from sealdeal.model.types import address, bytes32, unhex
 from sealdeal.sdk.http import answer_errors
-from sealdeal.sdk.results import ADD_LIMIT, PROOF_LIMIT, UPLOAD_LIMIT, Authorisation
+from sealdeal.sdk.results import ADD_LIMIT, ARCHIVE_LIMIT, PROOF_LIMIT, UPLOAD_LIMIT, Authorisation
 
 from .blobs import BLOCK_LIMIT
 from .multipart import Multipart, boundary_of, filename_of
-from .uploads import Results, Upload
+from .uploads import Claim, Results, Upload
 
 AUTHORISATION_LIMIT = 16 << 10
 """Bytes of a token request's body: a quorum's blob has 15 signatures at most."""
@@ -55,6 +55,14 @@ def create_app(results: Results) -> FastAPI:
         results.wallet(authorization)  # before the body is taken in: strangers send nothing large
         body = await _body(request, UPLOAD_LIMIT)
         return await results.accept(authorization, await asyncio.to_thread(Upload.parse, body))
+
+    @app.put("/v1/results/{taskid}/archive", response_class=PlainTextResponse)
+    async def upload_archive(
+        taskid: str, request: Request, digest: str, signature: str = "0x", authorization: Token = ""
+    ) -> str:
+        """Store a task's result archive of any size: the body is the archive itself."""
+        claim = Claim(bytes32(taskid), bytes32(digest), unhex(signature))
+        return await results.accept_archive(authorization, claim, request.stream(), limit=ARCHIVE_LIMIT)
 
     @app.head("/v1/results/{taskid}", status_code=204)
     async def uploaded(taskid: str, authorization: Token = "") -> Response:

@@ -9,13 +9,12 @@ be the digest that the worker revealed, as on the wire.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +33,14 @@ from sealdeal.model.deals import (
 from sealdeal.model.errors import InvalidInput, NotFound, TooLarge, Unauthorized
 from sealdeal.model.keys import Key, message_digest, recover_message
 from sealdeal.model.types import ZERO, Address, Block, bytes32, hexstr, unhex
-from sealdeal.sdk.results import PROOF_LIMIT, Authorisation, SignedReceipt, StorageReceipt, store_domain
+from sealdeal.sdk.results import (
+    ARCHIVE_LIMIT,
+    PROOF_LIMIT,
+    Authorisation,
+    SignedReceipt,
+    StorageReceipt,
+    store_domain,
+)
 
 from .blobs import Blobs
 from .store import Archive, ResultStore
@@ -42,12 +48,19 @@ from .tokens import make_token, wallet_of
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
-    """What a worker's post-compute sends."""
+class Claim:
+    """What an upload says of itself."""
 
     task: bytes
     digest: bytes
     enclave_signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a worker's post-compute sends."""
+
+    claim: Claim
     archive: bytes
 
     @classmethod
@@ -70,11 +83,9 @@ class Upload:
             raise InvalidInput("expected zip to be base64 text or an array of byte values") from None
         if not archive:
             raise InvalidInput("expected zip to hold the result archive, it is empty")
+        signature = unhex(given.get("enclaveSignature") or "0x")
         return cls(
-            task=bytes32(given["chainTaskId"]),
-            digest=bytes32(given["deterministHash"]),
-            enclave_signature=unhex(given.get("enclaveSignature") or "0x"),
-            archive=archive,
+            Claim(bytes32(given["chainTaskId"]), bytes32(given["deterministHash"]), signature), archive
         )
 
 
@@ -162,7 +173,35 @@ class Results:
 
     async def accept(self, token: str, upload: Upload) -> str:
         """Store a result; returns `/ipfs/CID`. Raises Unauthorized unless this worker may upload it now."""
+        return await self.accept_archive(token, upload.claim, _pieces(upload.archive))
+
+    async def accept_archive(
+        self, token: str, claim: Claim, archive: AsyncIterable[bytes], *, limit: int = ARCHIVE_LIMIT
+    ) -> str:
+        """`accept`, while the archive arrives: nothing of it is taken in before its claim is found good.
+
+        Raises TooLarge over `limit` bytes, InvalidInput for none, StoreFull.
+        """
         worker = self.wallet(token)
+        given = await self._allowed(worker, claim)
+        sha256 = hashlib.sha256()
+
+        async def hashed() -> AsyncIterator[bytes]:
+            async for piece in archive:
+                sha256.update(piece)
+                yield piece
+
+        stored = await self.blobs.put(hashed(), limit=limit)
+        if not stored.size:
+            raise InvalidInput("expected a result archive, got no bytes")
+        now = int(self._clock())
+        receipt = StorageReceipt(claim.task, worker, stored.cid, sha256.digest(), stored.size, now)
+        signature = self.key.sign_digest(eip712.digest(await self.domain(), receipt))
+        await self.store.keep_archive(SignedReceipt(receipt, self.key.address, signature), given)
+        return f"/ipfs/{stored.cid}"
+
+    async def _allowed(self, worker: Address, upload: Claim) -> Authorisation:
+        """The authorisation that lets `worker` upload this now. Raises Unauthorized."""
         given = await self.store.authorisation(upload.task, worker)
         at, task, deal = await self._on_chain(given)
         if given.enclave != ZERO:
@@ -174,15 +213,10 @@ class Results:
                 raise Unauthorized(f"expected enclave {given.enclave} to sign this digest, {signer} did")
         else:
             await self._check_standard(task, deal, upload, given, at)
-        stored = await self.blobs.put(_pieces(upload.archive))
-        sha256 = await asyncio.to_thread(lambda: hashlib.sha256(upload.archive).digest())
-        receipt = StorageReceipt(upload.task, worker, stored.cid, sha256, stored.size, int(self._clock()))
-        signature = self.key.sign_digest(eip712.digest(await self.domain(), receipt))
-        await self.store.keep_archive(SignedReceipt(receipt, self.key.address, signature), given)
-        return f"/ipfs/{stored.cid}"
+        return given
 
     async def _check_standard(
-        self, task: Task, deal: Deal, upload: Upload, given: Authorisation, at: Block
+        self, task: Task, deal: Deal, upload: Claim, given: Authorisation, at: Block
     ) -> None:
         """No enclave vouches: either the pool's owner alone does, or the workers' consensus on chain.
 

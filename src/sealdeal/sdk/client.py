@@ -16,8 +16,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -28,7 +29,6 @@ from sealdeal.model import results, sealing
 from sealdeal.model.cid import multiaddr_bytes
 from sealdeal.model.deals import AccountState, Deal, Task, TaskStatus, deal_id
 from sealdeal.model.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unavailable
-from sealdeal.model.evidence import ReportData
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import (
     BATCH,
@@ -41,17 +41,23 @@ from sealdeal.model.orders import (
     Signed,
     tag,
 )
+from sealdeal.model.policy import ReportData
 from sealdeal.model.receipts import Receipt
+from sealdeal.model.streams import Format, new_key
 from sealdeal.model.types import ZERO, Address, Bytes32, address, hexstr, unhex
 from sealdeal.tee import DcapVerifier
 
+from .archives import encrypt_file, unpack_result
+from .custody import SecretId
 from .http import Transport
 from .images import BuiltImage
 from .market import MarketClient
 from .network import Network
 from .pool import PoolClient, TaskEvent
-from .results import ResultsClient, SignedReceipt, store_domain
-from .sms import RESULT_KEY_NAME, SmsClient, split_to_nodes
+from .results import ARCHIVE_LIMIT, ResultsClient, SignedReceipt, store_domain
+from .secrets import Secrets, SplitReceipt
+from .sms import RESULT_KEY_NAME, SmsClient
+from .vault import Vault
 
 UNLIMITED = 2**53 - 2
 """The largest volume that every client of the network can read back exactly (wire.md §1.4)."""
@@ -105,6 +111,30 @@ class Result:
     """The archive's files; the app's own next to computed.json, stdout.txt and stderr.txt."""
     receipt: Receipt | None
     """None for a result without an enclave's statement (of a deal without a TEE, or another network's)."""
+
+
+@dataclass(frozen=True)
+class SavedResult:
+    """A task's decrypted result in a folder."""
+
+    files: tuple[str, ...]
+    """Relative names, sorted."""
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A completed task, and where its result lies."""
+
+    task: Task
+    deal: Deal
+    receipt: Receipt | None
+    cid: str
+
+    def check_form(self, digest: str) -> None:
+        """Raises IntegrityError when a sealed digest was asked for and the chain shows a plain one."""
+        if self.receipt is not None and self.receipt.sealed_digest and digest != "sealed":
+            raise IntegrityError("the deal asks for a sealed digest, and the one on chain is plain")
 
 
 class Sealdeal:
@@ -208,12 +238,14 @@ class Sealdeal:
         volume: int = UNLIMITED,
         dataset: Address = ZERO,
         requester: Address = ZERO,
+        multiaddr: str = "",
     ) -> Published:
         """Upload an image, register the app on chain and offer `volume` runs at `price` nRLC each.
 
-        `dataset`, `requester`: whom the offer is restricted to. The same app again only renews its offer.
+        `dataset`, `requester`: whom the offer is restricted to. `multiaddr`: where the image lies already, in
+        a registry. The same app again only renews its offer.
         """
-        multiaddr = await self.push_image(image)
+        multiaddr = multiaddr or await self.push_image(image)
         made, receipt = await self._create_app(name or image.name, multiaddr, image.checksum)
         order = AppOrder(
             app=made,
@@ -236,45 +268,77 @@ class Sealdeal:
             return await self.hub.predict_app(*terms, owner=self.key.address), ()
         return made, (receipt,)
 
-    async def protect_dataset(self, plain: bytes, *, name: str) -> Published:
+    async def protect_dataset(
+        self,
+        plain: bytes | Path,
+        *,
+        name: str,
+        form: Format = Format.STANDARD,
+        nodes: Collection[str] = (),
+        threshold: int | None = None,
+        expires: int = 0,
+        vault: Vault | None = None,
+    ) -> Published:
         """Encrypt data, store the ciphertext, register the dataset on chain, split its key among the nodes.
 
         Nobody can use the dataset until its owner grants it. What is stored is ciphertext; the key exists in
-        this process's memory only, then in shares: the quorum's threshold is needed to recombine it.
+        this process's memory only, then in shares: `threshold` of them (default: the quorum's) recombine it.
+        `form`: how it is encrypted. A file is read in pieces, and may have any size.
+        `vault` keeps a copy for its owner, without which it can never be moved to other nodes. `nodes`,
+        `expires`: as for `Secrets.split`, which may be repeated with the copy if it fails.
         """
-        key = sealing.dataset_key(secrets.token_bytes)
-        sealed = sealing.encrypt_dataset(plain, key, secrets.token_bytes)
-        checksum = sealing.checksum(sealed)
-        multiaddr = f"/ipfs/{await self.results.add(sealed, 'dataset')}"
+        key = new_key(form, secrets.token_bytes)
+        with tempfile.TemporaryDirectory(prefix="sealdeal-") as folder:
+            sealed = Path(folder) / "dataset"
+            checksum = await asyncio.to_thread(encrypt_file, plain, key, sealed)
+            multiaddr = f"/ipfs/{await self.results.add(sealed, 'dataset')}"
         made, receipt = await self.hub.create_dataset(name, multiaddr_bytes(multiaddr), checksum)
-        await self.share_secret(key.encode(), kind=sealing.SecretKind.DATASET_KEY, subject=made)
+        if vault is not None:
+            vault.keep(SecretId.dataset(made), key.encode())
+        await self.share_secret(
+            key.encode(),
+            kind=sealing.SecretKind.DATASET_KEY,
+            subject=made,
+            nodes=nodes,
+            threshold=threshold,
+            expires=expires,
+        )
         return Published(made, None, multiaddr, checksum, (receipt,))
 
-    async def share_secret(self, secret: bytes, *, kind: str, subject: Address, name: str = "") -> None:
-        """Split a secret among the network's SMS nodes, so that the quorum's threshold of them recombines it.
+    async def share_secret(
+        self,
+        secret: bytes,
+        *,
+        kind: str,
+        subject: Address,
+        name: str = "",
+        nodes: Collection[str] = (),
+        threshold: int | None = None,
+        expires: int = 0,
+    ) -> SplitReceipt:
+        """Split a secret among SMS nodes, so that `threshold` of them (default: the quorum's) recombine it.
 
-        `kind`: a `SecretKind`; `subject`: whose secret it is (the dataset, the app, or oneself).
+        `kind`: a `SecretKind`; `subject`: whose secret it is (the dataset, the app, or oneself). Options and
+        errors are those of `Secrets.split`.
         """
-        clients = {(await node.node()).address: node for node in self.nodes}
-        threshold = await self._threshold()
-        await split_to_nodes(
-            secret,
-            kind=kind,
-            subject=subject,
-            name=name,
-            version=1,
-            threshold=threshold,
-            clients=clients,
-            owner=self.key,
-            chain_id=self.network.chain_id,
-            hub=self.network.contracts.hub,
-            rng=secrets.token_bytes,
+        which = SecretId(sealing.SecretKind(kind), subject, name)
+        return await self.secrets.split(
+            self.key, which, secret, nodes=nodes, threshold=threshold, expires=expires
         )
 
-    async def _threshold(self) -> int:
+    @property
+    def secrets(self) -> Secrets:
+        """The owner's side of secrets: status, refresh, revocation, audit.
+
+        Raises InvalidInput on a network without SMS nodes.
+        """
         if self.quorum is None:
             raise InvalidInput("this network's hub has no quorum of SMS nodes: secrets cannot be split")
-        return await self.quorum.threshold()
+        here = self.network
+        return Secrets(self.nodes, chain_id=here.chain_id, hub=here.contracts.hub, quorum=self.quorum)
+
+    async def _threshold(self) -> int:
+        return await self.secrets.quorum.threshold()
 
     async def grant(
         self,
@@ -374,12 +438,12 @@ class Sealdeal:
 
         The request waits in the market until it is matched, with given `max_prices` even while nobody
         offers its app or data. Raises Conflict when its payment does not lie in the escrow (`deposit`), or
-        the SMS nodes lack the dataset's key or the beneficiary's result key. `batch`: the tasks are to be
-        settled many at a time, by a workerpool that offers it.
+        the SMS nodes lack a secret: the dataset's key, one of the requester's, the beneficiary's result key.
+        `batch`: the tasks are to be settled many at a time, by a workerpool that offers it.
         """
         wanted = params or Params(result_encryption=True)
         receiver = beneficiary or self.key.address
-        await self._check_secrets(dataset, receiver if wanted.result_encryption else None)
+        await self._check_secrets(dataset, wanted, receiver if wanted.result_encryption else None)
         limits = max_prices or await self.quote(app, dataset=dataset, category=category, batch=batch)
         need, have = limits.price * volume, (await self.hub.account(self.key.address)).stake
         if have < need:
@@ -404,22 +468,33 @@ class Sealdeal:
         )
         return await self.publish(order, standing=max_prices is not None)
 
-    async def _check_secrets(self, dataset: Address, receiver: Address | None) -> None:
-        """Refuse a request whose task would fail for want of a secret at the SMS nodes."""
+    async def _check_secrets(self, dataset: Address, params: Params, receiver: Address | None) -> None:
+        """Refuse a request whose task would want a secret that the SMS nodes have not."""
         needed = []
         if dataset != ZERO:
-            fix = f"its owner must protect dataset {dataset} again"
-            needed.append((sealing.SecretKind.DATASET_KEY, dataset, "", "the dataset's key", fix))
-        if receiver is not None:
-            fix = "share it with `sealdeal wallet result-key`, or ask for no encryption"
+            fix = f"its owner must protect dataset {dataset} again, or refresh its key"
+            needed.append((SecretId.dataset(dataset), "the dataset's key", fix))
+        for name in sorted({name for number, name in params.secrets.items() if number > 0}):
+            fix = f"`sealdeal secret split requester {name}`"
             needed.append(
-                (sealing.SecretKind.NAMED, receiver, RESULT_KEY_NAME, f"the result key of {receiver}", fix)
+                (SecretId.requester(self.key.address, name), f"the requester's secret {name!r}", fix)
             )
-        for kind, subject, name, what, mend in needed:
-            asked = (node.has_secret(kind, subject, name) for node in self.nodes)
+        for which, what, mend in needed:
+            found, now = await self.secrets.status(which), self.secrets.now()
+            if not found.available(now):
+                held = len(found.groups[0].live(now)) if found.groups else 0
+                least = found.groups[0].threshold if found.groups else await self._threshold()
+                raise Conflict(f"{held} SMS nodes hold {what} for new deals, {least} are needed: {mend}")
+        if receiver is not None:
+            asked = (
+                node.has_secret(sealing.SecretKind.NAMED, receiver, RESULT_KEY_NAME) for node in self.nodes
+            )
             held = sum(found is True for found in await asyncio.gather(*asked, return_exceptions=True))
             if held < (least := await self._threshold()):
-                raise Conflict(f"{held} SMS nodes hold {what}, {least} are needed: {mend}")
+                raise Conflict(
+                    f"{held} SMS nodes hold the result key of {receiver}, {least} are needed: share it with "
+                    "`sealdeal wallet result-key`, or ask for no encryption"
+                )
 
     async def deal_of(self, request: Bytes32, *, timeout: float = 60.0, first: int = 0) -> Deal:
         """The deal that a request made (its part that begins at task `first`), as soon as it exists.
@@ -474,24 +549,51 @@ class Sealdeal:
         `private_key`: PEM of the beneficiary's key, for an encrypted result. Raises NotFound for a task
         without a result, IntegrityError when anything differs from what was signed.
         """
-        task = await self.hub.task(taskid)
-        if task.status is not TaskStatus.COMPLETED:
-            raise NotFound(f"task {hexstr(taskid)} has no result: it is {task.status.name}")
-        receipt = await self.receipt(task)
-        location = results.result_location(task.results)
-        archive = await self.results.fetch(await self.results.cid_at(location), limit=RESULT_LIMIT)
+        found = await self._found(taskid)
+        archive = await self.results.fetch(found.cid, limit=RESULT_LIMIT)
         if not results.is_encrypted_result(archive):
             files = results.unzip_result(archive)
         elif private_key is None:
             raise InvalidInput("the result is encrypted for its beneficiary: give the private key")
         else:
             files = results.decrypt_result(archive, private_key)
-        deal = await self.hub.deal(task.dealid)
-        if (found := deal.settled_digest(results.digest_of(files))) != task.result_digest:
-            raise IntegrityError(
-                f"the result's digest is {hexstr(found)}; on chain it is {hexstr(task.result_digest)}"
+        plain, seal = results.digest_of(files), files.get(results.SEAL_ENTRY)
+        form = results.check_digest(plain, seal, found.task.result_digest, found.deal.settled_digest)
+        found.check_form(form)
+        if form == "sealed":
+            files.pop(results.PADDING_ENTRY, None)
+        return Result(files, found.receipt)
+
+    async def save_result(
+        self, taskid: Bytes32, folder: Path, private_key: bytes | None = None
+    ) -> SavedResult:
+        """`result` of any size: written into the new folder `folder`, all of it and checked, or nothing."""
+        if folder.exists():
+            raise Conflict(f"{folder} exists already: a result is written into a new folder")
+        found = await self._found(taskid)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".sealdeal-") as aside:
+            archive = Path(aside) / "archive"
+            await self.results.download(found.cid, archive, limit=ARCHIVE_LIMIT)
+            unpacked = await asyncio.to_thread(
+                unpack_result,
+                archive,
+                Path(aside) / "files",
+                expected=found.task.result_digest,
+                settled=found.deal.settled_digest,
+                private_key=private_key,
             )
-        return Result(files, receipt)
+            found.check_form(unpacked.digest)
+            (Path(aside) / "files").rename(folder)
+        return SavedResult(unpacked.files, found.receipt)
+
+    async def _found(self, taskid: Bytes32) -> Completed:
+        task = await self.hub.task(taskid)
+        if task.status is not TaskStatus.COMPLETED:
+            raise NotFound(f"task {hexstr(taskid)} has no result: it is {task.status.name}")
+        receipt, deal = await asyncio.gather(self.receipt(task), self.hub.deal(task.dealid))
+        cid = await self.results.cid_at(results.result_location(task.results))
+        return Completed(task, deal, receipt, cid)
 
     async def receipt(self, task: Task) -> Receipt | None:
         """The verified receipt of a completed task; None when no enclave vouches for it on chain."""

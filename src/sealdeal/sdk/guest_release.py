@@ -12,7 +12,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import sealdeal
 from sealdeal.model import images
 from sealdeal.model.errors import InvalidInput, Unavailable
 from sealdeal.model.images import Blob
+from sealdeal.model.tars import Kind, Member, members
 from sealdeal.model.types import Bytes32
 
 from . import interpreter as pythons
@@ -157,11 +157,12 @@ def _compiled(sources: Mapping[str, Source], python: pythons.Interpreter, cache:
         return found
 
 
-def _members(layer: Blob) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    with images.open_tar(_Chunks(layer)) as tar:
-        for member in tar:
-            file = tar.extractfile(member) if member.isreg() else None
-            yield member, file.read() if file else b""
+def _members(layer: Blob) -> Iterator[tuple[Member, bytes]]:
+    for member in members(_Chunks(layer)):
+        content = b""
+        while piece := member.read(1 << 20):
+            content += piece
+        yield member, content
 
 
 class _Chunks:
@@ -177,17 +178,21 @@ class _Chunks:
         return data
 
 
+def _mode(member: Member) -> int:
+    return 0o755 if member.executable else 0o644
+
+
 def _lay(layer: Blob, root: Path) -> None:
     """Unpack a layer of our own making."""
     for member, data in _members(layer):
         place = root / member.name
-        if member.isdir():
+        if member.kind is Kind.FOLDER:
             place.mkdir(exist_ok=True)
-        elif member.issym():
-            place.symlink_to(member.linkname)
+        elif member.kind is Kind.SYMBOLIC_LINK:
+            place.symlink_to(member.link)
         else:
             place.write_bytes(data)
-            place.chmod(member.mode)
+            place.chmod(_mode(member))
 
 
 def _is_whole(layer: Blob, root: Path) -> bool:
@@ -199,13 +204,13 @@ def _is_whole(layer: Blob, root: Path) -> bool:
         place = root / member.name
         expected.add(place)
         try:
-            if member.issym():
-                same = str(place.readlink()) == member.linkname
-            elif member.isdir():
+            if member.kind is Kind.SYMBOLIC_LINK:
+                same = str(place.readlink()) == member.link
+            elif member.kind is Kind.FOLDER:
                 same = place.is_dir() and not place.is_symlink()
             else:
                 plain = place.is_file() and not place.is_symlink()
-                same = plain and place.stat().st_mode & 0o777 == member.mode and place.read_bytes() == data
+                same = plain and place.stat().st_mode & 0o777 == _mode(member) and place.read_bytes() == data
         except OSError:
             same = False
         if not same:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx2
 import pydantic
 
-from sealdeal.model.errors import InvalidInput, SealdealError, TooLarge, Unavailable
+from sealdeal.model.errors import InvalidInput, RateLimited, SealdealError, TooLarge, Unavailable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -134,17 +134,24 @@ def answer_errors(app: FastAPI) -> None:
     from fastapi.exceptions import RequestValidationError
     from fastapi.middleware.cors import CORSMiddleware
     from starlette.exceptions import HTTPException
-    from starlette.requests import Request
-    from starlette.responses import JSONResponse
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import JSONResponse, Response
 
     @app.exception_handler(SealdealError)
     async def refused(_: Request, error: SealdealError) -> JSONResponse:
-        return JSONResponse({"error": error.code, "message": str(error)}, error.status)
+        wait = {"Retry-After": str(error.retry_after)} if isinstance(error, RateLimited) else None
+        return JSONResponse({"error": error.code, "message": str(error)}, error.status, headers=wait)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return JSONResponse({"error": InvalidInput.code, "message": wrong}, InvalidInput.status)
+        return JSONResponse(
+            {"error": InvalidInput.code, "message": str(InvalidInput(wrong))}, InvalidInput.status
+        )
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # nobody hears it; whoever goes away is no error in our log
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
@@ -152,4 +159,10 @@ def answer_errors(app: FastAPI) -> None:
         body = {"error": names.get(error.status_code, "SealdealError"), "message": str(error.detail)}
         return JSONResponse(body, error.status_code, headers=error.headers)
 
-    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_private_network=True,  # pages of the web call services on their user's machine
+    )

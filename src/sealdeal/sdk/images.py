@@ -14,12 +14,16 @@ DIR holds `sealdeal.toml`:
     description = "…"                        # optional
     needs = "requirements.txt"               # optional: exact versions with --hash, wheels only
     files = ["main.py", "model/*"]           # optional: which files go in; else all but hidden ones
+    hosts = ["api.example.org:443"]          # optional: what it may reach; else no network at all
+
+Or the app's files lie on top of another image, which brings the interpreter and all the app needs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -34,17 +38,19 @@ from typing import Final
 
 from sealdeal.model import images
 from sealdeal.model.errors import InvalidInput
-from sealdeal.model.images import Blob, Entry
+from sealdeal.model.hosts import HOSTS_LABEL, Host, hosts_text, parse_hosts
+from sealdeal.model.images import Blob, Entry, ImageReader
+from sealdeal.model.manifests import MACHINES, MAX_LAYERS, digest_text
 from sealdeal.model.types import Bytes32
 
 from . import interpreter as pythons
+from .bases import MAX_BASE_BYTES, Base, read_base
 from .interpreter import Interpreter
 
 MANIFEST: Final = "sealdeal.toml"
 WHEELS: Final = "opt/wheels"
 LABEL: Final = "io.sealdeal."
-_KEYS: Final = ("name", "entrypoint", "description", "needs", "files")
-_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+_KEYS: Final = ("name", "entrypoint", "description", "needs", "files", "hosts")
 _FORMAT: Final = 1
 """Goes into the cache's keys: raise it when the same inputs are laid out in another way."""
 _ZONEINFO: Final = Path("/usr/share/zoneinfo")
@@ -74,6 +80,7 @@ class Project:
     entrypoint: tuple[str, ...]
     needs: Path | None
     files: tuple[Path, ...]
+    hosts: tuple[Host, ...] = ()
 
 
 def read_project(folder: Path) -> Project:
@@ -90,7 +97,7 @@ def read_project(folder: Path) -> Project:
     for key in ("name", "description", "needs"):
         if not isinstance(given.get(key, ""), str):
             raise InvalidInput(f"{path}: {key} must be a text")
-    for key in ("entrypoint", "files"):
+    for key in ("entrypoint", "files", "hosts"):
         value = given.get(key, [])
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
             raise InvalidInput(f"{path}: {key} must be a list of texts")
@@ -106,7 +113,15 @@ def read_project(folder: Path) -> Project:
         entrypoint=tuple(given["entrypoint"]),
         needs=needs,
         files=tuple(_chosen(folder, given.get("files"), path)),
+        hosts=_hosts(given.get("hosts", []), path),
     )
+
+
+def _hosts(given: list[str], manifest: Path) -> tuple[Host, ...]:
+    try:
+        return parse_hosts(",".join(given))
+    except InvalidInput as wrong:
+        raise InvalidInput(f"{manifest}: hosts: {wrong}") from None
 
 
 def _chosen(folder: Path, patterns: list[str] | None, manifest: Path) -> list[Path]:
@@ -132,51 +147,111 @@ def _chosen(folder: Path, patterns: list[str] | None, manifest: Path) -> list[Pa
     return chosen
 
 
-def build_app_image(folder: Path, *, cache: Path, interpreter: str = sys.executable) -> BuiltImage:
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What an app's own layer lies on."""
+
+    layers: list[tuple[str, Blob]]
+    environment: list[str]
+    architecture: str
+    labels: dict[str, str]
+
+
+def build_app_image(
+    folder: Path, *, cache: Path, interpreter: str = sys.executable, base: Path | None = None
+) -> BuiltImage:
     """The image of the app in `folder`, written to `cache` and kept there.
 
     `interpreter` is a CPython of this machine. The interpreter's layer and the wheels are built once and
-    reused while their inputs stay. Raises InvalidInput for a wrong folder, manifest, need or interpreter.
+    reused while their inputs stay. `base`: the layout of an image (`sdk.bases`) to build on instead.
+    Raises InvalidInput for a wrong folder, manifest, need, interpreter or base, IntegrityError for a base
+    that is not what its documents say.
     """
     project = read_project(folder)
-    python = pythons.inspect(interpreter)
     store = LayerStore(cache)
+    if base is None:
+        ground = _own_ground(project, interpreter, store)
+    else:
+        ground = _ground_of(project, read_base(base, MACHINES.get(platform.machine(), platform.machine())))
     labels = {"org.opencontainers.image.title": project.name}
     if project.description:
         labels["org.opencontainers.image.description"] = project.description
-    base = interpreter_files(python)
-    layers = [(f"interpreter {python.name} {python.version}", store.files_layer(base))]
-    if project.needs is not None:
-        wheels = fetch_wheels(project, interpreter, python, cache)
-        layers.append(("wheels", _wheel_layer(wheels, base, python, store)))
-        labels |= {f"{LABEL}wheel.{w.name}": f"sha256:{_file_digest(w)}" for w in wheels}
+    if project.hosts:
+        labels[HOSTS_LABEL] = hosts_text(project.hosts)
+    labels |= ground.labels
     app = {str(f.relative_to(folder)): f for f in project.files}
     labels |= {f"{LABEL}app.{name}": f"sha256:{_file_digest(file)}" for name, file in app.items()}
     entries = [entry_of(f"app/{name}", file) for name, file in app.items()]
-    layers.append(("app", store.write(images.layer(entries))))
     built = images.archive(
-        layers,
-        architecture=architecture(python),
+        [*ground.layers, ("app", store.write(images.layer(entries)))],
+        architecture=ground.architecture,
         process={
             "Entrypoint": list(project.entrypoint),
             "WorkingDir": "/app",
-            "Env": [
-                "PATH=/usr/local/bin:/usr/bin:/bin",
-                "LANG=C.UTF-8",
-                f"PYTHONPATH=/app:/{WHEELS}",
-                "PYTHONDONTWRITEBYTECODE=1",
-            ],
+            "Env": ground.environment,
         },
         labels=labels,
     )
     archive = store.archive(built)
+    if base is not None:
+        _verify(archive, built.checksum)
     return BuiltImage(project.name, built.checksum, archive, archive.stat().st_size)
+
+
+def _own_ground(project: Project, interpreter: str, store: LayerStore) -> _Ground:
+    """This machine's interpreter, and the wheels that the app needs."""
+    python = pythons.inspect(interpreter)
+    files = interpreter_files(python)
+    labels = {}
+    layers = [(f"interpreter {python.name} {python.version}", store.files_layer(files))]
+    if project.needs is not None:
+        wheels = fetch_wheels(project, interpreter, python, store.folder)
+        layers.append(("wheels", _wheel_layer(wheels, files, python, store)))
+        labels = {f"{LABEL}wheel.{w.name}": f"sha256:{_file_digest(w)}" for w in wheels}
+    environment = [
+        "PATH=/usr/local/bin:/usr/bin:/bin",
+        "LANG=C.UTF-8",
+        f"PYTHONPATH=/app:/{WHEELS}",
+        "PYTHONDONTWRITEBYTECODE=1",
+    ]
+    return _Ground(layers, environment, architecture(python), labels)
+
+
+def _ground_of(project: Project, base: Base) -> _Ground:
+    """Another image. Its labels stay behind: what the app may reach is for the app to say."""
+    if project.needs is not None:
+        raise InvalidInput(
+            f"{project.folder / MANIFEST}: needs are for this machine's Python; an app on another image "
+            "brings what it needs in that image"
+        )
+    if len(base.layers) >= MAX_LAYERS:
+        raise InvalidInput(f"expected a base image of fewer than {MAX_LAYERS} layers, got {len(base.layers)}")
+    name = digest_text(base.digest)
+    return _Ground(
+        [(f"base {name}", layer) for layer in base.layers],
+        [f"{key}={value}" for key, value in base.configuration.process.environment],
+        base.configuration.platform[1],
+        {"org.opencontainers.image.base.digest": name},
+    )
+
+
+def _verify(archive: Path, checksum: Bytes32) -> None:
+    """Compare every byte of an archive with its digests; one that differs is removed."""
+    try:
+        with archive.open("rb") as file:
+            reader = ImageReader(file, checksum, max_bytes=MAX_BASE_BYTES)
+            reader.config()
+            for _ in reader.layers():
+                pass
+    except BaseException:
+        archive.unlink()
+        raise
 
 
 def architecture(python: Interpreter) -> str:
     """The OCI name of the interpreter's machine. Raises InvalidInput for one that we do not know."""
     try:
-        return _ARCHITECTURES[python.machine]
+        return MACHINES[python.machine]
     except KeyError:
         raise InvalidInput(f"expected x86_64 or aarch64, got a machine of type {python.machine}") from None
 

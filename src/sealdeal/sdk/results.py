@@ -32,6 +32,7 @@ from sealdeal.model.deals import authorisation_message
 from sealdeal.model.eip712 import Address, Bytes32_, Domain, String, Typed, Uint256, digest
 from sealdeal.model.errors import BadSignature, IntegrityError, InvalidInput, NotFound, TooLarge
 from sealdeal.model.keys import Key, recover_digest
+from sealdeal.model.results import JSON_ARCHIVE_BYTES
 from sealdeal.model.types import Address as AddressType
 from sealdeal.model.types import address, bytes32, hexstr, unhex
 
@@ -39,7 +40,9 @@ from .http import Client, Transport
 
 UPLOAD_LIMIT = 64 << 20
 """Bytes of an upload's JSON body; as base64 it carries an archive of 48 MiB."""
-ADD_LIMIT = 2 << 30
+ARCHIVE_LIMIT = 16 << 30
+"""Bytes of an archive that is sent as it is."""
+ADD_LIMIT = 16 << 30
 """Bytes of one file given to `add`."""
 PROOF_LIMIT = 1 << 20
 """Bytes of a proof's canonical JSON."""
@@ -209,9 +212,10 @@ class ResultsClient(Client):
         Raises Unauthorized when the chain, the authorisation or the enclave's signature do not allow it,
         IntegrityError when the store names other content.
         """
-        if len(archive) > UPLOAD_LIMIT // 4 * 3 - 4096:
+        if len(archive) > JSON_ARCHIVE_BYTES:
             raise TooLarge(
-                f"a result archive may have {UPLOAD_LIMIT // 4 * 3 - 4096} bytes, got {len(archive)}"
+                f"a result archive may have {JSON_ARCHIVE_BYTES} bytes in this form, got {len(archive)}: "
+                "send it with upload_archive"
             )
         body = {
             "chainTaskId": hexstr(task),
@@ -223,6 +227,27 @@ class ResultsClient(Client):
         }
         answer = await self.request("POST", "/v1/results", json=body, headers={"Authorization": token})
         location, own = answer.text.strip(), cid_of(archive)
+        if content_key(cid_in(location)) != content_key(own):
+            raise IntegrityError(f"expected the store to answer /ipfs/{own}, it said {location[:100]}")
+        return location
+
+    async def upload_archive(
+        self, token: str, *, task: bytes, digest: bytes, enclave_signature: bytes, archive: Path
+    ) -> str:
+        """`upload` of an archive of any size, streamed from disk as it is. Raises as `upload`."""
+        query = {"digest": hexstr(digest), "signature": hexstr(enclave_signature)}
+        hasher = CidHasher()
+
+        async def body() -> AsyncIterator[bytes]:
+            with archive.open("rb") as file:
+                while piece := await asyncio.to_thread(file.read, CHUNK * 4):
+                    await asyncio.to_thread(hasher.update, piece)
+                    yield piece
+
+        headers = {"Authorization": token, "Content-Type": "application/zip"}
+        path = f"/v1/results/{hexstr(task)}/archive"
+        answer = await self.request("PUT", path, params=query, content=body(), headers=headers)
+        location, own = answer.text.strip(), hasher.cid()
         if content_key(cid_in(location)) != content_key(own):
             raise IntegrityError(f"expected the store to answer /ipfs/{own}, it said {location[:100]}")
         return location

@@ -1,4 +1,4 @@
-"""SMS nodes: their messages, why they refuse, their typed client, and the owner's side of splitting a secret.
+"""SMS nodes: their messages, why they refuse, and their typed client. The owner's side is in `secrets`.
 
 The protocol's routes (wire.md §2) take whole secrets as text; ours take shares, and
 release to attested guests.
@@ -6,9 +6,8 @@ release to attested guests.
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -16,28 +15,29 @@ import pydantic
 
 from sealdeal.model.batches import Batch
 from sealdeal.model.deals import Assignment
-from sealdeal.model.eip712 import digest
 from sealdeal.model.errors import (
+    BadSignature,
     Conflict,
     Forbidden,
     InvalidInput,
     NotFound,
-    SealdealError,
     SecretRefused,
     Unavailable,
 )
-from sealdeal.model.evidence import Evidence, Manifest
-from sealdeal.model.keys import Key, Rng
+from sealdeal.model.evidence import Evidence, Manifest, canonical_json
+from sealdeal.model.keys import Key, recover_message
 from sealdeal.model.release import Release
 from sealdeal.model.sealing import (
     APP_SECRET_NAME,
+    AUDIT_SECONDS,
+    Door,
+    Revocation,
     SecretKind,
     SecretShares,
+    audit_challenge,
     owner_challenge,
-    secrets_domain,
-    share_secret,
 )
-from sealdeal.model.types import ZERO32, Address, hexstr
+from sealdeal.model.types import ZERO32, Address, Bytes32, hexstr, keccak, unhex
 
 from .http import Client, Message
 
@@ -99,6 +99,26 @@ class NotInQuorum(SecretRefused):
     """This node is no member of the hub's quorum: its grant would not count."""
 
 
+class SecretRevoked(SecretRefused):
+    """Its owner revoked the secret before this deal was made: the owner has to share it anew."""
+
+
+class SecretExpired(SecretRefused):
+    """The deal was made after the end that its owner set: the owner has to share it anew."""
+
+
+class WholeRefused(Forbidden):
+    """This node takes shares only: split the secret where its owner is (`sealdeal secret gateway`)."""
+
+
+class ChainDisputed(Unavailable):
+    """The chain and the witness that a node reads disagree, or one of them is held back: nothing leaves."""
+
+
+class ClockBehind(Unavailable):
+    """The node's clock is behind the chain's: nothing leaves before its operator has set it."""
+
+
 class SimulatedOnly(Forbidden):
     """A node of a simulated network answers this machine alone: it protects nothing."""
 
@@ -119,16 +139,112 @@ class NodeInfo(Message):
     version: str
     confirmations: int
     """Blocks on top of a deal and its task before anything leaves."""
+    door: str = Door.SINGLE.value
+    """What becomes of a whole secret: `split` among all nodes, kept here (`single`), or refused (`own`)."""
 
 
 class Shared(Message):
-    """`POST /shares`: one node's share of a secret that its owner split."""
+    """`POST /shares`: one node's share of a split secret."""
 
     document: dict[str, Any]
     """`SecretShares`."""
     signature: str
-    """The owner's, of the document, on `secrets_domain`."""
+    """Of the document, on `secrets_domain`. Door `own`: the owner's. Door `split`: the personal signature of
+    `vouch_challenge` by the node that made the shares."""
     share: str
+    door: str = Door.OWN.value
+    """Who split it: `own`, its owner; `split`, a node that it was pushed to."""
+
+
+class ShareInfo(Message):
+    """`GET /shares?kind=&subject=&name=`: what a node says of a secret, to anyone; nothing of its value."""
+
+    node: Address
+    kind: str
+    subject: Address
+    name: str
+    door: str
+    formerly: str
+    """`split` when an owner's share took the place of one that a node had made: that node saw the secret."""
+    version: int
+    documentHash: str
+    """Struct hash of the `SecretShares`: equal where shares match; zero for a whole secret."""
+    threshold: int
+    """How many shares recombine it; 1 for a whole secret."""
+    nodes: list[Address]
+    """Who should hold a share; this node alone for a whole secret."""
+    storedAt: int
+    """Unix time by the node's clock."""
+    expires: int
+    """Deals made then or later get nothing; 0: never."""
+    revokedAt: int
+    """The same by a revocation; 0: not revoked."""
+
+
+class Named(Message):
+    """`POST /named`: a named value for this node alone, in place of what is there."""
+
+    owner: Address
+    name: str
+    value: str
+    """Text."""
+    signature: str
+    """The owner's, of `owner_challenge`."""
+
+
+class Revoked(Message):
+    """`POST /revocations`, and the answer."""
+
+    revocation: dict[str, Any]
+    """`Revocation`."""
+    signature: str
+    """The owner's, of the revocation, on `secrets_domain`."""
+    revokedAt: int = 0
+    """In the answer: the chain time from which the node counts."""
+
+
+class AuditLine(Message):
+    """One time that a secret, or a share of it, left a node."""
+
+    id: int
+    """Rises from line to line, not always by one."""
+    time: int
+    """Unix time by the node's clock."""
+    task: str
+    deal: str
+    app: Address
+    appChecksum: str
+    worker: Address
+    attempt: int
+    enclave: Address
+    platform: str
+    """Platform id of the evidence."""
+    measurement: dict[str, str]
+    """Register -> 0x hexadecimal."""
+    version: int
+    door: str
+
+
+class AuditTrail(Message):
+    """`GET /audit?kind=&subject=&name=[&after=]`; the Authorization header signs `audit_challenge`."""
+
+    node: Address
+    kind: str
+    subject: Address
+    name: str
+    after: int
+    """The id that the lines come after."""
+    lines: list[AuditLine]
+    more: bool
+    """Whether there are lines beyond these: ask again, `after` the last id."""
+    time: int
+    """Unix time by the node's clock."""
+    signature: str = "0x"
+    """The node's personal signature of `digest`."""
+
+    def digest(self) -> Bytes32:
+        """keccak("sealdeal audit trail 1" ‖ canonical JSON of everything but the signature)."""
+        return keccak(b"sealdeal audit trail 1" + canonical_json(self.model_dump(exclude={"signature"})))
 
 
 class Assigned(Message):
@@ -222,7 +338,7 @@ class SmsClient(Client):
         await self.request(method, path, params=query, headers=headers, content=value.encode())
 
     async def push_dataset_key(self, owner: Key, dataset: Address, key: str) -> None:
-        """Give this node a dataset's whole key, for ever; `split_to_nodes` keeps it from any single node."""
+        """Give this node a dataset's whole key, for ever; `secrets.split_to_nodes` keeps it from any one."""
         await self.push(SecretKind.DATASET_KEY, owner, dataset, "", key)
 
     async def push_app_secret(self, owner: Key, app: Address, value: str) -> None:
@@ -240,10 +356,70 @@ class SmsClient(Client):
         except Conflict:
             await self.push(SecretKind.NAMED, owner, owner.address, name, value, update=True)
 
-    async def post_share(self, document: SecretShares, signature: bytes, share: bytes) -> None:
+    async def put_named(self, owner: Address, name: str, value: bytes, signature: bytes) -> None:
+        """Set or replace a named value at this node alone. `signature`: the owner's, as `push` makes it."""
+        body = Named(owner=owner, name=name, value=value.decode(), signature=hexstr(signature))
+        await self.request("POST", "/named", json=body.model_dump())
+
+    async def post_share(
+        self,
+        document: SecretShares,
+        signature: bytes,
+        share: bytes,
+        *,
+        door: Door = Door.OWN,
+    ) -> None:
         """Give this node its share. The same again is fine; Conflict when it holds another secret there."""
-        body = Shared(document=document.to_json(), signature=hexstr(signature), share=hexstr(share))
+        body = Shared(
+            document=document.to_json(),
+            signature=hexstr(signature),
+            share=hexstr(share),
+            door=door,
+        )
         await self.request("POST", "/shares", json=body.model_dump())
+
+    async def share_info(self, kind: str, subject: Address, name: str = "") -> ShareInfo:
+        """What the node holds under a name, for anyone to see. Raises NotFound."""
+        query = {"kind": str(kind), "subject": subject, "name": name}
+        return ShareInfo.model_validate(await self.json("GET", "/shares", params=query))
+
+    async def revoke(self, revocation: Revocation, signature: bytes) -> int:
+        """Close a secret for deals made later; the chain time from which this node counts.
+
+        The same again is fine. Raises Unauthorized unless its owner signed, NotFound when the node holds
+        nothing under that name.
+        """
+        body = Revoked(revocation=revocation.to_json(), signature=hexstr(signature))
+        answer = await self.json("POST", "/revocations", json=body.model_dump())
+        return Revoked.model_validate(answer).revokedAt
+
+    async def audit(
+        self,
+        owner: Key,
+        kind: str,
+        subject: Address,
+        name: str = "",
+        *,
+        after: int = 0,
+        now: float | None = None,
+    ) -> AuditTrail:
+        """Who got the secret from this node, oldest first; lines come some hundred at a time (`more`).
+
+        `now`: unix time by the caller's clock. Raises Unauthorized unless `owner` owns `subject`,
+        BadSignature when the answer is not signed by the node that `node()` names.
+        """
+        node = (await self.node()).address
+        period = int(time.time() if now is None else now) // AUDIT_SECONDS
+        signed = owner.sign_message(audit_challenge(node, kind, subject, name, period))
+        query = {"kind": str(kind), "subject": subject, "name": name, "after": str(after)}
+        answer = await self.json("GET", "/audit", params=query, headers={"Authorization": hexstr(signed)})
+        trail = AuditTrail.model_validate(answer)
+        asked = (node, str(kind), subject, name, after)
+        if (trail.node, trail.kind, trail.subject, trail.name, trail.after) != asked:
+            raise BadSignature(f"node {node} answered for another secret than the one asked about")
+        if recover_message(trail.digest(), unhex(trail.signature)) != node:
+            raise BadSignature(f"node {node}: its audit is not signed by its key")
+        return trail
 
     async def nonces(
         self, assignment: Assignment, signature: bytes, place: tuple[bytes, int] = (ZERO32, 0)
@@ -297,92 +473,3 @@ def _route(kind: str, subject: Address, name: str) -> tuple[str, dict[str, str]]
         case SecretKind.REQUESTER_SECRET:
             return f"/requesters/{subject}/secrets/{quote(name, safe='')}", {}
     raise InvalidInput(f"expected a kind of secret ({', '.join(SecretKind)}), got {kind!r}")
-
-
-# --- the owner's side -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SplitReceipt:
-    """A secret that was split: every node stored its share."""
-
-    document: SecretShares
-    signature: bytes
-    """The owner's, of the document."""
-
-
-class SplitIncomplete(Unavailable):
-    """Not every node stored its share. `stored` did; call again with `retry` to give the others theirs."""
-
-    def __init__(
-        self, message: str, stored: tuple[Address, ...] = (), retry: PreparedSplit | None = None
-    ) -> None:
-        super().__init__(message)
-        self.stored = stored
-        self.retry = retry
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class PreparedSplit:
-    """A split secret on its way to the nodes. It holds every share: keep it in memory only."""
-
-    document: SecretShares
-    signature: bytes
-    shares: Mapping[Address, bytes]
-
-    async def send(self, clients: Mapping[Address, SmsClient]) -> SplitReceipt:
-        """Give each node its share; safe to repeat. Raises SplitIncomplete, saying who stored, who not."""
-
-        async def give(node: Address) -> SealdealError | None:
-            try:
-                await clients[node].post_share(self.document, self.signature, self.shares[node])
-            except SealdealError as failed:
-                return failed
-            return None
-
-        nodes = self.document.nodes
-        failures = dict(zip(nodes, await asyncio.gather(*map(give, nodes)), strict=True))
-        if bad := {node: failed for node, failed in failures.items() if failed}:
-            stored = tuple(node for node in nodes if node not in bad)
-            raise SplitIncomplete(
-                f"expected all {len(nodes)} nodes to store their share, {len(stored)} did "
-                f"({', '.join(stored) or 'none'}); refused: "
-                + "; ".join(f"{node}: {failed}" for node, failed in bad.items()),
-                stored,
-                self,
-            )
-        return SplitReceipt(self.document, self.signature)
-
-
-async def split_to_nodes(
-    secret: bytes,
-    *,
-    kind: str,
-    subject: Address,
-    name: str,
-    version: int,
-    threshold: int,
-    clients: Mapping[Address, SmsClient],
-    owner: Key,
-    chain_id: int,
-    hub: Address,
-    rng: Rng,
-) -> SplitReceipt:
-    """Split a secret here, sign who holds what, and give each node its share (door `own`).
-
-    `clients`: by the node's address; any `threshold` of them suffice to release it, fewer learn nothing.
-    Raises SplitIncomplete when a node failed: `await error.retry.send(clients)` goes on with the same
-    shares. After a crash, split again with a higher `version`: nodes replace, guests take the newest.
-    """
-    document, shares = share_secret(
-        secret,
-        kind=kind,
-        subject=subject,
-        name=name,
-        version=version,
-        threshold=threshold,
-        nodes=sorted(clients, key=str.lower),
-        rng=rng,
-    )
-    signature = owner.sign_digest(digest(secrets_domain(chain_id, hub), document))
-    return await PreparedSplit(document, signature, shares).send(clients)

@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Header, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from fastapi import FastAPI, Query, Response
+from fastapi.responses import PlainTextResponse
 
 from sealdeal import __version__
 from sealdeal.model.batches import Batch
 from sealdeal.model.deals import Assignment
-from sealdeal.model.errors import InvalidInput, NotFound, TooLarge
+from sealdeal.model.errors import InvalidInput
 from sealdeal.model.evidence import Evidence, Manifest, TrustClass
-from sealdeal.model.sealing import APP_SECRET_NAME, SecretKind, SecretShares
+from sealdeal.model.sealing import Door, Revocation, SecretKind, SecretShares
 from sealdeal.model.types import Address, address, bytes32, unhex
 from sealdeal.sdk.http import answer_errors
-from sealdeal.sdk.sms import BatchGrant, NodeInfo, Nonce, NonceRequest, ReleaseRequest, Shared, SimulatedOnly
+from sealdeal.sdk.sms import (
+    AuditTrail,
+    BatchGrant,
+    Named,
+    NodeInfo,
+    Nonce,
+    NonceRequest,
+    ReleaseRequest,
+    Revoked,
+    Shared,
+    ShareInfo,
+    SimulatedOnly,
+)
 
 from .release import Node
+from .wire import Bounded, LoopbackOnly, Signature, add_secret_routes
 
-BODY_LIMIT = 1 << 20
-"""Bytes of any request: evidence with its collateral, in hexadecimal, has most."""
-SECRET_BODY_LIMIT = 64 << 10
-"""Bytes of a secret's body that are read in order to say, to its owner only, that it is too large."""
-
-Signature = Annotated[str, Header(alias="Authorization")]
+Line = Annotated[int, Query(ge=0, lt=2**63)]
 
 
 def create_app(node: Node, *, unsafe_simulated_public: bool = False) -> FastAPI:
     """The HTTP face of a node. A simulated one answers this machine only, but `unsafe_simulated_public`."""
+    owners = node.owners
     app = FastAPI(title="Sealdeal SMS node", version=__version__)
     answer_errors(app)
-    app.add_middleware(_Bounded)
+    app.add_middleware(Bounded)
     if node.trust is TrustClass.SIMULATED and not unsafe_simulated_public:
-        app.add_middleware(_LoopbackOnly)
+        why = (
+            "this node's TEE is simulated and protects nothing (--unsafe-simulated-public lifts that): "
+            "it answers this machine only"
+        )
+        app.add_middleware(LoopbackOnly, error=SimulatedOnly, why=why)
 
     @app.get("/version", response_class=PlainTextResponse)
     async def version() -> str:
@@ -56,79 +67,47 @@ def create_app(node: Node, *, unsafe_simulated_public: bool = False) -> FastAPI:
             trust=node.trust,
             version=__version__,
             confirmations=node.confirmations,
+            door=owners.door,
         )
 
-    # --- whole secrets, as on the wire ------------------------------------------------------------
-
-    async def head(kind: SecretKind, subject: str, name: str) -> Response:
-        if not await node.holds(kind, address(subject), name):
-            raise NotFound(f"no {kind} of {subject} here")
-        return Response(status_code=204)
-
-    async def write(
-        request: Request, kind: SecretKind, subject: str, name: str, signature: str, update: bool = False
-    ) -> Response:
-        value = await request.body()
-        if len(value) > SECRET_BODY_LIMIT:
-            raise TooLarge(f"expected a secret of at most 4096 bytes, got {len(value)}")
-        await node.push(kind, address(subject), name, value, signature, update=update)
-        return Response(status_code=204)
-
-    @app.head("/secrets/web3", status_code=204)
-    async def has_dataset_key(secretAddress: str) -> Response:
-        return await head(SecretKind.DATASET_KEY, secretAddress, "")
-
-    @app.post("/secrets/web3", status_code=204)
-    async def add_dataset_key(
-        request: Request, secretAddress: str, authorization: Signature = ""
-    ) -> Response:
-        return await write(request, SecretKind.DATASET_KEY, secretAddress, "", authorization)
-
-    @app.head("/secrets/web2", status_code=204)
-    async def has_named(ownerAddress: str, secretName: str) -> Response:
-        return await head(SecretKind.NAMED, ownerAddress, secretName)
-
-    @app.post("/secrets/web2", status_code=204)
-    async def add_named(
-        request: Request, ownerAddress: str, secretName: str, authorization: Signature = ""
-    ) -> Response:
-        return await write(request, SecretKind.NAMED, ownerAddress, secretName, authorization)
-
-    @app.put("/secrets/web2", status_code=204)
-    async def replace_named(
-        request: Request, ownerAddress: str, secretName: str, authorization: Signature = ""
-    ) -> Response:
-        return await write(request, SecretKind.NAMED, ownerAddress, secretName, authorization, update=True)
-
-    @app.head("/apps/{app_address}/secrets", status_code=204)
-    async def has_app_secret(app_address: str) -> Response:
-        return await head(SecretKind.APP_SECRET, app_address, APP_SECRET_NAME)
-
-    @app.post("/apps/{app_address}/secrets", status_code=204)
-    async def add_app_secret(request: Request, app_address: str, authorization: Signature = "") -> Response:
-        return await write(request, SecretKind.APP_SECRET, app_address, APP_SECRET_NAME, authorization)
-
-    @app.head("/requesters/{requester}/secrets/{key}", status_code=204)
-    async def has_requester_secret(requester: str, key: str) -> Response:
-        return await head(SecretKind.REQUESTER_SECRET, requester, key)
-
-    @app.post("/requesters/{requester}/secrets/{key}", status_code=204)
-    async def add_requester_secret(
-        request: Request, requester: str, key: str, authorization: Signature = ""
-    ) -> Response:
-        try:
-            return await write(request, SecretKind.REQUESTER_SECRET, requester, key, authorization)
-        except TooLarge as wrong:  # this route alone says 400 (wire.md §2)
-            raise InvalidInput(str(wrong)) from None
+    add_secret_routes(app, owners.holds, owners.push)
 
     # --- ours ---------------------------------------------------------------------------------------
 
     @app.post("/shares", status_code=204)
     async def share(body: Shared) -> Response:
         """Keep this node's share of a split secret."""
-        document = SecretShares.from_json(body.document)
-        await node.put_share(document, unhex(body.signature), unhex(body.share))
+        await owners.put_share(
+            SecretShares.from_json(body.document),
+            unhex(body.signature),
+            unhex(body.share),
+            _door(body.door),
+        )
         return Response(status_code=204)
+
+    @app.get("/shares")
+    async def share_info(kind: SecretKind, subject: str, name: str = "") -> ShareInfo:
+        """What this node says of a secret, to anyone."""
+        return await owners.info(kind, address(subject), name)
+
+    @app.post("/named", status_code=204)
+    async def named(body: Named) -> Response:
+        """Keep a named value here, in place of what is there: nodes copy what was pushed to one of them."""
+        await owners.put_named(address(body.owner), body.name, body.value.encode(), body.signature)
+        return Response(status_code=204)
+
+    @app.post("/revocations")
+    async def revoke(body: Revoked) -> Revoked:
+        """Close a secret for deals made later."""
+        since = await owners.revoke(Revocation.from_json(body.revocation), unhex(body.signature))
+        return body.model_copy(update={"revokedAt": since})
+
+    @app.get("/audit")
+    async def audit(
+        kind: SecretKind, subject: str, name: str = "", after: Line = 0, authorization: Signature = ""
+    ) -> AuditTrail:
+        """Who got a secret from this node, for its owner."""
+        return await owners.audit(kind, address(subject), name, after, authorization)
 
     @app.post("/tee/nonces")
     async def nonce(body: NonceRequest) -> Nonce:
@@ -159,74 +138,12 @@ def create_app(node: Node, *, unsafe_simulated_public: bool = False) -> FastAPI:
     return app
 
 
+def _door(text: str) -> Door:
+    try:
+        return Door(text)
+    except ValueError:
+        raise InvalidInput(f"expected a door ({', '.join(Door)}), got {text[:40]!r}") from None
+
+
 def _nonces(body: ReleaseRequest) -> list[tuple[Address, bytes]]:
     return [(address(given.node), unhex(given.nonce)) for given in body.nonces]
-
-
-class _Bounded:
-    """Refuses a body over BODY_LIMIT, as soon as it is known to be."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        pieces, size = [], 0
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return None
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if size > BODY_LIMIT:
-                refusal = TooLarge(f"expected a body of at most {BODY_LIMIT} bytes, got more")
-                return await _answer(refusal, scope, receive, send)
-            if not message.get("more_body"):
-                break
-        whole: Any = {"type": "http.request", "body": b"".join(pieces), "more_body": False}
-        told = False
-
-        async def replay() -> Any:
-            nonlocal told
-            if told:
-                return await receive()
-            told = True
-            return whole
-
-        return await self.app(scope, replay, send)
-
-
-class _LoopbackOnly:
-    """Lets in clients of this machine only, and none that a proxy passes on from elsewhere."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-            passed_on = [*headers.get(b"x-forwarded-for", "").split(","), headers.get(b"x-real-ip", "")]
-            # no client: a Unix socket
-            clients = [scope["client"][0]] if scope.get("client") else []
-            for client in clients + [origin.strip() for origin in passed_on if origin.strip()]:
-                if not _loopback(client):
-                    refusal = SimulatedOnly(
-                        f"this node's TEE is simulated and protects nothing: it answers this machine only, "
-                        f"not {client[:60]} (--unsafe-simulated-public lifts that)"
-                    )
-                    return await _answer(refusal, scope, receive, send)
-        return await self.app(scope, receive, send)
-
-
-def _loopback(client: str) -> bool:
-    try:
-        found = ipaddress.ip_address(client)
-    except ValueError:
-        return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return bool((mapped or found).is_loopback)
-
-
-async def _answer(error: TooLarge | SimulatedOnly, scope: Scope, receive: Receive, send: Send) -> None:
-    await JSONResponse({"error": error.code, "message": str(error)}, error.status)(scope, receive, send)

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from sealdeal.model.evidence import Claims, Evidence, NotAuthentic, UnknownKind, Verifier
 
 from .dcap import DcapVerifier
+from .nitro import NitroVerifier
+from .sev import SevVerifier
 from .simulated import SimulatedPlatform
+
+
+def vendors() -> tuple[Verifier, ...]:
+    """Verifiers of every kind of evidence, each under its vendor's root: what a hardware network trusts."""
+    return DcapVerifier(), SevVerifier(), NitroVerifier()
 
 
 def verify(verifiers: Sequence[Verifier], evidence: Evidence, now: int) -> Claims:
@@ -25,4 +32,4 @@ def verify(verifiers: Sequence[Verifier], evidence: Evidence, now: int) -> Claim
     return fitting[-1].verify(evidence, now)
 
 
-__all__ = ["DcapVerifier", "SimulatedPlatform", "verify"]
+__all__ = ["DcapVerifier", "NitroVerifier", "SevVerifier", "SimulatedPlatform", "vendors", "verify"]

@@ -9,6 +9,7 @@ Keys, serial numbers and signatures draw on the operating system's randomness, i
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import hashlib
 import json
@@ -27,6 +28,8 @@ from cryptography.x509.oid import NameOID
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.evidence import DCAP, Evidence, tdx_registers
 from sealdeal.model.types import Bytes32
+
+from .collateral import Need
 
 _SGX_OID = "1.2.840.113741.1.13.1"
 """Intel's SGX extension of a PCK certificate: identifies the machine and its TCB."""
@@ -52,6 +55,8 @@ class SimulatedPlatform:
     ppid: bytes
     keys: Mapping[str, PrivateKey]
     certificates: Mapping[str, x509.Certificate]
+    fmspc: bytes = _FMSPC
+    """Six bytes that name the machine's model: collateral is per model."""
 
     @classmethod
     def generate(cls, now: int) -> Self:
@@ -60,11 +65,21 @@ class SimulatedPlatform:
         ppid = secrets.token_bytes(16)
         root = _certificate("Simulated TEE Root CA", keys["root"], None, keys["root"], now, ca=1)
         pckca = _certificate("Simulated PCK Platform CA", keys["pckca"], root, keys["root"], now, ca=0)
-        pck = _certificate(
-            "Simulated PCK Certificate", keys["pck"], pckca, keys["pckca"], now, sgx=_sgx_extension(ppid)
-        )
+        pck = _pck_certificate(keys, pckca, ppid, _FMSPC, now)
         tcb = _certificate("Simulated TCB Signing", keys["tcb"], root, keys["root"], now)
         return cls(ppid, keys, {"root": root, "pckca": pckca, "pck": pck, "tcb": tcb})
+
+    def sibling(self, now: int, *, fmspc: bytes | None = None) -> Self:
+        """Another machine of the same manufacturer; `fmspc` (6 bytes) names another model."""
+        keys = {
+            **self.keys,
+            **{role: ec.generate_private_key(ec.SECP256R1()) for role in ("pck", "attestation")},
+        }
+        ppid, model = secrets.token_bytes(16), fmspc or self.fmspc
+        pck = _pck_certificate(keys, self.certificates["pckca"], ppid, model, now)
+        return dataclasses.replace(
+            self, ppid=ppid, keys=keys, certificates={**self.certificates, "pck": pck}, fmspc=model
+        )
 
     def to_json(self) -> str:
         """Everything, private keys included: keep it where only the platform's owner reads (mode 600)."""
@@ -72,6 +87,7 @@ class SimulatedPlatform:
             {
                 "version": 1,
                 "ppid": self.ppid.hex(),
+                "fmspc": self.fmspc.hex(),
                 "keys": {
                     role: key.private_bytes(
                         serialization.Encoding.PEM,
@@ -101,7 +117,8 @@ class SimulatedPlatform:
             }
             if set(certificates) != {"root", "pckca", "pck", "tcb"}:
                 raise ValueError("certificates are lacking")
-            return cls(bytes.fromhex(kept["ppid"]), keys, certificates)
+            model = bytes.fromhex(kept.get("fmspc", _FMSPC.hex()))  # earlier files have none
+            return cls(bytes.fromhex(kept["ppid"]), keys, certificates, model)
         except (ValueError, KeyError, TypeError, AttributeError) as wrong:
             raise InvalidInput(
                 f"expected a simulated platform as it was written, got a damaged one ({wrong}): start anew"
@@ -122,11 +139,21 @@ class SimulatedPlatform:
         return Evidence(DCAP, self.quote(report_data, registers), self.collateral(now))
 
     def quote(
-        self, report_data: bytes, registers: Mapping[str, bytes], *, version: int = 4, debug: bool = False
+        self,
+        report_data: bytes,
+        registers: Mapping[str, bytes],
+        *,
+        version: int = 4,
+        debug: bool = False,
+        svn: bytes = _TEE_TCB_SVN,
+        service_td: bytes = bytes(48),
+        migratable: bool = False,
     ) -> bytes:
         """A TDX quote, version 4 or 5. `registers` as `measure` gives them, 48 bytes each.
 
-        Raises InvalidInput for a register that lacks or another length.
+        The rest are knobs for tests: `svn` is the TDX module's security version (16 bytes), `service_td` the
+        measurement of a service TD (version 5 only). Raises InvalidInput for a register that lacks or another
+        length.
         """
         names = ("mrtd", "mr_config_id", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
         values = {name: registers.get(name, b"") for name in names}
@@ -140,12 +167,12 @@ class SimulatedPlatform:
                 f"got {len(report_data)} bytes, {[len(v) for v in values.values()]}, version {version}"
             )
         header = struct.pack("<HHIHH", version, 2, 0x81, 0, 0) + _INTEL_QE_VENDOR + bytes(20)
-        attributes = struct.pack("<Q", (1 << 28) | int(debug))  # SEPT_VE_DISABLE
-        body = _TEE_TCB_SVN + bytes(48 + 48 + 8) + attributes + _XFAM
+        attributes = struct.pack("<Q", 1 << 28 | int(migratable) << 29 | int(debug))  # 28: SEPT_VE_DISABLE
+        body = svn + bytes(48 + 48 + 8) + attributes + _XFAM
         body += values["mrtd"] + values["mr_config_id"] + bytes(48 + 48)
         body += b"".join(values[f"rtmr{i}"] for i in range(4)) + report_data
         if version == 5:  # a TD 1.5 body, behind its type and size
-            body += _TEE_TCB_SVN + bytes(48)
+            body += svn + service_td
             body = struct.pack("<HI", 3, len(body)) + body
         signed = header + body
         signature = self._quote_signature(signed)
@@ -183,9 +210,20 @@ class SimulatedPlatform:
         return own + struct.pack("<HI", 6, len(certification)) + certification
 
     def collateral(
-        self, now: int, *, days: int = 30, tcb_status: str = "UpToDate", revoke_pck: bool = False
+        self,
+        now: int,
+        *,
+        days: int = 30,
+        tcb_status: str = "UpToDate",
+        tcb_eval: int = _TCB_EVALUATION,
+        revoke_pck: bool = False,
+        revoke_authority: bool = False,
+        sgx: bool = False,
     ) -> bytes:
-        """QuoteCollateralV3 as a PCCS answers it, issued at unix time `now`; the knobs are for tests."""
+        """QuoteCollateralV3 as a PCCS answers it, issued at unix time `now`; the knobs are for tests.
+
+        `sgx`: the TCB levels and the identity of SGX instead of TDX.
+        """
         issued = _time(now - _CLOCK_SKEW)
         until = issued + dt.timedelta(days=days)
         times = {"issueDate": _zulu(issued), "nextUpdate": _zulu(until)}
@@ -199,27 +237,26 @@ class SimulatedPlatform:
         components = {
             "sgxtcbcomponents": [{"svn": svn} for svn in _CPU_SVN],
             "pcesvn": _PCE_SVN,
-            "tdxtcbcomponents": [{"svn": svn} for svn in _TEE_TCB_SVN],
+            **({} if sgx else {"tdxtcbcomponents": [{"svn": svn} for svn in _TEE_TCB_SVN]}),
         }
-        tcb_info = {
-            "id": "TDX",
+        tcb_info: dict[str, Any] = {
+            "id": "SGX" if sgx else "TDX",
             "version": 3,
             **times,
-            "fmspc": _FMSPC.hex().upper(),
+            "fmspc": self.fmspc.hex().upper(),
             "pceId": "0000",
             "tcbType": 0,
-            "tcbEvaluationDataNumber": _TCB_EVALUATION,
-            "tdxModule": module,
-            "tdxModuleIdentities": [
-                {"id": "TDX_01", **module, "tcbLevels": [level({"isvsvn": 4}, "UpToDate")]}
-            ],
+            "tcbEvaluationDataNumber": tcb_eval,
             "tcbLevels": [level(components, tcb_status, advisories)],
         }
+        if not sgx:
+            identity = {"id": "TDX_01", **module, "tcbLevels": [level({"isvsvn": 4}, "UpToDate")]}
+            tcb_info |= {"tdxModule": module, "tdxModuleIdentities": [identity]}
         qe_identity = {
-            "id": "TD_QE",
+            "id": "QE" if sgx else "TD_QE",
             "version": 2,
             **times,
-            "tcbEvaluationDataNumber": _TCB_EVALUATION,
+            "tcbEvaluationDataNumber": tcb_eval,
             "miscselect": "00" * 4,
             "miscselectMask": "FF" * 4,
             "attributes": "11" + "00" * 15,
@@ -230,7 +267,7 @@ class SimulatedPlatform:
         }
         members: dict[str, str] = {
             "pck_crl_issuer_chain": _pem(self.certificates["pckca"]) + _pem(self.certificates["root"]),
-            "root_ca_crl": self._revocations("root", (), issued, until),
+            "root_ca_crl": self._revocations("root", ("pckca",) if revoke_authority else (), issued, until),
             "pck_crl": self._revocations("pckca", ("pck",) if revoke_pck else (), issued, until),
         }
         for name, content in (("tcb_info", tcb_info), ("qe_identity", qe_identity)):
@@ -239,6 +276,10 @@ class SimulatedPlatform:
             members[f"{name}_signature"] = _raw_signature(self.keys["tcb"], text.encode()).hex()
             members[f"{name}_issuer_chain"] = _pem(self.certificates["tcb"]) + _pem(self.certificates["root"])
         return json.dumps(members).encode()
+
+    async def fetch(self, need: Need, now: int) -> bytes:
+        """As the vendor that a node asks for collateral of its own (`tee.collateral.Source`)."""
+        return self.collateral(now)
 
     def _revocations(
         self, issuer: str, revoked: Iterable[str], issued: dt.datetime, until: dt.datetime
@@ -311,7 +352,14 @@ def _certificate(
     return builder.sign(issuer_key, hashes.SHA256())
 
 
-def _sgx_extension(ppid: bytes) -> bytes:
+def _pck_certificate(
+    keys: Mapping[str, PrivateKey], issuer: x509.Certificate, ppid: bytes, fmspc: bytes, now: int
+) -> x509.Certificate:
+    name, sgx = "Simulated PCK Certificate", _sgx_extension(ppid, fmspc)
+    return _certificate(name, keys["pck"], issuer, keys["pckca"], now, sgx=sgx)
+
+
+def _sgx_extension(ppid: bytes, fmspc: bytes) -> bytes:
     tcb = b"".join(_member(f"2.{i}", _integer(svn)) for i, svn in enumerate(_CPU_SVN, 1))
     tcb += _member("2.17", _integer(_PCE_SVN)) + _member("2.18", _der(0x04, _CPU_SVN))
     configuration = b"".join(_member(f"7.{i}", _der(0x01, b"\0")) for i in (1, 2, 3))  # all three: no
@@ -320,7 +368,7 @@ def _sgx_extension(ppid: bytes) -> bytes:
         _member("1", _der(0x04, ppid))
         + _member("2", _der(0x30, tcb))
         + _member("3", _der(0x04, bytes(2)))
-        + _member("4", _der(0x04, _FMSPC))
+        + _member("4", _der(0x04, fmspc))
         + _member("5", _der(0x0A, b"\1"))
         + _member("6", _der(0x04, hashlib.sha256(ppid).digest()[:16]))
         + _member("7", _der(0x30, configuration)),

@@ -11,11 +11,11 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sealdeal
 from sealdeal.chain import Hub, Quorum, Sender
@@ -37,14 +37,19 @@ from sealdeal.model.types import ZERO, Address, Block, hexstr, keccak
 from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.sdk.http import Client
 from sealdeal.sdk.pool import Attempt, Handed, PoolClient, Report, Running, Work, WorkerState
+from sealdeal.sdk.registry import Registries
 from sealdeal.sdk.results import Authorisation, ResultsClient
 from sealdeal.sdk.sms import SmsClient
 
+from . import drivers
 from .cgroups import Bounds
 from .downloads import Downloads
+from .machine import Machine
+from .proxy import NetworkMode, way_out
+from .registry import Images
 from .relay import AttemptFailed, Done, Platform, Relay, World
 from .reports import Reports, waits
-from .sandbox import BubblewrapSandbox, Sandbox
+from .sandbox import Sandbox
 
 log = logging.getLogger("sealdeal.worker")
 
@@ -95,26 +100,36 @@ class Worker:
         cache: Path,
         slots: int = 1,
         confirmations: int = 0,
+        driver: str = drivers.DEFAULT,
         bounds: Bounds | None = None,
         limits: Limits | None = None,
         sandbox: Sandbox | None = None,
+        registries: Registries | None = None,
+        network: NetworkMode = "off",
         clock: Callable[[], float] = time.time,
         name: str = "",
     ) -> None:
         """`sender`: of the worker's wallet, with an outbox that survives. `sms`: clients by node; nodes that
         only the scheduler knows are reached at the URL it gives. `cache`: a folder of this worker's own.
-        `confirmations`: blocks on top of a task before work on it begins. `bounds`, `limits`: of each guest.
+        `confirmations`: blocks on top of a task before work on it begins. `registries`: those of images that
+        this worker's operator knows. `driver`: one of `drivers.DRIVERS`. `bounds`, `limits`: of each guest;
+        without bounds, this machine is divided among the slots.
+        `network`: whether apps may reach the hosts that they declare, through this machine.
 
-        Raises Unavailable when this machine cannot start guests.
+        Raises Unavailable when this machine cannot start guests, InvalidInput when they would be too small.
         """
         self.hub, self.sender, self.pool, self.results = hub.using(sender), sender, pool, results
         self.sms, self.platform, self.release = dict(sms), platform, release
         self.slots, self.confirmations, self.clock, self.name = slots, confirmations, clock, name
         self.limits = limits or Limits(seconds=0)
+        self.network: NetworkMode = network
         own = hashlib.sha256(f"{cache.resolve()} {sender.address}".encode()).hexdigest()[:16]
-        self.sandbox: Sandbox = sandbox or BubblewrapSandbox(release, own, bounds)
+        self.sandbox: Sandbox = sandbox or drivers.sandbox(
+            driver, release, own, bounds or Machine.here().bounds(slots), cache / "scratch"
+        )
         limit = max(self.limits.image_bytes, self.limits.dataset_bytes)
         self.downloads = Downloads(cache / "content", results, limit=limit)
+        self.images = Images(self.downloads, registries or Registries(), limit=self.limits.image_bytes)
         self._running: dict[bytes, tuple[int, asyncio.Task[None]]] = {}
         self._free = list(range(slots))
         self._changed = asyncio.Event()
@@ -355,7 +370,7 @@ class Worker:
                 if node.address in hello.nodes and node.address not in clients:
                     clients[node.address] = await stack.enter_async_context(SmsClient(node.url))
             files = self._files(hello, stack)
-            guest = await self.sandbox.start(slot)
+            guest = await self.sandbox.start(slot, hello.app_checksum)
             stack.push_async_callback(_gone, guest.kill)
             world = World(
                 evidence=partial(self._evidence, hello.app_checksum),
@@ -363,6 +378,7 @@ class Worker:
                 nodes=clients,
                 results=self.results,
                 login=partial(self._login, work, word),
+                network=way_out(self.network, files["image"], hello.app_checksum),
             )
             left = min(seen.task.contribution_deadline, work.deadline) - seen.block.timestamp
             seconds = min(left, hello.limits.seconds + AROUND_SECONDS)
@@ -394,18 +410,25 @@ class Worker:
         self, hello: Hello, stack: contextlib.AsyncExitStack
     ) -> dict[str, Callable[[], Awaitable[Path]]]:
         """What the guest may fetch; the downloads begin at once, while the guest starts."""
-        wanted = {"image": hello.app_multiaddr}
+        wanted = {"image": self.images.get(hello.app_multiaddr, hello.app_checksum)}
         if hello.deal.has_dataset:
-            wanted["dataset"] = hello.dataset_multiaddr
+            wanted["dataset"] = self.downloads.get(hello.dataset_multiaddr)
         for number, url in enumerate(hello.deal.parsed_params.input_files, 1):
-            wanted[f"input/{number}"] = url
+            wanted[f"input/{number}"] = self.downloads.get(url)
 
-        def begin(location: str) -> Callable[[], Awaitable[Path]]:
-            task = asyncio.create_task(self.downloads.get(location))
-            stack.push_async_callback(_settled, task)
+        def begin(download: Coroutine[Any, Any, Path]) -> Callable[[], Awaitable[Path]]:
+            task = asyncio.create_task(download)
+            stack.push_async_callback(self._settled, task)
             return lambda: asyncio.shield(task)
 
-        return {name: begin(location) for name, location in wanted.items()}
+        return {name: begin(download) for name, download in wanted.items()}
+
+    async def _settled(self, download: asyncio.Task[Path]) -> None:
+        """A task is over, and what was fetched for it alone goes."""
+        download.cancel()
+        (place,) = await asyncio.gather(download, return_exceptions=True)
+        if isinstance(place, Path):
+            self.downloads.forget(place)
 
     async def _evidence(self, app_checksum: bytes, report_data: bytes) -> Evidence:
         registers = self.platform.measure(self.release.digest, app_checksum)
@@ -497,8 +520,3 @@ def _cause_of(error: Exception) -> str:
 async def _gone(kill: Callable[[], Awaitable[None]]) -> None:
     """A guest is gone, also when this worker is being cancelled meanwhile."""
     await asyncio.shield(asyncio.ensure_future(kill()))
-
-
-async def _settled(task: asyncio.Task[Path]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -31,12 +31,20 @@ class Bounds:
     """Bytes, tmpfs included."""
     work: int = 1 << 30
     """Bytes of the guest's tmpfs: image, data and result lie there. Part of `memory`."""
+    disk: int = 0
+    """Bytes on the worker's disk that take the tmpfs' place, for data larger than memory; 0: none. Drivers
+    that only stand in for a TEE do not encrypt them."""
     processes: int = 256
     cpus: float = 1.0
 
 
 def _unified() -> bool:
     return (MOUNT / "cgroup.controllers").exists()
+
+
+def hybrid() -> bool:
+    """Whether version 1 holds the controllers, and version 2 is mounted beside it."""
+    return not _unified() and (MOUNT / "unified" / "cgroup.controllers").exists()
 
 
 def _homes() -> dict[str, Path]:
@@ -145,7 +153,8 @@ class Group:
     def remove(self) -> None:
         """Kill what is left in it and take it away."""
         self.kill()
-        for folder in dict.fromkeys(self._folders.values()):
+        others = [] if _unified() else MOUNT.glob(f"*/{self.name}")  # an OCI runtime uses every hierarchy
+        for folder in dict.fromkeys([*self._folders.values(), *others]):
             for _ in range(_KILL_ROUNDS):
                 try:
                     folder.rmdir()

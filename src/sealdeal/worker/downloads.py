@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
-import socket
 import tempfile
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+
+import httpx2
 
 from sealdeal.model.cid import cid_in
-from sealdeal.model.errors import Forbidden, InvalidInput, TooLarge
-from sealdeal.sdk.http import Client
+from sealdeal.model.errors import InvalidInput, NotFound, TooLarge, Unavailable
+from sealdeal.sdk.outside import parse_url, public_address, request_at
 from sealdeal.sdk.results import ResultsClient
 
 KEPT_BYTES: Final = 8 << 30
 """Of content kept for another task; the least recently used goes first."""
+_WEB: Final = ".web-"
+_TIMEOUT: Final = 30.0
 
 
 class Downloads:
@@ -40,31 +42,48 @@ class Downloads:
         if location.startswith(("http://", "https://")):
             return await self._from_web(location)
         cid = cid_in(location)
-        place = self._folder / cid
-        async with self._locks[cid]:
+        return await self.keep(cid, lambda place: self._results.download(cid, place, limit=self._limit))
+
+    async def keep(self, name: str, fetch: Callable[[Path], Awaitable[object]]) -> Path:
+        """The file of content that has this name; `fetch` writes it, whole, unless it is there."""
+        place = self._folder / name
+        async with self._locks[name]:
             if place.exists():
                 place.touch()
             else:
-                await self._results.download(cid, place, limit=self._limit)
+                await fetch(place)
                 await asyncio.to_thread(self._make_room, place)
         return place
 
-    async def _from_web(self, url: str) -> Path:
-        parts = urlsplit(url)
-        if parts.hostname is None or parts.username is not None:
-            raise InvalidInput(f"expected http(s)://host/path, got {url[:200]!r}")
-        await _only_public(parts.hostname)
-        handle, name = tempfile.mkstemp(prefix=".web-", dir=self._folder)
+    def forget(self, place: Path) -> None:
+        """A task is over: what was fetched from the web for it alone goes."""
+        if place.name.startswith(_WEB):
+            place.unlink(missing_ok=True)
+
+    async def _from_web(self, text: str) -> Path:
+        url = parse_url(text)
+        if url.scheme not in ("http", "https") or not url.host or url.userinfo:
+            raise InvalidInput(f"expected http(s)://host/path, got {text!r:.200}")
+        address = await public_address(url.host)
+        handle, name = tempfile.mkstemp(prefix=_WEB, dir=self._folder)
         left = self._limit
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
             with open(handle, "wb") as file:
-                async with Client(f"{parts.scheme}://{parts.netloc}") as client:
-                    async for piece in client.stream(path, headers={"Accept-Encoding": "identity"}):
+                async with httpx2.AsyncClient(timeout=_TIMEOUT) as client:
+                    request = request_at(client, "GET", url, address, {"accept-encoding": "identity"})
+                    response = await client.send(request, stream=True)
+                    if response.status_code in (404, 410):
+                        raise NotFound(f"{text:.200} is not there")
+                    if not response.is_success:  # nor is a redirection followed
+                        raise Unavailable(f"{text:.200} answered {response.status_code}")
+                    async for piece in response.aiter_bytes():
                         left -= len(piece)
                         if left < 0:
-                            raise TooLarge(f"{url} has more than the {self._limit} bytes allowed here")
+                            raise TooLarge(f"{text:.200} has more than the {self._limit} bytes allowed here")
                         file.write(piece)
+        except httpx2.HTTPError as failed:
+            Path(name).unlink()
+            raise Unavailable(f"{text:.200} does not answer ({type(failed).__name__}: {failed})") from None
         except BaseException:
             Path(name).unlink()
             raise
@@ -81,14 +100,3 @@ class Downloads:
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
                 total -= status.st_size
-
-
-async def _only_public(host: str) -> None:
-    """A stranger chose this URL: it must not lead into the worker's own network. Raises Forbidden."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise InvalidInput(f"the host {host!r} has no address: {error}") from None
-    for *_, address in found:
-        if not ipaddress.ip_address(address[0]).is_global:
-            raise Forbidden(f"expected a public host, {host!r} leads to {address[0]}")

@@ -1,26 +1,31 @@
 """The worker's end of a guest's stream: does what the guest asks, and understands none of it.
 
 A guest may ask for evidence (`quote`), for what its task needs (`fetch`: image, dataset, input files), to
-talk to an SMS node or the result store (`http`), and for a token to upload with (`login`). Everything is
-bounded in bytes, number and time: a guest that misbehaves loses its task and nothing else.
+talk to an SMS node or the result store (`http`), for a token to upload with (`login`), and whether its app
+may reach hosts (`network`), to `connect` to one of these then. Everything is bounded in bytes, number and
+time: a guest that misbehaves loses its task and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sealdeal.guest.hello import Hello
-from sealdeal.guest.stream import MAX_PAYLOAD, BrokenStream, Decoder, Frame, Kind, encode
+from sealdeal.guest.stream import MAX_PAYLOAD, BrokenStream, Decoder, Frame, Kind, credit_of, encode
 from sealdeal.model.errors import SealdealError
 from sealdeal.model.evidence import Evidence
 from sealdeal.model.types import Address, address, unhex
 from sealdeal.sdk.http import Client
 
+from .proxy import NotConnected, Proxy, Tunnel, nothing_offered
 from .sandbox import Guest
 
 MAX_CALLS: Final = 64
@@ -28,9 +33,11 @@ MAX_CALLS: Final = 64
 MAX_ANSWER: Final = 4 << 20
 """Bytes of an answer to `http`."""
 MAX_BODY: Final = 64 << 20
-"""Bytes that a guest may send with one `http` call: the result store's own bound."""
+"""Bytes that a guest may send with one `http` call: the result store's own bound. An archive that is sent as
+it is may have more, by the task's limit of output."""
 CALL_SECONDS: Final = 120.0
-"""Time for one `http` call."""
+"""Time for one `http` call; an archive has the attempt's."""
+_ARCHIVE: Final = re.compile(r"/v1/results/0x[0-9a-f]{64}/archive\?[a-z0-9=&]*")
 _SMS_PATHS: Final = ("/tee/nonces", "/tee/releases")
 _QUEUED: Final = 4
 
@@ -101,6 +108,8 @@ class World:
     results: Client
     login: Callable[[Address, bytes], Awaitable[str]]
     """(enclave, authorisation) -> a token of the result store."""
+    network: Callable[[], Awaitable[Proxy]] = nothing_offered
+    """The app's way out. Raises NotConnected."""
 
 
 class _Asked:
@@ -121,14 +130,12 @@ class _Asked:
         while not self.body.empty():
             self.body.get_nowait()
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        left = MAX_BODY
+    async def pieces(self, limit: int) -> AsyncIterator[bytes]:
+        left = limit
         while (piece := await self.body.get()) is not None:
             left -= len(piece)
             if left < 0:
-                raise AttemptFailed(
-                    "POST_COMPUTE_IPFS_UPLOAD_FAILED", f"a body has more than {MAX_BODY} bytes"
-                )
+                raise AttemptFailed("POST_COMPUTE_IPFS_UPLOAD_FAILED", f"a body has more than {limit} bytes")
             yield piece
 
 
@@ -138,13 +145,16 @@ class Relay:
     def __init__(self, guest: Guest, world: World, status: Status) -> None:
         """`status` is told of each step."""
         self._guest, self._world, self._status = guest, world, status
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, _Asked | Tunnel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
         self._token = ""
+        self._archive_limit = MAX_BODY
 
     async def run(self, hello: Hello) -> Done:
         """Raises AttemptFailed with the guest's cause, or why the guest was lost."""
+        # zipped, encrypted and padded it is at most an eighth longer; logs and names beside
+        self._archive_limit = max(MAX_BODY, hello.limits.output_bytes // 8 * 9 + MAX_BODY)
         try:
             await self._send(encode(Kind.HELLO, 0, hello.to_json()))
             return await self._serve()
@@ -189,15 +199,31 @@ class Relay:
             case Kind.CALL:
                 if frame.call in self._asked or len(self._asked) >= MAX_CALLS:
                     raise BrokenStream(f"expected at most {MAX_CALLS} calls at once, each with its number")
-                asked = self._asked[frame.call] = _Asked(frame.json())
-                if not asked.question.get("body"):
+                question = frame.json()
+                asked = Tunnel(question) if question.get("call") == "connect" else _Asked(question)
+                self._asked[frame.call] = asked
+                if isinstance(asked, _Asked) and not question.get("body"):
                     await asked.take(None)
                 task = asyncio.create_task(self._answer(frame.call, asked))
+                if isinstance(asked, Tunnel):
+                    asked.task = task
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             case Kind.DATA | Kind.END:
-                if (under_way := self._asked.get(frame.call)) is not None:
-                    await under_way.take(frame.payload if frame.kind is Kind.DATA else None)
+                piece = frame.payload if frame.kind is Kind.DATA else None
+                match self._asked.get(frame.call):
+                    case Tunnel() as tunnel:
+                        tunnel.take(piece)
+                    case _Asked() as under_way:
+                        await under_way.take(piece)
+            case Kind.CREDIT | Kind.ERROR:
+                match self._asked.get(frame.call):
+                    case Tunnel() as tunnel if frame.kind is Kind.CREDIT:
+                        tunnel.give(credit_of(frame))
+                    case Tunnel() as tunnel:
+                        tunnel.abort()
+                    case _Asked():
+                        raise BrokenStream(f"a frame of kind {frame.kind.name} belongs to a connection")
             case _:
                 raise BrokenStream(f"a guest sends no frame of kind {frame.kind.name}")
         return None
@@ -211,10 +237,10 @@ class Relay:
             )
         return AttemptFailed(cause, message)
 
-    async def _answer(self, number: int, asked: _Asked) -> None:
+    async def _answer(self, number: int, asked: _Asked | Tunnel) -> None:
         try:
             await self._do(number, asked)
-        except AttemptFailed as failed:
+        except (AttemptFailed, NotConnected) as failed:
             await self._refuse(number, failed.cause, str(failed))
         except SealdealError as error:
             await self._refuse(number, error.code, str(error))
@@ -231,7 +257,10 @@ class Relay:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             await self._send(encode(Kind.ERROR, number, said))
 
-    async def _do(self, number: int, asked: _Asked) -> None:
+    async def _do(self, number: int, asked: _Asked | Tunnel) -> None:
+        if isinstance(asked, Tunnel):
+            await asked.run(await self._world.network(), partial(self._frame, number))
+            return
         question = asked.question
         match question.get("call"):
             case "quote":
@@ -239,8 +268,9 @@ class Relay:
                 await self._reply(number, evidence.to_json(), b"")
             case "fetch":
                 path = await self._world.files[question["name"]]()
-                await self._send(encode(Kind.ANSWER, number, {}))
                 with path.open("rb") as file:
+                    size = os.fstat(file.fileno()).st_size
+                    await self._send(encode(Kind.ANSWER, number, {"size": size}))
                     while piece := await asyncio.to_thread(file.read, MAX_PAYLOAD):
                         await self._send(encode(Kind.DATA, number, piece))
                 await self._send(encode(Kind.END, number))
@@ -249,11 +279,15 @@ class Relay:
                 self._token = await self._world.login(enclave, blob)
                 await self._reply(number, {}, b"")
             case "http":
-                async with asyncio.timeout(CALL_SECONDS):
+                whole = _ARCHIVE.fullmatch(str(question.get("path")))
+                async with asyncio.timeout(None if whole else CALL_SECONDS):
                     status, body = await self._http(question, asked)
                 await self._reply(number, {"status": status}, body)
+            case "network":
+                await self._world.network()
+                await self._reply(number, {}, b"")
             case other:
-                raise BrokenStream(f"expected quote, fetch, login or http, got {other!r:.40}")
+                raise BrokenStream(f"expected quote, fetch, login, http or network, got {other!r:.40}")
 
     async def _http(self, question: dict[str, Any], asked: _Asked) -> tuple[int, bytes]:
         kind, _, who = str(question["dest"]).partition(":")
@@ -263,9 +297,10 @@ class Relay:
             client = self._world.nodes.get(address(who))
             if client is None:
                 raise AttemptFailed("Unavailable", f"this worker knows no URL of SMS node {who}")
-            content: Any = b"".join([piece async for piece in asked.pieces()])
+            content: Any = b"".join([piece async for piece in asked.pieces(MAX_BODY)])
         elif kind == "results" and (path == "/v1/results" or path.startswith("/v1/results/")):
-            client, content = self._world.results, asked.pieces() if question.get("body") else None
+            limit = self._archive_limit if method == "PUT" and _ARCHIVE.fullmatch(path) else MAX_BODY
+            client, content = self._world.results, asked.pieces(limit) if question.get("body") else None
             headers["authorization"] = self._token
         else:
             raise AttemptFailed("InvalidInput", f"a guest has no business at {method} {path} of {kind}")
@@ -276,6 +311,9 @@ class Relay:
         for start in range(0, len(body), MAX_PAYLOAD):
             await self._send(encode(Kind.DATA, number, body[start : start + MAX_PAYLOAD]))
         await self._send(encode(Kind.END, number))
+
+    async def _frame(self, number: int, kind: Kind, payload: bytes | dict[str, Any]) -> None:
+        await self._send(encode(kind, number, payload))
 
     async def _send(self, frame: bytes) -> None:
         async with self._writing:

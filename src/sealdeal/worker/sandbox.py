@@ -1,8 +1,9 @@
 """The outer sandbox: where a guest runs, cut off from everything but its stream to the worker.
 
-`Sandbox` is what every driver offers. The one here is bubblewrap: namespaces of its own for everything, the
-guest's release as a read-only root, a tmpfs of bounded size for its work, no network, no capability, never
-uid 0. It stands in for a TEE; it does not protect the guest from the machine that it runs on.
+`Sandbox` is what every driver offers; `drivers.py` lists them. `Launched` is what those have in common that
+run the guest on the worker's own kernel: namespaces of its own for everything, the guest's release as a
+read-only root, a file system of bounded size for its work, no network, no capability, never uid 0. The one
+here is bubblewrap. They stand in for a TEE; they do not protect the guest from the machine that it runs on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from sealdeal.model.errors import Unavailable
 from sealdeal.sdk.guest_release import COMMAND, GuestRelease
@@ -34,7 +35,11 @@ _LAUNCH: Final = Path(__file__).with_name("launch.py")
 _STDERR_LINES: Final = 40
 _PIPE_BYTES: Final = 1 << 20
 """As much as Linux gives to anybody."""
-_GUEST_UID: Final = "65534"
+GUEST_UID: Final = "65534"
+"""What a guest is to itself."""
+TMP_BYTES: Final = 1 << 20
+SYSTEM_PATH: Final = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+"""Where root's programs are, also for a worker whose own PATH lacks them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +77,48 @@ class Sandbox(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    async def start(self, slot: int) -> Guest:
-        """A guest in this slot, waiting for its HELLO. Raises Unavailable when it cannot start."""
+    async def start(self, slot: int, app_checksum: bytes = bytes(32), /) -> Guest:
+        """A guest in this slot, waiting for its HELLO; `app_checksum`: of the app that it will run, for
+        hardware that measures it from the start. Raises Unavailable when it cannot start."""
 
     def sweep(self) -> int:
         """Kill what an earlier worker process of this name left running; returns how many guests."""
 
 
-class BubblewrapSandbox:
-    """Guests in bubblewrap. `name` must be this worker's own on this machine: `sweep` goes by it."""
+class Launched:
+    """Guests as processes of this machine, started by launch.py. `name` must be this worker's own on this
+    machine: `sweep` goes by it. `scratch`: where the volumes of `bounds.disk` lie, if there is to be one.
+    """
 
-    def __init__(self, release: GuestRelease, name: str, bounds: Bounds | None = None) -> None:
-        """Raises Unavailable when bubblewrap, or user namespaces, are missing."""
-        found = shutil.which("bwrap")
-        if found is None:
-            raise Unavailable("bubblewrap is missing: install it (apt install bubblewrap)")
-        self._bwrap, self._release, self._name = found, release, name
-        self._bounds = bounds or Bounds()
+    driver: str
+
+    def __init__(
+        self, release: GuestRelease, name: str, bounds: Bounds | None = None, scratch: Path | None = None
+    ) -> None:
+        """Raises Unavailable when this machine cannot do what was asked for."""
+        self._release, self._name, self._bounds = release, name, bounds or Bounds()
         self._root = os.geteuid() == 0
         lacking = cgroups.missing()
         self._grouped = len(lacking) < 3
         if not self._root:
             lacking["user"] = "not started as root, so guests run as the worker's own user"
-        self.capabilities = Capabilities("bubblewrap", tuple(f"{k}: {v}" for k, v in lacking.items()))
+        self.capabilities = Capabilities(self.driver, tuple(f"{k}: {v}" for k, v in lacking.items()))
+        self._scratch = scratch
+        self._point = next((p for p in _POINTS if Path(p).is_dir() and not Path(p).is_symlink()), None)
+        if self._bounds.disk:
+            self._expect_volumes()
+
+    def _expect_volumes(self) -> None:
+        lacking = {
+            "a folder for it": self._scratch is None,
+            "to be started as root": not self._root,
+            "loop devices (/dev/loop-control)": not Path("/dev/loop-control").exists(),
+            "mkfs.ext4 (apt install e2fsprogs)": shutil.which("mkfs.ext4", path=SYSTEM_PATH) is None,
+        }
+        if missing := [what for what, lacks in lacking.items() if lacks]:
+            raise Unavailable(
+                f"a guest's disk space needs {', '.join(missing)}: add that, or give memory only"
+            )
 
     def sweep(self) -> int:
         left = cgroups.leftovers(f"{self._name}-") if self._grouped else []
@@ -102,26 +126,33 @@ class BubblewrapSandbox:
             group.remove()
         return len(left)
 
-    async def start(self, slot: int) -> Guest:
-        uid = FIRST_UID + slot if self._root else None
-        hidden = uid is not None and not _reachable(self._release.rootfs)
-        point = next((p for p in _POINTS if Path(p).is_dir() and not Path(p).is_symlink()), None)
-        if hidden and point is None:
-            raise Unavailable(
-                f"the guest's files at {self._release.rootfs} are for root only, and none of "
-                f"{', '.join(_POINTS)} exists to show them elsewhere: use a cache folder open to others"
-            )
+    async def start(self, slot: int, app_checksum: bytes = bytes(32), /) -> Guest:
         group = cgroups.Group(f"{self._name}-{slot}") if self._grouped else None
+        told: dict[str, Any] = {
+            "uid": None,
+            "root": None,
+            "volume": None,
+            "command": None,
+            "oci": None,
+            "joins": True,
+            "parent": os.getpid(),
+        }
+        if self._bounds.disk:
+            assert self._scratch is not None  # by _expect_volumes
+            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+            volume = {"folder": str(self._scratch), "bytes": self._bounds.disk, "owner": FIRST_UID + slot}
+            told["volume"] = volume
+        told |= self._told(slot)
+        covered = told["root"] is not None or told["volume"] is not None
+        if covered and self._point is None:
+            raise Unavailable(
+                f"the guest's files at {self._release.rootfs} have to be shown at another place, and none of "
+                f"{', '.join(_POINTS)} exists for that: make one, empty"
+            )
+        told["point"] = self._point if covered else None
         if group is not None:
             group.make(self._bounds)
-        told = {
-            "cgroups": group.doors if group else [],
-            "uid": uid,
-            "root": str(self._release.rootfs.resolve()) if hidden else None,
-            "point": point,
-            "parent": os.getpid(),
-            "command": self._command(point if hidden and point else str(self._release.rootfs)),
-        }
+        told["cgroups"] = group.doors if group is not None and told.pop("joins") else []
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(_LAUNCH), json.dumps(told)),
@@ -135,28 +166,48 @@ class BubblewrapSandbox:
             if group is not None:
                 group.remove()
             raise
-        return _BubblewrapGuest(process, group)
+        return _LaunchedGuest(process, group)
+
+    def _told(self, slot: int) -> dict[str, Any]:
+        """What launch.py is told for this driver."""
+        raise NotImplementedError
+
+
+class BubblewrapSandbox(Launched):
+    """Guests in bubblewrap, also without root."""
+
+    driver = "bubblewrap"
+
+    def __init__(
+        self, release: GuestRelease, name: str, bounds: Bounds | None = None, scratch: Path | None = None
+    ) -> None:
+        """Raises Unavailable when bubblewrap is missing."""
+        found = shutil.which("bwrap")
+        if found is None:
+            raise Unavailable("bubblewrap is missing: install it (apt install bubblewrap)")
+        self._bwrap = found
+        super().__init__(release, name, bounds, scratch)
+
+    def _told(self, slot: int) -> dict[str, Any]:
+        rootfs, uid = self._release.rootfs.resolve(), FIRST_UID + slot if self._root else None
+        hidden = uid is not None and not _reachable(rootfs)
+        root = f"{self._point}/root" if hidden else str(rootfs)
+        return {"uid": uid, "root": str(rootfs) if hidden else None, "command": self._command(root)}
 
     def _command(self, root: str) -> list[str]:
+        work = ["--size", str(self._bounds.work), "--perms", "0700", "--tmpfs", "/work"]
+        if self._bounds.disk:
+            work = ["--bind", f"{self._point}/work", "/work"]
         return [
-            *(
-                self._bwrap,
-                "--unshare-all",
-                "--unshare-user",
-                "--uid",
-                _GUEST_UID,
-                "--gid",
-                _GUEST_UID,
-            ),
+            *(self._bwrap, "--unshare-all", "--unshare-user", "--uid", GUEST_UID, "--gid", GUEST_UID),
             *("--hostname", "guest", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
-            *("--ro-bind", root, "/", "--proc", "/proc", "--dev", "/dev"),
-            *("--size", str(1 << 20), "--perms", "0700", "--tmpfs", "/tmp"),
-            *("--size", str(self._bounds.work), "--perms", "0700", "--tmpfs", "/work"),
+            *("--ro-bind", root, "/", "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"),
+            *("--size", str(TMP_BYTES), "--perms", "0700", "--tmpfs", "/tmp", *work),
             *("--setenv", "LC_ALL", "C.UTF-8", "--chdir", "/", "--", *COMMAND),
         ]
 
 
-class _BubblewrapGuest:
+class _LaunchedGuest:
     def __init__(self, process: asyncio.subprocess.Process, group: cgroups.Group | None) -> None:
         assert process.stdin is not None and process.stdout is not None
         self.stdin, self.stdout = process.stdin, process.stdout
