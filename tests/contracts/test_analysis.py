@@ -1,6 +1,6 @@
 """Every finding of the static analysis is answered, and every answer is of a finding that there is.
 
-Why it is ours, and slither is not run: decisions/0029.
+Why it is ours, and slither is not run: decisions/0037.
 """
 
 from __future__ import annotations
