@@ -168,7 +168,7 @@ async def test_a_deal_from_another_terminal_by_commands_alone(shell: Shell, up: 
     assert await shell.json("app", "build", "echo", "--push") == built
     app = await shell.json("app", "publish", "echo", "--price", "0.5")
     assert (app["checksum"], app["multiaddr"]) == (built["checksum"], built["multiaddr"])
-    data = await shell.json("dataset", "protect", "patients.csv")
+    data = await shell.json("dataset", "protect", "patients.csv", "--format", "chunked")
     assert (await shell.json("app", "show", app["app"]))["hosts"] == []
     granted = await shell.json("dataset", "grant", data["dataset"], "--app", app["app"], "--price", "0.25")
     assert granted["hosts"] == []
@@ -194,7 +194,8 @@ async def test_a_deal_from_another_terminal_by_commands_alone(shell: Shell, up: 
     assert "attested" in steps
     got = await shell.json("result", "get", taskid, "--out", "result")
     assert json.loads((shell.home / "result" / "result.json").read_text())["bytes"] == 6
-    assert (await shell.json("result", "verify", got["receipt"]))["verified"] is True
+    checked = await shell.json("result", "verify", got["receipt"])
+    assert (checked["verified"], checked["digest"]) == (True, "plain")
     owned = await shell.json("account", "show")
     assert (owned["stake"], owned["locked"]) == ("19 RLC", "0 RLC")  # it sold the app and the data to itself
     await shell.json("account", "withdraw", "19")
@@ -252,8 +253,9 @@ async def test_an_app_lies_in_a_registry_on_an_image_from_there(
     assert app["multiaddr"] == f"{host}/team/above@sha256:{app['checksum'].removeprefix('0x')}"
     assert (await shell.json("app", "show", app["app"]))["entrypoint"] == ["python3", "above.py"]
     await shell.json("account", "deposit", "5 RLC")
-    (taskid,) = (await shell.json("deal", "run", app["app"], "--args", "three"))["tasks"]
-    await shell.json("result", "get", taskid, "--out", "above-result")
+    (taskid,) = (await shell.json("deal", "run", app["app"], "--args", "three", "--seal"))["tasks"]
+    got = await shell.json("result", "get", taskid, "--out", "above-result")
+    assert "sealdeal-digest.json" in got["files"] and "sealdeal-padding" not in got["files"]
     assert json.loads((shell.home / "above-result/result.json").read_text())["args"] == ["three"]
 
 
@@ -261,6 +263,7 @@ async def test_mistakes_are_told_in_one_line(shell: Shell, up: Up) -> None:
     for arguments, says in {
         ("deal", "show", "0x12"): "expected 32 bytes",
         ("deal", "run", ZERO, "--secret", "one"): "expected N=NAME",
+        ("deal", "run", ZERO, "--seal", "--no-encrypt"): "not encrypted",
         ("secret", "split", "dataset", ZERO, "--expires", "soon"): "expected a date",
         ("secret", "split", "dataset", ZERO): "give --file",
         ("deal", "show", "0x" + "00" * 32): "deal",

@@ -9,6 +9,7 @@ import io
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -43,8 +44,10 @@ sys.path.insert(0, "/opt/guest")
 from pathlib import Path
 from sealdeal.guest.stream import Kind, encode
 from sealdeal.sdk.guest_release import GuestRelease
-from sealdeal.worker import cgroups, drivers
+from sealdeal.worker import cgroups
 from sealdeal.worker.cgroups import Bounds, Group
+from sealdeal.worker.oci import OciSandbox
+from sealdeal.worker.sandbox import BubblewrapSandbox
 
 PYTHON = "/usr/local/bin/python3"
 
@@ -109,7 +112,10 @@ def cpu_hog():
 async def guest(driver):
     bounds = Bounds(memory=200 << 20, work=16 << 20, processes=33, cpus=1.5)
     release = GuestRelease(Path("/release"), bytes(32))
-    sandbox = drivers.sandbox(driver, release, "unified", bounds, Path("/x"))
+    if driver == "bubblewrap":
+        sandbox = BubblewrapSandbox(release, "unified", bounds)
+    else:
+        sandbox = OciSandbox(release, "unified", bounds, runtime=driver)
     assert sandbox.capabilities.missing == ()
     running = await sandbox.start(0)
     running.stdin.write(encode(Kind.HELLO, 0, {"version": -1}))
@@ -157,6 +163,16 @@ def libraries(program: Path) -> list[Path]:
     return [Path(path) for path in re.findall(r"(/\S+) \(0x", said)]
 
 
+def imported() -> set[Path]:
+    """The installed packages and modules that the drivers need."""
+    program = (
+        "import sys, sealdeal.worker.oci; print([getattr(m, '__file__', None) for m in sys.modules.values()])"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    tops = {Path(top) for top in re.findall(r"'(/[^']*/site-packages/[^/']+)", said)}
+    return tops | {told for top in tops for told in top.parent.glob(f"{top.stem}-*.dist-info")}
+
+
 def root_of(release: GuestRelease, busybox: Path) -> tuple[bytes, list[str]]:
     """The machine's root as a tar, and the drivers in it."""
     runtimes = [found for name in ("runc", "crun") if (found := shutil.which(name, path=SYSTEM_PATH))]
@@ -190,6 +206,9 @@ def root_of(release: GuestRelease, busybox: Path) -> tuple[bytes, list[str]]:
         for package in ("sdk", "worker"):
             for source in sorted((ours / package).rglob("*.py")):
                 tar.add(source, arcname=f"opt/guest/sealdeal/{source.relative_to(ours)}")
+        for installed in imported():
+            if not (release.rootfs / "opt" / "guest" / installed.name).exists():
+                tar.add(installed, arcname=f"opt/guest/{installed.name}")
         text("start", START)
         text("unified.py", f"DRIVERS = {names!r}\n{UNIFIED}")
     return out.getvalue(), names

@@ -128,7 +128,8 @@ def create_app(results: Results) -> FastAPI:
             return {"Key": block_cid(block, 1), "Size": len(block)}
         raise InvalidInput("expected a form with a block, it has none")
 
-    @app.api_route("/ipfs/{cid}", methods=["GET", "HEAD"])
+    @app.head("/ipfs/{cid}", operation_id="head_content")
+    @app.get("/ipfs/{cid}")
     async def gateway(cid: str, request: Request) -> Response:
         """Content by its CID, whole or a range of it; of a directory its block, with `format=raw`."""
         if request.query_params.get("format") == "raw":
@@ -137,7 +138,8 @@ def create_app(results: Results) -> FastAPI:
             return Response(block, media_type="application/vnd.ipld.raw", headers=headers)
         return await content(cid, f"/ipfs/{cid}", request)
 
-    @app.api_route("/ipfs/{cid}/{name}", methods=["GET", "HEAD"])
+    @app.head("/ipfs/{cid}/{name}", operation_id="head_in_directory")
+    @app.get("/ipfs/{cid}/{name}")
     async def in_directory(cid: str, name: str, request: Request) -> Response:
         """The content of this name in a directory."""
         links = directory_links(await results.blobs.directory(cid))

@@ -52,6 +52,19 @@ SPY = """
     time.sleep(5)
     json.dump({"deterministic-output-path": out + "/said"}, open(out + "/computed.json", "w"))
 """
+READER = """
+    import json, mmap, os, sys, time
+    out = os.environ["IEXEC_OUT"]
+    with open(out + "/said", "wb") as file:
+        file.write(os.urandom(8 << 20))
+        file.flush()
+        os.fsync(file.fileno())
+    handle, buffer = os.open(out + "/said", os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 1 << 20)
+    while True:  # until it cannot be read
+        os.preadv(handle, [buffer], 0)
+        time.sleep(0.2)
+"""
+"""An app that fails when its disk does, as an app may."""
 WORKER = """
 import asyncio, sys
 from pathlib import Path
@@ -122,6 +135,22 @@ def content(file: Path) -> bytes:
             found += os.pread(disk.fileno(), end - at, at)
             at = end
     return bytes(found)
+
+
+def damage(file: Path) -> bool:
+    """Change one byte of each block that was written beyond the file system's own beginning."""
+    with file.open("r+b", buffering=0) as disk:
+        at = 32 << 20
+        while True:
+            try:
+                at = os.lseek(disk.fileno(), at, os.SEEK_DATA)
+            except OSError:  # no more data
+                return True
+            end = os.lseek(disk.fileno(), at, os.SEEK_HOLE)
+            for place in range(at, end, 4096):
+                (byte,) = os.pread(disk.fileno(), 1, place)
+                os.pwrite(disk.fileno(), bytes([byte ^ 1]), place)
+            at = end
 
 
 @needs_machine
@@ -260,6 +289,32 @@ class TestMachine(Battery):
         await running
         assert scene.result()["said"] == MARK * 100_000
         assert most > len(MARK) * 100_000  # it was there to be found
+
+    @pytest.mark.skipif(not BOUNDED, reason="cgroups cannot be written here")
+    async def test_a_worker_that_changes_the_disk_is_not_paid_for_the_error(
+        self, release: GuestRelease, cache: Path, name: str, tmp_path: Path
+    ) -> None:
+        """The app ends with an error of its own making; it is not signed for."""
+        sandbox = self.make(release, name, dataclasses.replace(ROOMY, disk=600 << 20), tmp_path / "scratch")
+        scene = Scene(
+            *(app_of(READER, cache), release, sandbox, vouching(sandbox.image)),
+            folder=tmp_path,
+            seconds=int(PATIENCE),
+            patience=PATIENCE,
+        )
+        running = asyncio.create_task(scene.run())
+        changed = False
+        while not running.done():
+            await asyncio.sleep(1)
+            disk = disk_of(name)
+            computing = any(status["phase"] == "COMPUTING" for status in scene.statuses)
+            if not changed and disk is not None and computing:
+                await asyncio.sleep(10)  # the app's file is written
+                changed = await asyncio.to_thread(damage, disk)
+        assert changed
+        with pytest.raises(AttemptFailed, match=r"sealdeal: .*(INTEGRITY AEAD|I/O) [Ee]") as failed:
+            await running
+        assert failed.value.cause == "GUEST_LOST"
 
     @pytest.mark.skipif(not BOUNDED, reason="cgroups cannot be written here")
     async def test_an_app_out_of_memory_is_named(
