@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     sms_min_tcb_evaluation: int = Field(default=0, ge=0)
     """Least evaluation number of the collateral by which SMS nodes judge evidence."""
     registries: str = ""
-    """URLs of registries of images in one's own network, separated by commas; any app may name images there."""
+    """URLs of registries of images in one's own network, by commas; any app may name images there."""
     registry_credentials: Path | None = None
     """File with users and passwords for registries, as Docker's `config.json`."""
     worker_driver: str = "bubblewrap"
