@@ -88,13 +88,13 @@ class Up:
     async def start(cls, shell: Shell) -> Up:
         process = await shell.start("up", "--json")
         assert process.stdout is not None
-        return cls(process, json.loads(await asyncio.wait_for(process.stdout.readline(), 60)))
+        return cls(process, json.loads(await asyncio.wait_for(process.stdout.readline(), 120)))
 
     async def stop(self, number: int = signal.SIGINT) -> None:
         """As Ctrl-C does; nothing of it may be left."""
         if self.process.returncode is None:
             self.process.send_signal(number)
-            await asyncio.wait_for(self.process.communicate(), 30)
+            await asyncio.wait_for(self.process.communicate(), 120)
         services = self.document["services"]
         urls = [self.document["rpc_url"], services["market"], services["results"], *services["sms"]]
         assert all(closed(url) for url in urls)
@@ -223,7 +223,7 @@ async def test_a_gateway_splits_what_a_client_pushes(shell: Shell, up: Up) -> No
     (shell.home / "token").write_text("a token\n")
     running = await shell.start("secret", "gateway", "--port", "0", "--json")
     assert running.stdout is not None
-    at = json.loads(await asyncio.wait_for(running.stdout.readline(), 60))
+    at = json.loads(await asyncio.wait_for(running.stdout.readline(), 120))
     pushed = await shell.json("secret", "push", "requester", "token", "--file", "token", "--to", at["url"])
     assert pushed["to"] == at["url"]
     status = await shell.json("secret", "status", "requester", "token", "--owner", at["owners"][0])
@@ -231,7 +231,7 @@ async def test_a_gateway_splits_what_a_client_pushes(shell: Shell, up: Up) -> No
     assert (group["door"], group["threshold"], len(group["holders"])) == ("own", 2, 3)
     assert status["available"] and not group["seen_whole"]
     running.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(running.communicate(), 30)
+    _, err = await asyncio.wait_for(running.communicate(), 120)
     assert (running.returncode, err) == (0, b"")
     assert closed(at["url"])
 
@@ -543,7 +543,7 @@ async def test_ctrl_c_ends_the_demo_at_any_moment(shell: Shell) -> None:
         await asyncio.sleep(seconds)
         assert marked(mark)
         process.send_signal(signal.SIGINT)
-        _, err = await asyncio.wait_for(process.communicate(), 30)
+        _, err = await asyncio.wait_for(process.communicate(), 120)
         assert process.returncode in (130, 0, -signal.SIGINT), err.decode()  # the last: before Python is up
         assert "Traceback" not in err.decode()
         assert not marked(mark)
