@@ -75,16 +75,18 @@ TOOLS = (
         unpacked=True,
         at="usr/bin/docker-registry",
     ),
-    Tool("qemu-system-x86_64", "qemu-system-x86", "the driver of virtual machines", "soak"),
-    Tool("veritysetup", "cryptsetup-bin", "the measured disk of a virtual machine", "soak"),
+    Tool("veritysetup", "cryptsetup-bin", "a second opinion on measured disks", "test"),
     Tool(
         "busybox",
         "busybox-static",
         "the first program of a virtual machine",
-        "soak",
+        "test",
         unpacked=True,
         at="bin/busybox",
     ),
+    Tool("qemu-system-x86_64", "qemu-system-x86", "the driver of virtual machines", "soak"),
+    Tool("dmsetup", "dmsetup", "the disks inside a virtual machine", "soak"),
+    Tool("mkfs.ext4", "e2fsprogs", "the same", "soak"),
     Tool("vmlinuz", KERNEL, "the kernel of a virtual machine", "soak", unpacked=True, at="boot/vmlinuz-*"),
 )
 

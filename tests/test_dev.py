@@ -341,6 +341,34 @@ def test_what_apt_cannot_bring_is_named_and_the_rest_goes_on(
     assert "no package runc" in said and "each by name" in said and "openssl is missing" not in said
 
 
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="only Debian and its kin have dpkg-deb")
+def test_a_package_of_debians_is_unpacked_and_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    (source / "DEBIAN").mkdir(parents=True)
+    told = "Package: it\nVersion: 1\nArchitecture: all\nMaintainer: tests\nDescription: it\n"
+    (source / "DEBIAN/control").write_text(told)
+    (source / "DEBIAN/postinst").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (source / "DEBIAN/postinst").chmod(0o755)
+    (source / "usr/bin").mkdir(parents=True)
+    (source / "usr/bin/it").touch(0o755)
+
+    def apt(*arguments: str, cwd: str = "") -> None:
+        assert arguments == ("download", "it")
+        subprocess.run(["dpkg-deb", "--build", "--root-owner-group", source, cwd], check=True)
+
+    monkeypatch.setattr(dev, "APT", str(tmp_path / "apt"))
+    monkeypatch.setattr(dev, "apt", apt)
+    tool = dev.Tool("it", "it", "tests", "test", unpacked=True, at="usr/bin/it")
+    assert tool.path() is None
+    for _ in range(2):
+        dev.unpack_from_apt("it")
+        assert tool.path() == str(tmp_path / "apt/it/usr/bin/it")
+    assert [path.name for path in (tmp_path / "apt").iterdir()] == ["it"]
+    assert not (tmp_path / "started").exists()
+
+
 def test_the_soak_runs_what_the_tests_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
     became: list[list[str]] = []
     monkeypatch.setattr(dev, "prepare", lambda *_, **__: None)

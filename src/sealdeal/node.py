@@ -79,10 +79,12 @@ from sealdeal.sms.options import SmsOptions
 from sealdeal.sms.release import Node
 from sealdeal.tee import DcapVerifier, SimulatedPlatform
 from sealdeal.tee.collateral import Collateral
+from sealdeal.worker import drivers
 from sealdeal.worker.agent import Worker
 from sealdeal.worker.cgroups import Bounds
 from sealdeal.worker.options import WorkerOptions
 from sealdeal.worker.proxy import NetworkMode
+from sealdeal.worker.vm.measure import MachinePlatform, of_any_app
 
 log = logging.getLogger("sealdeal.node")
 
@@ -233,6 +235,9 @@ class LocalNetwork:
         if first:
             self._start_door()
         self.platform = self._platform()
+        self._machine = await asyncio.to_thread(
+            drivers.machine, self._worker_options.driver, self.release, self.cache
+        )
         starts: dict[str, Callable[[], Awaitable[None]]] = {
             "results": self._start_results,
             **{name: partial(self._start_sms, name) for name in _SMS},
@@ -335,7 +340,8 @@ class LocalNetwork:
             storage_key=await options.storage_key(name) or self._key(f"{name}-storage").secret,
             hub=self.hub,
             verifiers=[DcapVerifier(self.platform.root_der)],
-            guest_releases=[self.release.digest],
+            guest_releases=[] if self._machine else [self.release.digest],
+            machines=[of_any_app(self._machine)] if self._machine else [],
             confirmations=self.confirmations,
             door=options.door,
             peers=peers,
@@ -416,7 +422,7 @@ class LocalNetwork:
             pool=pool,
             results=results,
             sms={self._key(n).address: client for n, client in sms.items()},
-            platform=self.platform,
+            platform=MachinePlatform(self._machine, self.platform) if self._machine else self.platform,
             release=self.release,
             cache=self.state / name,
             confirmations=self.confirmations,

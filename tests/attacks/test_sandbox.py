@@ -1,6 +1,6 @@
 """A hostile app inside its sandbox: the whole guest runs, in each driver, around an app that tries.
 
-What takes one system call is tried by one app (`PROBES`), and each test looks at its own attack.
+What takes one system call is tried by one app (probes.py), and each test looks at its own attack.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,9 +31,11 @@ from sealdeal.worker.sandbox import SYSTEM_PATH, Sandbox
 from tests.guest.world import Scene
 from tests.worker.battery import BOUNDED, app_of
 
+from .probes import CALLS, PROBE, PROBES
+
 needs_cgroups = pytest.mark.skipif(not BOUNDED, reason="cgroups cannot be written here")
 PIDS: Final = 64
-BOUNDS: Final = Bounds(memory=384 << 20, work=192 << 20, processes=PIDS)
+BOUNDS: Final = Bounds(memory=1 << 30, work=640 << 20, processes=PIDS)
 SMALL_FILES: Final = 8 << 20
 """Of /tmp and /dev/shm."""
 REFUSED: Final = "PermissionError: [Errno 1]"
@@ -41,148 +44,6 @@ READ_ONLY: Final = "OSError: [Errno 30]"
 ABSENT: Final = "FileNotFoundError"
 UNREACHABLE: Final = "OSError: [Errno 101]"
 DENIED: Final = "PermissionError: [Errno 13]"
-
-CALLS: Final = {
-    "add_key": (248, 217),
-    "bpf": (321, 280),
-    "clone": (56, 220),
-    "clone3": (435, 435),
-    "finit_module": (313, 273),
-    "init_module": (175, 105),
-    "io_uring_setup": (425, 425),
-    "kexec_file_load": (320, 294),
-    "kexec_load": (246, 104),
-    "keyctl": (250, 219),
-    "mount": (165, 40),
-    "open_by_handle_at": (304, 265),
-    "perf_event_open": (298, 241),
-    "pivot_root": (155, 41),
-    "process_vm_readv": (310, 270),
-    "ptrace": (101, 117),
-    "reboot": (169, 142),
-    "request_key": (249, 218),
-    "setns": (308, 268),
-    "swapon": (167, 224),
-    "umount2": (166, 39),
-    "unshare": (272, 97),
-    "userfaultfd": (323, 282),
-}
-"""Number on x86_64 and on aarch64."""
-
-PROBES: Final = {
-    "tcp out": 'connect(socket.AF_INET, ("1.1.1.1", 443))',
-    "udp out": 'socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("1.1.1.1", 53))',
-    "tcp6 out": 'connect(socket.AF_INET6, ("2606:4700:4700::1111", 443))',
-    "loopback": 'connect(socket.AF_INET, ("127.0.0.1", PORT))',
-    "metadata": 'connect(socket.AF_INET, ("169.254.169.254", 80))',
-    "abstract": 'connect(socket.AF_UNIX, "\\0ABSTRACT")',
-    "packet": "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
-    "vsock": "socket.socket(40, socket.SOCK_STREAM)",
-    "alg": "socket.socket(38, socket.SOCK_SEQPACKET)",
-    "netlink": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
-    "raw": "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
-    "ping": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 1)",
-    "write image": 'open("/app/main.py", "a")',
-    "write root": 'os.mkdir("/new")',
-    "write input": 'open("/iexec_in/new", "w")',
-    "write dev": 'open("/dev/new", "w")',
-    "write sysctl": 'open("/proc/sys/kernel/core_pattern", "w")',
-    "write sysrq": 'open("/proc/sysrq-trigger", "w")',
-    "host file": 'open("SECRET").read()',
-    "host passwords": 'open("/etc/shadow").read()',
-    "guest work": 'os.listdir("/work")',
-    "guest program": 'os.listdir("/opt/guest")',
-    "outer root": 'os.listdir("/proc/1/root/opt/guest")',
-    "guest signal": "[os.kill(p, 9) for p in range(3, 60) if p != os.getpid()]",
-    "mknod": 'os.mknod("/tmp/memory", 0o20600, os.makedev(1, 1))',
-    "mount": 'call("mount", b"none", b"/tmp", b"tmpfs", 0, None)',
-    "umount": 'call("umount2", b"/iexec_in", 2)',
-    "pivot root": 'call("pivot_root", b"/tmp", b"/tmp")',
-    "chroot": 'os.chroot("/tmp")',
-    "unshare": 'call("unshare", 0x10000000)',
-    "clone": 'call("clone", 0x10000000 | 17, 0, 0, 0, 0)',
-    "clone3": 'call("clone3", None, 0)',
-    "setns": 'call("setns", 0, 0)',
-    "handle": 'call("open_by_handle_at", 0, None, 0)',
-    "ptrace": 'call("ptrace", 0, 0, 0, 0)',
-    "vm readv": 'call("process_vm_readv", 1, None, 0, None, 0, 0)',
-    "bpf": 'call("bpf", 0, None, 0)',
-    "keyctl": 'call("keyctl", 0, -3, 0)',
-    "add key": 'call("add_key", b"user", b"x", b"y", 1, -3)',
-    "request key": 'call("request_key", b"user", b"x", None, 0)',
-    "io_uring": 'call("io_uring_setup", 8, None)',
-    "perf": 'call("perf_event_open", None, 0, -1, -1, 0)',
-    "userfaultfd": 'call("userfaultfd", 0)',
-    "kexec": 'call("kexec_load", 0, 0, None, 0)',
-    "kexec file": 'call("kexec_file_load", -1, -1, 0, None, 0)',
-    "init module": 'call("init_module", None, 0, b"")',
-    "finit module": 'call("finit_module", -1, b"", 0)',
-    "swapon": 'call("swapon", b"/tmp/x", 0)',
-    "reboot": 'call("reboot", 0xfee1dead, 672274793, 0x1234567, None)',
-    "set time": "time.clock_settime(time.CLOCK_REALTIME, 0)",
-    "setuid": "os.setuid(0)",
-    "setgid": "os.setgid(0)",
-    "limits": "resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20))",
-    "cores": "resource.setrlimit(resource.RLIMIT_CORE, (1, 1))",
-    "set-uid file": 'suid("/iexec_out/true")',
-    "x32": "number(0x40000000 + 39)",
-    "fill shm": 'fill("/dev/shm/x")',
-    "fill tmp": 'fill("/tmp/x")',
-    "fill one file": 'fill("/iexec_out/x")',
-}
-"""What the app evaluates; it tells what came out."""
-
-PROBE: Final = """
-    import ctypes, json, os, platform, resource, signal, socket, subprocess, sys, time
-    libc = ctypes.CDLL(None, use_errno=True)
-    calls = CALLS
-    column = ["x86_64", "aarch64"].index(platform.machine())
-
-    def number(number, *arguments):
-        ctypes.set_errno(0)
-        result = libc.syscall(number, *arguments)
-        if result < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return result
-
-    def call(name, *arguments):
-        return number(calls[name][column], *arguments)
-
-    def connect(family, where):
-        with socket.socket(family, socket.SOCK_STREAM) as s:
-            s.settimeout(2)
-            s.connect(where)
-
-    def fill(path):
-        written, error = 0, ""
-        try:
-            with open(path, "wb", buffering=0) as file:
-                while written < 1 << 30:
-                    written += file.write(bytes(1 << 20))
-        except OSError as full:
-            error = full.strerror
-        os.unlink(path)
-        return written, error
-
-    def suid(path):
-        open(path, "wb").write(open(os.path.realpath(sys.executable), "rb").read())
-        os.chmod(path, 0o4755)
-        code, home = "import os; print(os.geteuid())", {"PYTHONHOME": sys.base_prefix}
-        try:
-            return subprocess.run([path, "-S", "-c", code], capture_output=True, text=True, env=home).stdout
-        finally:
-            os.unlink(path)
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    found = {}
-    for name, attack in PROBES.items():
-        try:
-            found[name] = "done: " + repr(eval(attack))
-        except BaseException as error:
-            found[name] = type(error).__name__ + ": " + str(error)
-    open("/iexec_out/found.json", "w").write(json.dumps(found))
-    open("/iexec_out/computed.json", "w").write('{"deterministic-output-path": "/iexec_out/found.json"}')
-"""
 
 Play = Callable[..., Scene]
 
@@ -206,7 +67,7 @@ def play(cache: Path, release: GuestRelease) -> Play:
     def make(text: str, *, driver: str = "bubblewrap", bounds: Bounds = BOUNDS, **changes: Any) -> Scene:
         sandbox: Sandbox = drivers.sandbox(driver, release, own, bounds, cache / "scratch")
         folder = Path(tempfile.mkdtemp(dir=cache))
-        limits = {"temporary_bytes": SMALL_FILES, "output_bytes": 48 << 20}
+        limits = {"temporary_bytes": SMALL_FILES}
         return Scene(
             app_of(text, cache), release, sandbox, simulated, folder=folder, limits=limits, **changes
         )
@@ -412,7 +273,7 @@ def test_fill_tmp(probe: Callable[[str], str]) -> None:
 
 def test_a_file_without_end(probe: Callable[[str], str]) -> None:
     """A limit on the size of a file: that of a whole result."""
-    assert probe("fill one file") == f"done: ({48 << 20}, 'File too large')"
+    assert probe("fill one file") == f"done: ({256 << 20}, 'File too large')"
 
 
 FORK_BOMB = """
@@ -444,8 +305,9 @@ async def test_fork_bomb(play: Play, driver: str) -> None:
 @needs_cgroups
 async def test_memory_bomb(play: Play) -> None:
     """A limit on memory by a control group; the app is the kernel's first choice, and the attempt says so."""
+    small = replace(BOUNDS, memory=256 << 20)
     with pytest.raises(AttemptFailed) as failed:
-        await play("eaten = []\nwhile True: eaten.append(bytearray(16 << 20))").run()
+        await play("eaten = []\nwhile True: eaten.append(bytearray(16 << 20))", bounds=small).run()
     assert failed.value.cause == "APP_OUT_OF_MEMORY"
 
 
@@ -468,6 +330,13 @@ async def test_disk_fill(play: Play) -> None:
     done = await scene.run()
     assert (done.fault_cause, done.exit_code) == ("POST_COMPUTE_OUT_FOLDER_ZIP_FAILED", 0)
     assert "error.txt" in scene.result()
+
+
+async def test_a_worker_that_starves_an_app_of_room(play: Play) -> None:
+    """The guest looks at its room: where that is less than apps may count on, no error is the app's."""
+    with pytest.raises(AttemptFailed, match="less than 512 MiB") as failed:
+        await play("raise SystemExit(1)", bounds=replace(BOUNDS, work=400 << 20)).run()
+    assert failed.value.cause == "APP_COMPUTE_FAILED"
 
 
 async def test_inode_fill(play: Play) -> None:
@@ -503,7 +372,7 @@ async def test_cpu_hog(play: Play) -> None:
         json.dump(found, open("/iexec_out/found", "w"))
         json.dump({"deterministic-output-path": "/iexec_out/found"}, open("/iexec_out/computed.json", "w"))
         """,
-        bounds=Bounds(memory=BOUNDS.memory, work=BOUNDS.work, processes=PIDS, cpus=0.5),
+        bounds=replace(BOUNDS, cpus=0.5),
     )
     await scene.run()
     used, wall = json.loads(scene.result()["found"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from eth_abi.abi import decode as oracle_decode
@@ -144,3 +145,27 @@ def test_match_codes_are_explained() -> None:
     assert "0x06" in said and "tag lacks a bit" in said
     assert "deadline" in str(Reverted(doing="contribute"))
     assert "deposit more" in str(Reverted(reason="IexecEscrow: Transfer amount exceeds balance"))
+
+
+ENTRY: dict[str, Any] = {"type": "function", "name": "f", "stateMutability": "nonpayable", "outputs": []}
+KINDS = ["uint256", "int8", "bool", "address", "bytes", "bytes4", "string", "uint256[]", "(bool,string)[2]"]
+INPUTS: list[dict[str, Any]] = [{"type": k, "name": "x"} for k in KINDS[:-1]]
+INPUTS += [{"type": "tuple[2]", "name": "x", "components": [{"type": "bool"}, {"type": "string"}]}]
+WRITTEN = ["0x10", "-7", "true", "0x" + "12" * 20, "0xff", "0x01020304", "12", "[1, 2]"]
+WRITTEN += ['[[true, "a"], [false, ""]]']
+MEANT: list[Any] = [16, -7, True, "0x" + "12" * 20, b"\xff", bytes([1, 2, 3, 4]), "12", [1, 2]]
+MEANT += [[(True, "a"), (False, "")]]
+
+
+def test_arguments_as_people_write_them() -> None:
+    found = Abi([ENTRY | {"inputs": INPUTS}])
+    assert found.encode_texts("f", WRITTEN) == found.encode("f", *MEANT)
+
+
+@pytest.mark.parametrize("n", range(len(KINDS) - 3))
+def test_an_argument_that_is_none_is_named(n: int) -> None:
+    found = Abi([ENTRY | {"inputs": [INPUTS[n]]}])
+    with pytest.raises(InvalidInput, match="expected"):
+        found.encode_texts("f", ["a word"])
+    with pytest.raises(InvalidInput, match="expected 1 arguments, got 2"):
+        found.encode_texts("f", [WRITTEN[n]] * 2)

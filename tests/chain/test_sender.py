@@ -232,16 +232,18 @@ async def test_fees_are_raised_when_it_takes_too_long(
     try:
         data = counter.contract.abi.encode("count", 1, "")
         sent = await counter.sender.submit(counter.contract.address, data, intent=b"dear")
-        cheap = sent.tx_hash
+        cheap = await counter.rpc.call("eth_getTransactionByHash", hexstr(sent.tx_hash))
         waiting = asyncio.create_task(sent.receipt())
-        while sent.tx_hash == cheap:
+        dear = None
+        while dear is None or dear["hash"] == cheap["hash"]:  # it has a new hash before the node knows it
             await asyncio.sleep(0.02)
-        dear = await counter.rpc.call("eth_getTransactionByHash", hexstr(sent.tx_hash))
+            dear = await counter.rpc.call("eth_getTransactionByHash", hexstr(sent.tx_hash))
     finally:
         await counter.rpc.call("evm_setAutomine", True)
     await counter.rpc.call("evm_mine")
     receipt = await waiting
-    assert receipt.tx_hash != cheap and int(dear["nonce"], 16) >= 0 and await total(counter) == 1
+    assert dear["nonce"] == cheap["nonce"] and int(dear["maxFeePerGas"], 16) > int(cheap["maxFeePerGas"], 16)
+    assert hexstr(receipt.tx_hash) != cheap["hash"] and await total(counter) == 1
 
 
 async def test_the_cap_on_fees_is_kept(counter: Counter) -> None:

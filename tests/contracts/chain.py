@@ -12,6 +12,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -116,12 +117,15 @@ class Chain(Backend):
 
     def __init__(self) -> None:
         self.port = free_port()
+        # Where anvil keeps old states: hundreds of megabytes in a long run, which it never deletes itself.
+        self._folder = tempfile.TemporaryDirectory(prefix="sealdeal-states-")
+        self.states = Path(self._folder.name)
         flags = f"--port {self.port} --chain-id {CHAIN_ID} --hardfork {HARDFORK} --gas-limit 1000000000 "
         flags += "--base-fee 0 --gas-price 0 --accounts 1 --order fifo --auto-impersonate --silent"
         libc = ctypes.CDLL(None)
         # On Linux the kernel ends it with us, however we end.
         self._process = subprocess.Popen(
-            [str(anvil_binary()), *flags.split()],
+            [str(anvil_binary()), *flags.split(), "--cache-path", str(self.states)],
             preexec_fn=lambda: (
                 libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) if sys.platform == "linux" else None
             ),
@@ -142,6 +146,7 @@ class Chain(Backend):
         self._connection.close()
         self._process.kill()
         self._process.wait()
+        self._folder.cleanup()
 
     def rpc(self, method: str, *params: Any) -> Any:
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})

@@ -799,12 +799,13 @@ class Machine:
         authoriser = self.world.who("broker") if self._often(96) else self._actor()
         signing = self._key(authoriser)
         assert signing is not None
-        batch = Batch.of(deal.dealid, deal.first, leaves)
+        first = deal.indices[0]
+        batch = Batch.of(deal.dealid, first, leaves)
         authorisation = signing.sign_digest(batch_message(self.world.domain, batch))
         chosen = {index: (by[index].worker, proof.digest) for index, proof in proofs.items()}
         self._hub(
             "settleBatch",
-            *batch.settle(deal.first, proofs, DIRECTORY, authorisation),
+            *batch.settle(first, proofs, DIRECTORY, authorisation),
             rule=lambda sender, now: self.books.settle_batch(
                 sender, deal.dealid, chosen, authoriser, attested, now
             ),

@@ -181,3 +181,14 @@ def test_what_its_rules_lack_is_what_its_docstring_says() -> None:
     assert number(chain.call(add, b"", SENDER)) == 0  # a precompile of BLS12-381 would answer 128 bytes
     with pytest.raises(RuntimeError, match="RejectCallerWithCode"):
         chain.send(add, b"", add)
+
+
+def test_states_that_anvil_puts_on_disk_are_removed_with_it() -> None:
+    chain = Chain()
+    try:
+        for _ in range(600):  # of which it keeps 500 in memory
+            chain.rpc("evm_mine")
+        assert any(chain.states.rglob("*.json"))
+    finally:
+        chain.close()
+    assert not chain.states.exists()

@@ -20,7 +20,7 @@ from sealdeal.worker.sandbox import BubblewrapSandbox, Sandbox
 
 from .world import Scene
 
-BOUNDS = Bounds(memory=384 << 20, work=256 << 20, processes=64)
+BOUNDS = Bounds(memory=384 << 20, work=640 << 20, processes=64)
 
 
 @pytest.fixture(scope="session")

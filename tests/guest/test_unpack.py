@@ -8,6 +8,8 @@ import hashlib
 import io
 import json
 import os
+import shutil
+import stat
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -381,3 +383,58 @@ def test_a_hostile_tar_of_the_right_digest_is_unpacked_inside_or_refused(
     with contextlib.suppress(SealdealError):
         unpack(Image(bytes(layer)), inner / "root")
     assert [p.name for p in inner.iterdir()] == ["root"]
+
+
+NASTY = st.sampled_from(
+    [
+        "a",
+        "b",
+        "d",
+        "..",
+        ".",
+        "",
+        ".wh.a",
+        ".wh.d",
+        ".wh..wh..opq",
+        ".wh.",
+        ".wh..",
+        ".wh...",
+        "dataset",
+        "é",
+    ]
+)
+WAYS = st.lists(NASTY, min_size=1, max_size=4).map("/".join)
+TYPES = (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE)
+
+
+@st.composite
+def hostile_members(draw: st.DrawFn) -> tuple[tarfile.TarInfo, bytes]:
+    """A member with a right header, and names and links that mean no good."""
+    kind = draw(st.sampled_from(TYPES))
+    data = draw(st.binary(max_size=9)) if kind == tarfile.REGTYPE else b""
+    target = draw(WAYS | st.just("OUTSIDE") | st.just("../dataset")) if kind in TYPES[2:4] else ""
+    return member(draw(WAYS) or "x", data, type=kind, linkname=target, mode=draw(st.integers(0, 0o7777)))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.lists(hostile_members(), max_size=6), min_size=1, max_size=3), st.uuids(version=4))
+def test_layers_that_mean_no_good_change_nothing_beside_the_root(
+    tmp_path: Path, layers: list[list[tuple[tarfile.TarInfo, bytes]]], name: object
+) -> None:
+    folder = tmp_path / str(name)
+    (folder / "work").mkdir(parents=True)
+    (folder / "outside").mkdir()
+    for place in ("work/dataset", "outside/a"):
+        (folder / place).write_text("precious")
+    for info, _ in (each for layer in layers for each in layer):
+        info.linkname = info.linkname.replace("OUTSIDE", str(folder / "outside"))
+    with contextlib.suppress(InvalidInput):
+        unpack(Image(*(tar(*layer) for layer in layers)), folder / "work/root")
+    files = {str(p.relative_to(folder)): p for p in folder.rglob("*") if not p.is_dir()}
+    beside = {name: p.read_text() for name, p in files.items() if not name.startswith("work/root/")}
+    assert beside == {"work/dataset": "precious", "outside/a": "precious"}
+    for path in (folder / "work/root").rglob("*"):
+        status = path.lstat()
+        assert stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+        assert stat.S_ISLNK(status.st_mode) or not status.st_mode & 0o7022
+    shutil.rmtree(folder)

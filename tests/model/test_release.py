@@ -25,6 +25,7 @@ from sealdeal.model.sealing import (
     secrets_domain,
     share_secret,
     vouch_challenge,
+    with_push,
 )
 from sealdeal.model.types import ZERO, Address, address
 
@@ -334,16 +335,23 @@ def pushed(
 ) -> Callable[[Address], SealedItem]:
     """For each node, its item of a secret that `owner` pushed to `voucher`, which split it."""
     whose = subject or manifest().app
+    push = owner.sign_message(owner_challenge(kind, whose, name, value))
     document, shares = share_secret(
-        value, kind=kind, subject=whose, name=name, version=version, threshold=threshold, nodes=NODES, rng=rng
+        with_push(value, push),
+        kind=kind,
+        subject=whose,
+        name=name,
+        version=version,
+        threshold=threshold,
+        nodes=NODES,
+        rng=rng,
     )
-    signature = owner.sign_message(owner_challenge(kind, whose, name, value))
     signed = digest(secrets_domain(65432, manifest().hub), document)
-    vouched = NODE_KEYS[voucher].sign_message(vouch_challenge(signed, signature))
+    vouched = NODE_KEYS[voucher].sign_message(vouch_challenge(signed))
 
     def item(node: Address) -> SealedItem:
-        made = sealed(node, kind, name, version, document, signature, shares[node])
-        return dataclasses.replace(made, door=Door.SPLIT, vouched=vouched)
+        made = sealed(node, kind, name, version, document, vouched, shares[node])
+        return dataclasses.replace(made, door=Door.SPLIT)
 
     return item
 
@@ -367,18 +375,18 @@ def test_a_secret_that_a_node_split_is_checked_against_its_owners_push() -> None
 def test_a_node_that_vouches_for_another_secret_is_named(owner: Key) -> None:
     found = ask(*both(split_key(), pushed(b"forged", owner=owner)))
     assert APP not in found.secrets
-    assert "did not push" in found.blamed[NODES[0]] and set(found.blamed) == {NODES[0]}
+    assert "and not by its owner" in found.blamed[NODES[0]] and set(found.blamed) == {NODES[0]}
 
 
 def test_shares_that_give_no_secret_are_blamed_on_who_vouched() -> None:
     true, key = pushed(), split_key()
-    document, signature = true(NODES[0]).document, true(NODES[0]).signature
+    document = true(NODES[0]).document
     assert document is not None
     false = dataclasses.replace(document, secretHash=b"\x01" * 32)
     signed = digest(secrets_domain(65432, manifest().hub), false)
-    vouched = NODE_KEYS[NODES[0]].sign_message(vouch_challenge(signed, signature))
+    vouched = NODE_KEYS[NODES[0]].sign_message(vouch_challenge(signed))
     answers = [
-        release(node, key(node), dataclasses.replace(true(node), document=false, vouched=vouched))
+        release(node, key(node), dataclasses.replace(true(node), document=false, signature=vouched))
         for node in NODES
     ]
     found = ask(*answers)

@@ -20,6 +20,8 @@ class OnlyHere(errors.Conflict):
 
 
 class Body(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
     number: int
 
 
@@ -86,6 +88,14 @@ async def test_a_service_and_its_client_raise_the_same(client: Client, kind: str
 async def test_a_class_that_wants_more_than_a_message_is_still_raised(client: Client) -> None:
     with pytest.raises(errors.Mismatch, match="this is Mismatch"):
         await client.json("GET", "/raise/Mismatch")
+
+
+async def test_half_a_character_in_a_body_breaks_no_answer(client: Client) -> None:
+    """JSON can write it, and UTF-8 cannot: in a value, and as the name of a member that is not known."""
+    for body in (b'{"number": "\\ud800"}', b'{"\\ud800": 1, "number": 1}', b'"\\udfff"'):
+        headers = {"Content-Type": "application/json"}
+        with pytest.raises(errors.InvalidInput):
+            await client.request("POST", "/body", content=body, headers=headers)
 
 
 async def test_a_malformed_body_is_named(client: Client) -> None:

@@ -301,27 +301,6 @@ async def test_an_audit_tells_each_use_by_each_nodes_word(
     assert all("signature of" in why for why in stranger.silent.values())
 
 
-class Forger(SmsClient):
-    """A node whose audit leaves out what it gave away, after it was signed."""
-
-    async def json(self, method: str, path: str, **options: Any) -> Any:
-        answer = await super().json(method, path, **options)
-        return {**answer, "lines": []} if path == "/audit" else answer
-
-
-async def test_an_altered_audit_is_not_believed(
-    owner: Owner, guest_of: Callable[..., Awaitable[Guest]]
-) -> None:
-    secrets = owner.secrets()
-    await secrets.split(owner.key, owner.dataset, VALUE)
-    await (await guest_of(await deal_of(owner, 1))).gather()
-    forger = Forger("http://forger", in_memory(create_app(owner.nodes.running[owner.all[0]])))
-    secrets.clients = (forger, *secrets.clients[1:])
-    audit = await secrets.audit(owner.key, owner.dataset)
-    assert "not signed by its key" in audit.silent["http://forger"] and audit.answered == owner.all[1:]
-    await forger.close()
-
-
 def line(**changes: Any) -> AuditLine:
     worker = "0x" + "11" * 20
     return AuditLine(

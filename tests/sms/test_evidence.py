@@ -9,13 +9,21 @@ from typing import Any
 import pytest
 
 from sealdeal.model.errors import EvidenceRefused
-from sealdeal.model.evidence import DCAP, Evidence, Manifest, NotAuthentic, PlatformRefused, WrongTcb
+from sealdeal.model.evidence import (
+    DCAP,
+    Evidence,
+    Manifest,
+    MeasurementExpired,
+    NotAuthentic,
+    PlatformRefused,
+    WrongTcb,
+)
 from sealdeal.model.policy import MinTcbEvaluation, PlatformIn, PlatformNotIn
 from sealdeal.model.types import Address
 from sealdeal.tee.collateral import Collateral, Need
 from tests.network import NODES
 
-from .conftest import PLATFORM, Guest, Nodes
+from .conftest import PLATFORM, RELEASE, Guest, Nodes
 
 GuestOf = Callable[..., Awaitable[Guest]]
 
@@ -59,3 +67,14 @@ async def test_platforms_that_the_operator_lists(nodes: Nodes, guest_of: GuestOf
             await guest.refused()
     await nodes.start(NODES[0], policies=[PlatformIn(frozenset([PLATFORM.ppid])), PlatformNotIn(others)])
     assert await guest.refused()
+
+
+async def test_a_guests_release_is_trusted_for_a_time(nodes: Nodes, guest_of: GuestOf) -> None:
+    """A host can't go on starting a release whose flaw is known."""
+    guest = await guest_of(await nodes.network.deal(with_dataset=False))
+    now = int(nodes.clock())
+    await nodes.start(NODES[0], guest_releases={RELEASE: now + 60, b"\x01" * 32: None})
+    assert await guest.refused()
+    nodes.clock.offset = 61
+    with pytest.raises(MeasurementExpired, match="start a newer one"):
+        await guest.refused()

@@ -101,6 +101,16 @@ async def test_an_attempt_asks_so_often_and_memory_is_bounded(monkeypatch: pytes
     with pytest.raises(RateLimited):
         await attempt(gate, "worker", "this")
     await attempt(gate, "worker", "that")
+    for _ in range(20):  # a guest waits for blocks
+        with pytest.raises(Unavailable):
+            await attempt(gate, "worker", "patient", Unavailable("later"))
+    await attempt(gate, "worker", "patient")
+    impatient = Gate(Limits(polls=20), Clock())
+    for _ in range(20):
+        with pytest.raises(Unavailable):
+            await attempt(impatient, "worker", error=Unavailable("later"))
+    with pytest.raises(RateLimited):
+        await attempt(impatient, "worker")
     monkeypatch.setattr(limits, "REMEMBERED", 10)
     for number in range(50):
         await attempt(gate, f"worker {number}", number)

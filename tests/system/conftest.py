@@ -41,7 +41,7 @@ def local_network(
     settings: dict[str, Any] = {
         "categories": (QUICK_CATEGORY,),
         "offers": (*OFFERS, QUICK_OFFER),
-        "bounds": Bounds(memory=512 << 20, work=256 << 20),
+        "bounds": Bounds(memory=512 << 20, work=640 << 20),
     }
     return kind(state, cache=cache, **{**settings, **options})
 

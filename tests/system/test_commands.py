@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from sealdeal.chain import Anvil, Hub, Sender, Wallet
+from sealdeal.chain import Addresses, Anvil, Hub, Sender, Wallet
+from sealdeal.model.errors import NotFound
 from sealdeal.model.keys import Key
 from sealdeal.model.types import RLC, ZERO, address, hexstr, unhex
 from tests.registry import Running as Registry
@@ -87,13 +88,13 @@ class Up:
     async def start(cls, shell: Shell) -> Up:
         process = await shell.start("up", "--json")
         assert process.stdout is not None
-        return cls(process, json.loads(await asyncio.wait_for(process.stdout.readline(), 60)))
+        return cls(process, json.loads(await asyncio.wait_for(process.stdout.readline(), 120)))
 
     async def stop(self, number: int = signal.SIGINT) -> None:
         """As Ctrl-C does; nothing of it may be left."""
         if self.process.returncode is None:
             self.process.send_signal(number)
-            await asyncio.wait_for(self.process.communicate(), 30)
+            await asyncio.wait_for(self.process.communicate(), 120)
         services = self.document["services"]
         urls = [self.document["rpc_url"], services["market"], services["results"], *services["sms"]]
         assert all(closed(url) for url in urls)
@@ -167,7 +168,7 @@ async def test_a_deal_from_another_terminal_by_commands_alone(shell: Shell, up: 
     assert await shell.json("app", "build", "echo", "--push") == built
     app = await shell.json("app", "publish", "echo", "--price", "0.5")
     assert (app["checksum"], app["multiaddr"]) == (built["checksum"], built["multiaddr"])
-    data = await shell.json("dataset", "protect", "patients.csv")
+    data = await shell.json("dataset", "protect", "patients.csv", "--format", "chunked")
     assert (await shell.json("app", "show", app["app"]))["hosts"] == []
     granted = await shell.json("dataset", "grant", data["dataset"], "--app", app["app"], "--price", "0.25")
     assert granted["hosts"] == []
@@ -193,7 +194,8 @@ async def test_a_deal_from_another_terminal_by_commands_alone(shell: Shell, up: 
     assert "attested" in steps
     got = await shell.json("result", "get", taskid, "--out", "result")
     assert json.loads((shell.home / "result" / "result.json").read_text())["bytes"] == 6
-    assert (await shell.json("result", "verify", got["receipt"]))["verified"] is True
+    checked = await shell.json("result", "verify", got["receipt"])
+    assert (checked["verified"], checked["digest"]) == (True, "plain")
     owned = await shell.json("account", "show")
     assert (owned["stake"], owned["locked"]) == ("19 RLC", "0 RLC")  # it sold the app and the data to itself
     await shell.json("account", "withdraw", "19")
@@ -221,7 +223,7 @@ async def test_a_gateway_splits_what_a_client_pushes(shell: Shell, up: Up) -> No
     (shell.home / "token").write_text("a token\n")
     running = await shell.start("secret", "gateway", "--port", "0", "--json")
     assert running.stdout is not None
-    at = json.loads(await asyncio.wait_for(running.stdout.readline(), 60))
+    at = json.loads(await asyncio.wait_for(running.stdout.readline(), 120))
     pushed = await shell.json("secret", "push", "requester", "token", "--file", "token", "--to", at["url"])
     assert pushed["to"] == at["url"]
     status = await shell.json("secret", "status", "requester", "token", "--owner", at["owners"][0])
@@ -229,7 +231,7 @@ async def test_a_gateway_splits_what_a_client_pushes(shell: Shell, up: Up) -> No
     assert (group["door"], group["threshold"], len(group["holders"])) == ("own", 2, 3)
     assert status["available"] and not group["seen_whole"]
     running.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(running.communicate(), 30)
+    _, err = await asyncio.wait_for(running.communicate(), 120)
     assert (running.returncode, err) == (0, b"")
     assert closed(at["url"])
 
@@ -251,8 +253,9 @@ async def test_an_app_lies_in_a_registry_on_an_image_from_there(
     assert app["multiaddr"] == f"{host}/team/above@sha256:{app['checksum'].removeprefix('0x')}"
     assert (await shell.json("app", "show", app["app"]))["entrypoint"] == ["python3", "above.py"]
     await shell.json("account", "deposit", "5 RLC")
-    (taskid,) = (await shell.json("deal", "run", app["app"], "--args", "three"))["tasks"]
-    await shell.json("result", "get", taskid, "--out", "above-result")
+    (taskid,) = (await shell.json("deal", "run", app["app"], "--args", "three", "--seal"))["tasks"]
+    got = await shell.json("result", "get", taskid, "--out", "above-result")
+    assert "sealdeal-digest.json" in got["files"] and "sealdeal-padding" not in got["files"]
     assert json.loads((shell.home / "above-result/result.json").read_text())["args"] == ["three"]
 
 
@@ -260,6 +263,7 @@ async def test_mistakes_are_told_in_one_line(shell: Shell, up: Up) -> None:
     for arguments, says in {
         ("deal", "show", "0x12"): "expected 32 bytes",
         ("deal", "run", ZERO, "--secret", "one"): "expected N=NAME",
+        ("deal", "run", ZERO, "--seal", "--no-encrypt"): "not encrypted",
         ("secret", "split", "dataset", ZERO, "--expires", "soon"): "expected a date",
         ("secret", "split", "dataset", ZERO): "give --file",
         ("deal", "show", "0x" + "00" * 32): "deal",
@@ -415,8 +419,8 @@ async def test_the_members_of_a_quorum_change_it(shell: Shell, anvil: Anvil) -> 
     for arguments, says in {
         (*change, "propose", "change.json", *at): "exists already",
         (*change, "sign", "copy.json", *node, "--wallet", "node-2"): "is no member",
-        (*submit, "change.json"): "expected 2 members' signatures of this change, got 1",
-        (*submit, "change.json", "other.json"): "one and the same change",
+        (*submit, "change.json"): "expected 2 members' signatures of this decision, got 1",
+        (*submit, "change.json", "other.json"): "one and the same decision",
         (*submit, "nowhere.json"): "cannot read",
     }.items():
         _, err = await shell.run(*arguments, code=1)
@@ -426,12 +430,39 @@ async def test_the_members_of_a_quorum_change_it(shell: Shell, anvil: Anvil) -> 
     done = await shell.json(*submit, "change.json", "copy.json")
     assert (done["members"], done["threshold"], done["changes"]) == (members[1:], 2, 1)
     _, err = await shell.run(*change, "sign", "other.json", *node, "--wallet", "node-1", code=1)
-    assert "propose it anew" in err
+    assert "propose anew" in err
     altered = json.loads((shell.home / "copy.json").read_text())
     altered["change"]["threshold"] = 1
     (shell.home / "copy.json").write_text(json.dumps(altered))
     _, err = await shell.run(*submit, "copy.json", code=1)
-    assert "is not of this change" in err
+    assert "is not of this decision" in err
+
+
+async def test_a_quorum_that_owns_the_hub_calls_it(shell: Shell, anvil: Anvil) -> None:
+    members = [(await shell.json("wallet", "create", f"owner-{n}"))["address"] for n in range(2)]
+    node = ("--rpc-url", anvil.url)
+    terms = ("--quorum", *members, "--threshold", "2", "--trust", "simulated", "--profile", "production")
+    made = await shell.json("contracts", "deploy", *node, *terms)
+    quorum, hub = ("contracts", "quorum"), ("--on", made["hub"], "--at", made["quorum"], *node)
+    create = (*quorum, "call", "call.json", "createCategory", "XXL", "{}")
+    for arguments, says in {
+        (*create, "86400", *hub): "expected --contract",
+        (*create, *hub, "--contract", "hub"): "expected 3 arguments, got 2",
+        (*create, "a day", *hub, "--contract", "hub"): "expected a uint256, got 'a day'",
+    }.items():
+        _, err = await shell.run(*arguments, code=1)
+        assert says in err
+    await shell.json(*create, "86400", *hub, "--contract", "hub")
+    for n in range(2):
+        await shell.json(*quorum, "sign", "call.json", *node, "--wallet", f"owner-{n}")
+    await anvil.fund(address(members[0]))
+    views = Hub(anvil.rpc, Addresses.from_json({name: made[name] for name in Addresses.__annotations__}))
+    with pytest.raises(NotFound):
+        await views.category(5)
+    done = await shell.json(*quorum, "submit", "call.json", *node, "--wallet", "owner-0")
+    assert done["changes"] == 1
+    added = await views.category(5)
+    assert (added.name, added.reference_time) == ("XXL", 86400)
 
 
 async def test_mistakes_about_contracts_are_told_in_one_line(shell: Shell, anvil: Anvil) -> None:
@@ -512,7 +543,7 @@ async def test_ctrl_c_ends_the_demo_at_any_moment(shell: Shell) -> None:
         await asyncio.sleep(seconds)
         assert marked(mark)
         process.send_signal(signal.SIGINT)
-        _, err = await asyncio.wait_for(process.communicate(), 30)
+        _, err = await asyncio.wait_for(process.communicate(), 120)
         assert process.returncode in (130, 0, -signal.SIGINT), err.decode()  # the last: before Python is up
         assert "Traceback" not in err.decode()
         assert not marked(mark)

@@ -27,7 +27,7 @@ from sealdeal.worker.sandbox import Guest, Sandbox
 from tests.guest.world import Scene
 
 BOUNDED = os.geteuid() == 0 and not cgroups.missing()
-SMALL = Bounds(memory=384 << 20, work=256 << 20, processes=64)
+SMALL = Bounds(memory=384 << 20, work=640 << 20, processes=64)
 ECHO = """
     import json, os, sys
     out, room = os.environ["IEXEC_OUT"], os.statvfs(os.environ["IEXEC_OUT"])
@@ -173,7 +173,7 @@ asyncio.run(main())
         def guests() -> list[int]:
             return [pid for pid in own(name) if "python" in parts(pid)["Name"]]
 
-        for _ in range(500):
+        for _ in range(3000):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if guests():
                     break
@@ -181,7 +181,7 @@ asyncio.run(main())
         assert guests()
         worker.kill()
         await worker.wait()
-        for _ in range(500):
+        for _ in range(3000):
             if not own(name):
                 break
             await asyncio.sleep(0.01)

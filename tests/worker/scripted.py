@@ -87,7 +87,7 @@ class ScriptedSandbox:
     def __init__(self, script: Callable[[ScriptedGuest], Awaitable[None]]) -> None:
         self.script, self.guests, self.swept = script, list[ScriptedGuest](), 0
 
-    async def start(self, slot: int) -> Guest:
+    async def start(self, slot: int, app_checksum: bytes = bytes(32), /) -> Guest:
         self.guests.append(ScriptedGuest(self.script))
         return self.guests[-1]
 

@@ -254,6 +254,21 @@ async def test_the_guest_is_told_what_the_chain_shows(stage: Stage) -> None:
     assert hello["limits"]["seconds"] == category.reference_time
 
 
+async def test_a_worker_offers_no_network_unless_told_to(stage: Stage) -> None:
+    work = await stage.open()
+    answers: list[dict[str, Any]] = []
+
+    async def needy(guest: ScriptedGuest) -> None:
+        await guest.hear()
+        answers.append((await guest.ask(1, "network"))[-1].json())
+        guest.tell("failed", **answers[-1])
+
+    async with stage.working(needy):
+        stage.pool.work.put_nowait(work)
+        failed = await stage.pool.last(Attempt.START_FAILED)
+    assert failed.cause == "NETWORK_NOT_OFFERED" and "SEALDEAL_WORKER_NETWORK" in failed.message
+
+
 async def test_an_attested_fault_is_contributed_and_named(stage: Stage) -> None:
     work = await stage.open()
     fault = {"cause": "APP_COMPUTE_FAILED", "message": "the app exited with code 3"}

@@ -15,7 +15,7 @@ from sealdeal.model.errors import InvalidInput, Unavailable
 from sealdeal.node import LocalNetwork
 from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.worker.cgroups import Bounds
-from sealdeal.worker.machine import LEAST_CPUS, LEAST_MEMORY, Machine
+from sealdeal.worker.machine import LEAST_CPUS, LEAST_FILES, LEAST_MEMORY, Machine
 from sealdeal.worker.options import WorkerOptions
 from sealdeal.worker.sandbox import BubblewrapSandbox
 
@@ -32,7 +32,8 @@ def test_slots_together_have_no_more_than_the_machine(
     except InvalidInput as refused:
         assert f"each of {slots} slots" in str(refused)
         return
-    assert each.memory * slots <= memory and each.disk * slots <= disk and each.work < each.memory
+    assert each.memory * slots <= memory and each.disk * slots <= disk
+    assert each.work == max(each.memory // 2, LEAST_FILES)
     assert each.cpus * slots <= cpus * 1.000001
     assert each.memory >= LEAST_MEMORY and each.cpus >= LEAST_CPUS
 
@@ -42,7 +43,7 @@ def test_slots_together_have_no_more_than_the_machine(
     [
         (Machine(2 * GIB, 8), 9, "bytes of memory for each of 9 slots: have fewer"),
         (Machine(64 * GIB, 1), 11, "processors for each of 11 slots"),
-        (Machine(64 * GIB, 8, disk=GIB), 8, "bytes of disk for each of 8 slots"),
+        (Machine(64 * GIB, 8, disk=5 * GIB), 8, "bytes of disk for each of 8 slots"),
         (Machine(64 * GIB, 8, processes=31), 1, "at least 32 processes"),
         (Machine(64 * GIB, 8), 0, "at least 1 slots"),
     ],

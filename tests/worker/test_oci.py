@@ -37,7 +37,7 @@ class TestCrun(Battery):
 
 
 def test_an_unknown_driver_is_refused_by_name() -> None:
-    with pytest.raises(InvalidInput, match=r"bubblewrap, runc, crun.*'docker'"):
+    with pytest.raises(InvalidInput, match=r"bubblewrap, runc, crun, vm.*'docker'"):
         drivers.sandbox("docker", ANY, "x", Bounds(), Path("/nowhere"))
 
 

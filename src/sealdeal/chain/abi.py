@@ -6,6 +6,7 @@ is checked against the data, and padding must be zero where a value would change
 
 from __future__ import annotations
 
+import json
 import re
 from collections import namedtuple
 from collections.abc import Iterable, Mapping, Sequence
@@ -111,6 +112,25 @@ def _encode_one(k: Kind, value: Any) -> bytes:
                 raise InvalidInput(f"expected {k.size} items of {k.parts[0]}, got {len(items)}")
             data = encode(k.parts * len(items), items)
             return data if k.base == "fixed" else len(items).to_bytes(32, "big") + data
+
+
+def _read_text(k: Kind, text: Any) -> Any:
+    """A value of this type from a text, or from what JSON has for one."""
+    try:
+        if k.parts:
+            items = json.loads(text) if isinstance(text, str) else text
+            kinds = k.parts if k.base == "tuple" else k.parts * len(items)
+            return [_read_text(part, item) for part, item in zip(kinds, items, strict=True)]
+        match k.base:
+            case "uint" | "int":
+                return int(text, 0) if isinstance(text, str) else text
+            case "bool":
+                return {"true": True, "false": False}[text] if isinstance(text, str) else text
+            case "bytes":
+                return unhex(text)
+    except (ValueError, TypeError, KeyError):
+        raise InvalidInput(f"expected a {k}, got {text!r:.100}") from None
+    return text
 
 
 def _fits(k: Kind, number: int) -> bool:
@@ -280,6 +300,17 @@ class Abi:
             return found.selector + encode(found.inputs, args)
         except InvalidInput as wrong:
             raise InvalidInput(f"{found.signature}: {wrong}") from None
+
+    def encode_texts(self, function: str, texts: Sequence[str]) -> bytes:
+        """Calldata, from arguments as people write them. Raises InvalidInput.
+
+        Numbers are decimal or 0x hexadecimal, bytes 0x hexadecimal, bools true or false; lists are JSON.
+        """
+        found = self._find(function, len(texts))
+        if len(found.inputs) != len(texts):
+            raise InvalidInput(f"{found.signature}: expected {len(found.inputs)} arguments, got {len(texts)}")
+        values = [_read_text(k, text) for k, text in zip(found.inputs, texts, strict=True)]
+        return self.encode(function, *values)
 
     def decode(self, function: str, data: bytes) -> Any:
         """What the function returned: nothing as None, one value itself, many as a tuple."""

@@ -33,6 +33,7 @@ async def run(
     secret: Words = (),
     max_price: str | None = None,
     encrypt: bool = True,
+    seal: bool = False,
     wait: bool = True,
     timeout: float = 300,
     wallet: WalletName = None,
@@ -60,11 +61,15 @@ async def run(
         Refuse when one task costs more RLC than this, all together.
     encrypt
         Encrypt the result for this wallet's result key, which is made if there is none.
+    seal
+        Let neither the digest on chain nor the size of the result tell what is in it: for short results.
     wait
         Wait for the first task's end.
     timeout
         Seconds to wait for the deal, and then for the task.
     """
+    if seal and not encrypt:
+        raise InvalidInput("a result that is not encrypted can't be sealed: leave out --no-encrypt")
     secrets = dict(_numbered(word) for word in secret)
     async with session.connected(session.unlock(wallet)) as client:
         program, data = address(app), address(dataset)
@@ -76,7 +81,7 @@ async def run(
         request = await client.request(
             program,
             dataset=data,
-            params=Params(args=args, result_encryption=encrypt, secrets=secrets),
+            params=Params(args=args, result_encryption=encrypt, secrets=secrets, sealed_digest=seal),
             category=category,
             volume=volume,
             max_prices=quote,

@@ -1,7 +1,7 @@
-"""`sealdeal contracts quorum`: who is in a quorum, and how its members decide that.
+"""`sealdeal contracts quorum`: who is in a quorum, and how its members decide: who is one, and what it calls.
 
-A change is a file. One member proposes it; each of those who agree signs it, in one file after another or in
-copies; whoever has enough signatures submits them.
+A decision is a file. One member proposes it; each of those who agree signs it, in one file after another or
+in copies; whoever has enough signatures submits them.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import json as json_format
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from cyclopts import App, Parameter
 
-from sealdeal.chain import Quorum, Rpc, Sender, Wallet
+from sealdeal.chain import Quorum, Rpc, Sender, Wallet, artefact
 from sealdeal.chain.errors import WrongChain
-from sealdeal.model.deals import Change, quorum_domain
+from sealdeal.model.deals import Change, Execute, quorum_domain
 from sealdeal.model.eip712 import digest
 from sealdeal.model.errors import BadSignature, Conflict, Forbidden, InvalidInput
 from sealdeal.model.keys import recover_digest
@@ -24,31 +24,44 @@ from sealdeal.model.types import Address, Bytes32, address, hexstr, unhex
 from . import session
 from .session import AsJson, WalletName, Words
 
-quorum = App(name="quorum", help="Look at a quorum, and change its members.")
+quorum = App(name="quorum", help="Look at a quorum, change its members, call as it.")
 
 LIFE = 7 * 24 * 3600
-"""Seconds for which a change may be submitted, unless its proposer says otherwise."""
+"""Seconds for which a decision may be submitted, unless its proposer says otherwise."""
+
+_KINDS: dict[str, type[Change] | type[Execute]] = {"change": Change, "call": Execute}
+"""Member of a proposal's file -> what it holds."""
+_CALLED = {
+    "hub": "Hub",
+    "token": "Rlc",
+    "appregistry": "AppRegistry",
+    "datasetregistry": "DatasetRegistry",
+    "workerpoolregistry": "WorkerpoolRegistry",
+    "quorum": "Quorum",
+}
+"""Contracts of a network -> whose ABI they answer."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A change of one quorum, with the signatures that it has so far."""
+    """A decision of one quorum, with the signatures that it has so far."""
 
     chain_id: int
     quorum: Address
-    change: Change
+    decision: Change | Execute
+    """A change of its members, or a call that it makes."""
     signatures: dict[Address, bytes] = field(default_factory=dict)
 
     @property
     def digest(self) -> Bytes32:
         """What members sign."""
-        return digest(quorum_domain(self.chain_id, self.quorum), self.change)
+        return digest(quorum_domain(self.chain_id, self.quorum), self.decision)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "chain_id": self.chain_id,
             "quorum": self.quorum,
-            "change": self.change.to_json(),
+            next(k for k, kind in _KINDS.items() if isinstance(self.decision, kind)): self.decision.to_json(),
             "signatures": {signer: hexstr(signature) for signer, signature in self.signatures.items()},
         }
 
@@ -57,21 +70,22 @@ class Proposal:
         """Raises InvalidInput for another file, BadSignature for a signature that is not its signer's."""
         try:
             value = json_format.loads(path.read_text())
+            (kind,) = _KINDS.keys() & value.keys()
             made = cls(
                 int(value["chain_id"]),
                 address(value["quorum"]),
-                Change.from_json(value["change"]),
+                _KINDS[kind].from_json(value[kind]),
                 {address(signer): unhex(text) for signer, text in value["signatures"].items()},
             )
         except OSError as wrong:
             raise InvalidInput(f"cannot read {path}: {wrong.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError) as wrong:
             raise InvalidInput(
-                f"expected a change of a quorum's members in {path}, as `propose` writes one: {wrong}"
+                f"expected a decision of a quorum in {path}, as `propose` and `call` write one: {wrong}"
             ) from None
         for signer, signature in made.signatures.items():
             if recover_digest(made.digest, signature) != signer:
-                raise BadSignature(f"{path}: the signature of {signer} is not of this change")
+                raise BadSignature(f"{path}: the signature of {signer} is not of this decision")
         return made
 
     def save(self, path: Path) -> None:
@@ -147,15 +161,66 @@ async def propose(
 
 
 @quorum.command
-async def sign(
-    file: Path, *, rpc_url: str | None = None, wallet: WalletName = None, json: AsJson = False
+async def call(
+    file: Path,
+    function: str,
+    *arguments: str,
+    on: str = "hub",
+    contract: Literal["hub", "token", "appregistry", "datasetregistry", "workerpoolregistry", "quorum"]
+    | None = None,
+    life: int = LIFE,
+    at: str | None = None,
+    rpc_url: str | None = None,
+    json: AsJson = False,
 ) -> None:
-    """Sign a change as the member that the wallet is, and write the signature into the file.
+    """Write a call that a quorum is to make, such as one of the hub that it owns, for its members to sign.
 
     Parameters
     ----------
     file
-        The change, as `propose` wrote it.
+        The file to write.
+    function
+        Its name, or signature where a name has several.
+    arguments
+        Numbers, addresses, 0x hexadecimal, true, false, texts; JSON for lists.
+    on
+        The contract that is called: one of the network file's (hub, token, appregistry, …), or an address.
+    contract
+        What the address is; else what `on` names.
+    life
+        Seconds from now until when it may be submitted.
+    at
+        The quorum's address; else the network file's.
+    rpc_url
+        The chain's node; else the network file's.
+    """
+    session.refuse_existing(file)
+    kind = contract or on
+    if kind not in _CALLED:
+        raise InvalidInput(f"expected --contract (one of {', '.join(_CALLED)}) with an address, got none")
+    target = session.network().contracts.to_json()[on] if on in _CALLED else address(on)
+    if target is None:
+        raise InvalidInput(f"this network has no {on}: name a contract's address with --on")
+    data = artefact(_CALLED[kind]).abi.encode_texts(function, arguments)
+    async with _node(rpc_url) as rpc:
+        found = _quorum(rpc, at)
+        until = (await found.block()).timestamp + life
+        decision = Execute(address(target), data, await found.changes(), until)
+        made = Proposal(await rpc.chain_id(), found.address, decision)
+    made.save(file)
+    session.show(made.to_json(), as_json=json)
+
+
+@quorum.command
+async def sign(
+    file: Path, *, rpc_url: str | None = None, wallet: WalletName = None, json: AsJson = False
+) -> None:
+    """Sign a decision as the member that the wallet is, and write the signature into the file.
+
+    Parameters
+    ----------
+    file
+        The decision, as `propose` or `call` wrote it.
     rpc_url
         The chain's node; else the network file's.
     """
@@ -176,18 +241,18 @@ async def sign(
 async def submit(
     *files: Path, rpc_url: str | None = None, wallet: WalletName = None, json: AsJson = False
 ) -> None:
-    """Carry out a change that enough members signed. Any wallet may pay for it.
+    """Carry out a decision that enough members signed. Any wallet may pay for it.
 
     Parameters
     ----------
     files
-        The change, or copies of it, with the members' signatures.
+        The decision, or copies of it, with the members' signatures.
     rpc_url
         The chain's node; else the network file's.
     """
     proposals = [Proposal.load(file) for file in files]
     if len({proposal.digest for proposal in proposals}) != 1:
-        raise InvalidInput("expected files of one and the same change")
+        raise InvalidInput("expected files of one and the same decision")
     async with _node(rpc_url) as rpc:
         found = await _open(rpc, proposals[0])
         members, threshold = await found.members(), await found.threshold()
@@ -198,10 +263,14 @@ async def submit(
             if signer in members
         }
         if len(signed) < threshold:
-            raise Conflict(f"expected {threshold} members' signatures of this change, got {len(signed)}")
+            raise Conflict(f"expected {threshold} members' signatures of this decision, got {len(signed)}")
         outbox = session.settings().wallets / "outbox"
         sender = Sender(rpc, Wallet(session.unlock(wallet)), outbox=outbox)
-        receipt = await found.change_members(sender, proposals[0].change, signed)
+        decision = proposals[0].decision
+        if isinstance(decision, Change):
+            receipt = await found.change_members(sender, decision, signed)
+        else:
+            receipt = await found.execute(sender, decision, signed)
         session.show({**await _described(found), "transaction": hexstr(receipt.tx_hash)}, as_json=json)
 
 
@@ -217,18 +286,18 @@ def _quorum(rpc: Rpc, at: str | None) -> Quorum:
 
 
 async def _open(rpc: Rpc, proposal: Proposal) -> Quorum:
-    """The quorum of a change that may still be made. Raises WrongChain, Conflict."""
+    """The quorum of a decision that may still be made. Raises WrongChain, Conflict."""
     if (chain_id := await rpc.chain_id()) != proposal.chain_id:
         raise WrongChain(
-            f"the change is for chain {proposal.chain_id}, and {rpc.name} is of chain {chain_id}"
+            f"the decision is for chain {proposal.chain_id}, and {rpc.name} is of chain {chain_id}"
         )
-    found, change = Quorum(rpc, proposal.quorum), proposal.change
-    if (count := await found.changes()) != change.nonce:
+    found, decision = Quorum(rpc, proposal.quorum), proposal.decision
+    if (count := await found.changes()) != decision.nonce:
         raise Conflict(
-            f"this is change {change.nonce} of {found.address}, whose next one is {count}: propose it anew"
+            f"this is decision {decision.nonce} of {found.address}, and its next one is {count}: propose anew"
         )
-    if (await found.block()).timestamp > change.validUntil:
-        raise Conflict("the time of this change is over: propose it anew")
+    if (await found.block()).timestamp > decision.validUntil:
+        raise Conflict("the time of this decision is over: propose it anew")
     return found
 
 

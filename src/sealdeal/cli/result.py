@@ -57,9 +57,14 @@ async def verify(receipt: Path, *, json: AsJson = False) -> None:
     held = Receipt.from_json(json_format.loads(receipt.read_text()))
     async with session.connected() as client:
         await client.verify(held)
-    session.show(
-        {"receipt": str(receipt), "task": held.taskid, "verified": True, "trust": held.trust}, as_json=json
-    )
+    answer = {
+        "receipt": str(receipt),
+        "task": held.taskid,
+        "verified": True,
+        "trust": held.trust,
+        "digest": "sealed" if held.sealed_digest else "plain",
+    }
+    session.show(answer, as_json=json)
 
 
 def save_receipt(receipt: Receipt) -> Path:

@@ -3,8 +3,8 @@
     python3 -I -S -B boot.py COMMAND…
 
 The guest has the port /dev/stream as its standard input and output, the console as its standard error, and
-no privilege. Where the hardware gives evidence, the guest's question for a quote is answered here (tsm.py),
-and does not leave the machine.
+no privilege. Where the hardware gives evidence, or the work lies on a disk, the stream passes a gate
+(gate.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ STREAM: Final = "/dev/stream"
 UID: Final = 65534
 PROCESSES: Final = 512
 """Of the guest and its app together."""
-ENDED: Final = "sealdeal: the guest ended with status "
+SAYS: Final = "sealdeal: "
+ENDED: Final = "the guest ended with status "
 """The console's last words, and the status: what the driver waits for."""
 _POWER_OFF: Final = 0x4321FEDC
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -30,26 +31,32 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 
 def main(command: list[str]) -> NoReturn:
     sys.path.insert(0, HOME)
-    from sealdeal.guest import tsm
+    from sealdeal.guest import gate, tsm
 
-    port = os.open(STREAM, os.O_RDWR)
-    answering = None
-    if (hardware := tsm.Reports.here()) is None:
+    port, reports, watch = os.open(STREAM, os.O_RDWR), tsm.Reports.here(), gate.DiskWatch.here()
+    passing = None
+    if reports is None and watch is None:
         child = start(command, port, port)
     else:
         below, above = os.pipe(), os.pipe()
         child = start(command, below[0], above[1])
         for end in (below[0], above[1]):
             os.close(end)
-        answering = tsm.Answering(hardware, port, to_guest=below[1], from_guest=above[0])
-        answering.begin()
+        passing = gate.Gate(
+            port, to_guest=below[1], from_guest=above[0], reports=reports, watch=watch, stop=stop
+        )
+        passing.begin()
     status = await_end(child)
-    if answering is not None:
-        answering.finish()
-    print(f"{ENDED}{status}", file=sys.stderr, flush=True)
-    os.sync()
+    if passing is not None:
+        passing.finish()
+    stop(f"{ENDED}{status}")
+
+
+def stop(word: str) -> NoReturn:
+    """Say so on the console, and turn the machine off."""
+    print(f"{SAYS}{word}", file=sys.stderr, flush=True)
     ctypes.CDLL(None).reboot(_POWER_OFF)
-    sys.exit("the machine does not turn itself off")
+    os._exit(1)  # the kernel panics without its first process
 
 
 def start(command: list[str], source: int, sink: int) -> int:

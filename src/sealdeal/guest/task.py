@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import signal
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from .admission import Admission, Asking
 from .archive import bytes_entry
 from .delivery import Delivery, Outcome, seals
 from .failures import AppFault, Failure
-from .hello import Hello
+from .hello import PROMISED_BYTES, Hello
 from .network import Network, ask_for_hosts
 from .outputs import Outputs
 from .stream import Channel
@@ -36,6 +37,8 @@ _IMPOSSIBLE: Final = {
 ERROR_FILE: Final = "error.txt"
 _STDERR_TAIL: Final = 8 << 10
 _TOO_LONG: Final = 128 + signal.SIGXFSZ
+_ROOM: Final = 2 * PROMISED_BYTES
+"""What an app may leave, and its archive."""
 _RESERVED_FILES, _RESERVED_BYTES = 4, 64 << 10
 """Enough for an error and its archive, in bytes and in inodes."""
 
@@ -52,6 +55,12 @@ class _Place:
             folder.mkdir()
         for number in range(_RESERVED_FILES):
             (self._reserve / str(number)).write_bytes(bytes(_RESERVED_BYTES))
+
+    @property
+    def room(self) -> int:
+        """Bytes that may still be written."""
+        found = os.statvfs(self.work)
+        return found.f_bavail * found.f_frsize
 
     def make_room(self) -> None:
         """For the error that is an app's own which has filled everything: what was held back is free now."""
@@ -247,8 +256,12 @@ def _compute(
     environment: dict[str, str],
     place: _Place,
 ) -> Outcome:
-    """Run the app and pack what it left, or the error that it is to blame for."""
+    """Run the app and pack what it left, or the error that it is to blame for.
+
+    On a worker with less room than an app may count on, nothing is the app's fault.
+    """
     stderr, exit_code = b"", None
+    roomy = place.room >= _ROOM
     try:
         ended = app.run_app(
             place.bwrap,
@@ -285,6 +298,9 @@ def _compute(
             stderr=ended.stderr,
         )
     except AppFault as fault:
+        if not roomy:
+            what = f"{fault}; but this worker gives apps less than {_ROOM >> 20} MiB for files"
+            raise Failure(fault.cause, what) from None
         if fault.exit_code is None:
             fault.exit_code = exit_code
         place.make_room()

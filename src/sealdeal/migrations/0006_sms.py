@@ -19,7 +19,6 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute(sa.text("DELETE FROM sms_secrets WHERE document IS NOT NULL"))
-    op.add_column("sms_secrets", sa.Column("vouched", sa.LargeBinary))
     op.add_column("sms_secrets", sa.Column("voucher", AddressColumn))
     op.add_column("sms_secrets", sa.Column("formerly", sa.Text))
     op.create_table(

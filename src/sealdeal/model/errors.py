@@ -31,6 +31,10 @@ class SealdealError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "SealdealError"
 
+    def __str__(self) -> str:
+        """The message, fit to be sent: what came may have held halves of characters, which no UTF-8 has."""
+        return super().__str__().encode(errors="backslashreplace").decode()
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if "code" not in cls.__dict__:

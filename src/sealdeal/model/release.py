@@ -26,6 +26,7 @@ from .sealing import (
     release_info,
     secrets_domain,
     vouch_challenge,
+    without_push,
 )
 from .types import ZERO, Address, Bytes32, address, bytes32, hexstr, keccak, unhex
 
@@ -44,11 +45,10 @@ class SealedItem:
     """`own`, `split`: `ciphertext` is a share and `document` says of what; `single`: it is the whole."""
     document: SecretShares | None
     signature: bytes
-    """The owner's: of the document (`own`), or of `owner_challenge` for the whole secret."""
+    """The owner's, of the document (`own`) or of `owner_challenge` for the whole secret (`single`); or, of
+    `vouch_challenge`, that of the node that made the shares (`split`)."""
     ciphertext: bytes
     """HPKE, with `release_info` of this node, kind, name and version."""
-    vouched: bytes = b""
-    """`split`: the signature, of `vouch_challenge`, of the node that made the shares."""
     formerly: str = ""
     """`split` when a node had made shares of it before its owner did: that node saw it."""
 
@@ -61,7 +61,6 @@ class SealedItem:
             "document": self.document.to_json() if self.document else None,
             "signature": hexstr(self.signature),
             "ciphertext": hexstr(self.ciphertext),
-            "vouched": hexstr(self.vouched),
             "formerly": self.formerly,
         }
 
@@ -76,7 +75,6 @@ class SealedItem:
             document=SecretShares.from_json(document) if document else None,
             signature=unhex(value["signature"]),
             ciphertext=unhex(value["ciphertext"]),
-            vouched=unhex(value.get("vouched", "0x")),
             formerly=str(value.get("formerly", ""))[:20],
         )
 
@@ -249,8 +247,8 @@ class _Split:
     """Its owner signed the document."""
     plain: int = 0
     """How many nodes show it as an owner's, this one's or a former one's."""
-    pushes: dict[bytes, str] = field(default_factory=dict)
-    """Door `split`: the owner's signature of the secret -> who made the shares of it, as far as known."""
+    vouchers: set[Address] = field(default_factory=set)
+    """Door `split`: who made the shares, by their signatures."""
     seen: bool = False
     """A node saw the secret whole, by a node's word."""
 
@@ -300,7 +298,7 @@ def _documents(
             signed = digest(secrets_domain(manifest.chain_id, manifest.hub), document)
             split = found.setdefault(document.struct_hash(), _Split(document))
             if item.door == Door.SPLIT:
-                split.pushes[item.signature] = _voucher(signed, item, node)
+                split.vouchers.add(recover_message(vouch_challenge(signed), item.signature))
             else:
                 split.by_owner |= recover_digest(signed, item.signature) == owner
                 split.plain += 1
@@ -309,13 +307,6 @@ def _documents(
         except SealdealError as lie:
             blamed[node] = str(lie)
     return sorted(found.values(), key=lambda split: (not split.by_owner, -split.document.version))
-
-
-def _voucher(signed: Bytes32, item: SealedItem, node: Address) -> str:
-    try:
-        return recover_message(vouch_challenge(signed, item.signature), item.vouched)
-    except BadSignature:
-        return f"nobody that node {node} can show"
 
 
 def _recovered(
@@ -336,7 +327,7 @@ def _recovered(
         document, came = split.document, len(split.shares)
         could = came + len(set(document.nodes).difference(answered))
         least = document.threshold if split.by_owner else max(document.threshold, manifest.threshold)
-        if split.pushes and not split.by_owner and split.plain < manifest.threshold:
+        if split.vouchers and not split.by_owner and split.plain < manifest.threshold:
             if came >= document.threshold and (secret := _pushed(manifest, name, split, blamed)) is not None:
                 return secret, Door.SPLIT
             if came >= least or could < least:
@@ -363,29 +354,17 @@ def _pushed(manifest: Manifest, name: Name, split: _Split, blamed: dict[Address,
     document = split.document
     subject, owner, _ = _whose(manifest, name)
     try:
-        secret = recover_secret(document, split.shares)
-    except SecretRefused as lie:
-        blamed.update(dict.fromkeys(_addresses(split.pushes.values()), str(lie)))
-        return None
-    asked = owner_challenge(document.kind, subject, document.name, secret)
-    for signature, voucher in split.pushes.items():
-        try:
-            signer = recover_message(asked, signature)
-        except BadSignature:
-            signer = ZERO
+        secret, signature = without_push(recover_secret(document, split.shares))
+        signer = recover_message(owner_challenge(document.kind, subject, document.name, secret), signature)
         if signer == owner:
             return secret
-        for node in _addresses([voucher]):
-            blamed[node] = (
-                f"node {node} vouched for a {document.kind} that its owner {owner} did not push to it, "
-                f"but {signer}"
-            )
+        why = f"was pushed by {signer} and not by its owner {owner}"
+    except SealdealError as lie:
+        secret, why = b"", str(lie)
+    for node in split.vouchers:
+        blamed[node] = f"node {node} vouched for a {document.kind} of {subject} that {why}"
     former = document.kind == SecretKind.DATASET_KEY and len(split.shares) >= manifest.threshold
-    return secret if former else None
-
-
-def _addresses(texts: Iterable[str]) -> list[Address]:
-    return [Address(text) for text in texts if text.startswith("0x")]
+    return secret if former and secret else None
 
 
 def _whole(manifest: Manifest, name: Name, shown: list[Shown], blamed: dict[Address, str]) -> bytes | None:

@@ -272,12 +272,26 @@ def secrets_domain(chain_id: int, hub: AddressType) -> Domain:
     return Domain("Sealdeal Secrets", "1", chain_id, hub)
 
 
-def vouch_challenge(document_digest: Bytes32, signature: bytes) -> Bytes32:
-    """What a node that split a whole secret signs personally: which shares it made of which push.
+def vouch_challenge(document_digest: Bytes32) -> Bytes32:
+    """What a node that split a whole secret signs personally. `document_digest`: on `secrets_domain`."""
+    return keccak(b"sealdeal split 1" + bytes32(document_digest))
 
-    `document_digest`: of the document on `secrets_domain`; `signature`: the owner's, of `owner_challenge`.
+
+MAX_PUSHED_BYTES = MAX_SECRET_BYTES + 66
+
+
+def with_push(secret: bytes, signature: bytes) -> bytes:
+    """What a node splits (door `split`): the secret, and its owner's signature of `owner_challenge`.
+
+    The signature is split with it, because whoever sees it can try guesses of the secret on it.
     """
-    return keccak(b"sealdeal split 1" + bytes32(document_digest) + keccak(signature))
+    return bytes([len(signature)]) + signature + secret
+
+
+def without_push(payload: bytes) -> tuple[bytes, bytes]:
+    """(secret, its owner's signature): the opposite, of any bytes."""
+    end = 1 + (payload[0] if payload else 0)
+    return payload[end:], payload[1:end]
 
 
 AUDIT_SECONDS = 300
@@ -310,14 +324,15 @@ def share_secret(
     nodes: Sequence[AddressType],
     rng: Rng,
     expires: int = 0,
+    limit: int = MAX_SECRET_BYTES,
 ) -> tuple[SecretShares, dict[AddressType, bytes]]:
     """The document for the owner to sign, and each node's share.
 
     The payload is salt (32) ‖ length (4) ‖ secret ‖ zeros up to a multiple of 64 bytes, so that shares
-    hide the secret's exact length too. Raises TooLarge over 4096 bytes, InvalidInput when empty.
+    hide the secret's exact length too. Raises TooLarge over `limit` bytes, InvalidInput when empty.
     """
-    if len(secret) > MAX_SECRET_BYTES:
-        raise TooLarge(f"expected a secret of at most {MAX_SECRET_BYTES} bytes, got {len(secret)}")
+    if len(secret) > limit:
+        raise TooLarge(f"expected a secret of at most {limit} bytes, got {len(secret)}")
     if not secret:
         raise InvalidInput("expected a secret, got no bytes")
     payload = rng(_SALT_BYTES) + len(secret).to_bytes(4, "big") + secret

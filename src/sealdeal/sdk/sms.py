@@ -150,13 +150,11 @@ class Shared(Message):
     document: dict[str, Any]
     """`SecretShares`."""
     signature: str
-    """The owner's. Door `own`: of the document, on `secrets_domain`. Door `split`: of `owner_challenge`, as
-    the whole secret was pushed."""
+    """Of the document, on `secrets_domain`. Door `own`: the owner's. Door `split`: the personal signature of
+    `vouch_challenge` by the node that made the shares."""
     share: str
     door: str = Door.OWN.value
     """Who split it: `own`, its owner; `split`, a node that it was pushed to."""
-    vouched: str = "0x"
-    """Door `split`: that node's signature of `vouch_challenge`."""
 
 
 class ShareInfo(Message):
@@ -373,7 +371,6 @@ class SmsClient(Client):
         share: bytes,
         *,
         door: Door = Door.OWN,
-        vouched: bytes = b"",
     ) -> None:
         """Give this node its share. The same again is fine; Conflict when it holds another secret there."""
         body = Shared(
@@ -381,7 +378,6 @@ class SmsClient(Client):
             signature=hexstr(signature),
             share=hexstr(share),
             door=door,
-            vouched=hexstr(vouched),
         )
         await self.request("POST", "/shares", json=body.model_dump())
 

@@ -83,7 +83,6 @@ def create_app(node: Node, *, unsafe_simulated_public: bool = False) -> FastAPI:
             unhex(body.signature),
             unhex(body.share),
             _door(body.door),
-            unhex(body.vouched),
         )
         return Response(status_code=204)
 

@@ -13,7 +13,14 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from sealdeal.model.errors import EvidenceRefused, InvalidInput, RateLimited, SecretRefused, Unauthorized
+from sealdeal.model.errors import (
+    EvidenceRefused,
+    InvalidInput,
+    RateLimited,
+    SecretRefused,
+    Unauthorized,
+    Unavailable,
+)
 
 REMEMBERED = 10_000
 """Keys of each kind of count; the longest unused go first."""
@@ -26,7 +33,9 @@ class Limits:
     failures: int = 60
     """Refusals of one worker in `seconds`: evidence, nonces, manifests that do not hold."""
     asks: int = 60
-    """Requests of one kind for one attempt in `attempt_seconds`: an honest guest makes one, or a few."""
+    """Answers of one kind for one attempt in `attempt_seconds`: an honest guest wants one, or a few."""
+    polls: int = 600
+    """The same, those included that were not ready yet: a guest asks 4 times a second, for a minute."""
     seconds: float = 60.0
     attempt_seconds: float = 600.0
     strangers: int = 16
@@ -42,6 +51,7 @@ class Gate:
         self.limits = limits
         self._failures = _Counter(limits.failures, limits.seconds, clock)
         self._asks = _Counter(limits.asks, limits.attempt_seconds, clock)
+        self._polls = _Counter(limits.polls, limits.attempt_seconds, clock)
         self._known: OrderedDict[Hashable, None] = OrderedDict()
         self._places = asyncio.Semaphore(limits.strangers)
         self._waiting = 0
@@ -54,11 +64,12 @@ class Gate:
         counts against `who`; that something is not ready yet does not.
         """
         self._failures.check(who, "refused requests of this worker")
-        self._asks.add(attempt)
-        self._asks.check(attempt, "requests for this attempt")
+        for counter in (self._polls, self._asks):
+            counter.add(attempt)
+            counter.check(attempt, "requests for this attempt")
         if who in self._known:
             self._known.move_to_end(who)
-            with self._counting(who):
+            with self._counting(who, attempt):
                 yield
             return
         if self._places.locked() and self._waiting >= self.limits.queue:
@@ -69,15 +80,18 @@ class Gate:
         finally:
             self._waiting -= 1
         try:
-            with self._counting(who):
+            with self._counting(who, attempt):
                 yield
         finally:
             self._places.release()
 
     @contextmanager
-    def _counting(self, who: Hashable) -> Iterator[None]:
+    def _counting(self, who: Hashable, attempt: Hashable) -> Iterator[None]:
         try:
             yield
+        except Unavailable:
+            self._asks.add(attempt, -1)
+            raise
         except (SecretRefused, EvidenceRefused, InvalidInput, Unauthorized):
             self._failures.add(who)
             raise
@@ -98,9 +112,9 @@ class _Counter:
         begun, count = self._counts.get(key, (now, 0))
         return (begun, count) if 0 <= now - begun < self._seconds else (now, 0)
 
-    def add(self, key: Hashable) -> None:
+    def add(self, key: Hashable, number: int = 1) -> None:
         begun, count = self._current(key)
-        self._counts[key] = begun, count + 1
+        self._counts[key] = begun, max(0, count + number)
         self._counts.move_to_end(key)
         if len(self._counts) > REMEMBERED:
             self._counts.popitem(last=False)

@@ -27,6 +27,7 @@ from sealdeal.model.errors import (
 from sealdeal.model.keys import Key, Rng, recover_digest, recover_message
 from sealdeal.model.sealing import (
     AUDIT_SECONDS,
+    MAX_PUSHED_BYTES,
     MAX_SECRET_BYTES,
     Door,
     Revocation,
@@ -37,6 +38,7 @@ from sealdeal.model.sealing import (
     secrets_domain,
     share_secret,
     vouch_challenge,
+    with_push,
 )
 from sealdeal.model.types import ZERO32, Address, hexstr
 from sealdeal.sdk.sms import (
@@ -53,6 +55,8 @@ from .wire import check_name
 
 PUBLIC_NAMES = frozenset([RESULT_KEY_NAME])
 """Named values that are no secrets: a node whose door is `own` takes them too."""
+PEER_SECONDS = 5.0
+"""How long a client that asks whether a secret is there waits for the other nodes."""
 AUDIT_LINES = 200
 """Lines of an audit in one answer."""
 
@@ -183,7 +187,7 @@ class Owners:
                     )
                 version = max(version, info.version + 1)
         document, shares = share_secret(
-            held.value,
+            with_push(held.value, held.signature),
             kind=held.kind,
             subject=held.subject,
             name=held.name,
@@ -191,14 +195,15 @@ class Owners:
             threshold=threshold,
             nodes=sorted(members, key=str.lower),
             rng=self._rng,
+            limit=MAX_PUSHED_BYTES,
         )
-        vouched = self._key.sign_message(vouch_challenge(digest(self._domain, document), held.signature))
+        vouched = self._key.sign_message(vouch_challenge(digest(self._domain, document)))
 
         async def give(node: Address, client: SmsClient) -> None:
-            await client.post_share(document, held.signature, shares[node], door=Door.SPLIT, vouched=vouched)
+            await client.post_share(document, vouched, shares[node], door=Door.SPLIT)
 
         await self._all({node: give(node, client) for node, client in others.items()})
-        await self.put_share(document, held.signature, shares[self.address], Door.SPLIT, vouched)
+        await self.put_share(document, vouched, shares[self.address], Door.SPLIT)
 
     # --- shares -----------------------------------------------------------------------------------
 
@@ -208,7 +213,6 @@ class Owners:
         signature: bytes,
         share: bytes,
         door: Door = Door.OWN,
-        vouched: bytes = b"",
     ) -> None:
         """Keep this node's share of a secret that its owner split (`own`), or a node (`split`).
 
@@ -237,7 +241,7 @@ class Owners:
                 recover_digest(digest(self._domain, document), signature), kind, document.subject
             )
         else:
-            voucher = await self._check_voucher(document, signature, vouched)
+            voucher = await self._check_voucher(document, signature)
             await self._owner(kind, document.subject)
         held = Held(
             kind,
@@ -248,26 +252,24 @@ class Owners:
             document,
             signature,
             share,
-            vouched=vouched,
             voucher=voucher,
         )
         await self.store.put_share(held, self._now())
 
-    async def _check_voucher(self, document: SecretShares, signature: bytes, vouched: bytes) -> Address:
+    async def _check_voucher(self, document: SecretShares, signature: bytes) -> Address:
         """The member that split the secret. That its owner pushed it is for the guest to see, which has the
         whole.
         """
-        voucher = recover_message(vouch_challenge(digest(self._domain, document), signature), vouched)
+        voucher = recover_message(vouch_challenge(digest(self._domain, document)), signature)
         members, threshold = await asyncio.gather(self._quorum.members(), self._quorum.threshold())
         if voucher not in members or voucher not in document.nodes:
             raise Unauthorized(
                 f"expected the word of a member of the quorum who holds a share itself, got one of {voucher}"
             )
-        if len(signature) != 65 or document.threshold < threshold or document.expires:
+        if document.threshold < threshold or document.expires:
             raise InvalidInput(
-                f"expected a node's split to keep the owner's 65-byte signature, to need {threshold} or more "
-                f"shares and to have no end, got {len(signature)} bytes, {document.threshold} shares, "
-                f"end {document.expires}"
+                f"expected a node's split to need at least {threshold} shares and to have no end, got "
+                f"{document.threshold} shares, end {document.expires}"
             )
         return voucher
 
@@ -298,7 +300,9 @@ class Owners:
         own = await self._own_info(kind, subject, name)
         if kind is SecretKind.NAMED or not self._peers or (own and own.door == Door.SINGLE):
             return own is not None and _live(own, self._now())
-        asked = (client.share_info(kind, subject, name) for client in self._peers)
+        asked = (
+            asyncio.wait_for(client.share_info(kind, subject, name), PEER_SECONDS) for client in self._peers
+        )
         answers = await asyncio.gather(*asked, return_exceptions=True)
         infos = [own, *(answer for answer in answers if isinstance(answer, ShareInfo))]
         live = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from secrets import token_bytes
 
@@ -35,11 +35,11 @@ from sealdeal.model.evidence import (
 from sealdeal.model.keys import Key, Rng, recover_digest
 from sealdeal.model.policy import (
     AllOf,
-    AnyOf,
+    Measurement,
+    MeasurementIn,
     NoDebug,
     NotExpired,
     Policy,
-    Registers,
     ReportData,
     TcbStatusIn,
     TeeIs,
@@ -73,6 +73,9 @@ from .parcel import Parcel, parcel_of
 from .store import Closed, Held, Released, SecretStore
 from .view import NOWHERE, ChainView, Place, View
 
+BATCHES_AT_ONCE = 4
+"""Batches for which a node reads the chain at the same time."""
+
 
 class Node:
     """One SMS node. Made by `open`, which refuses what must not start."""
@@ -88,7 +91,8 @@ class Node:
         chain_id: int,
         verifiers: Sequence[Verifier],
         trust: TrustClass,
-        guest_releases: Iterable[Bytes32],
+        guest_releases: Mapping[Bytes32, int | None],
+        machines: Iterable[Mapping[str, bytes]],
         policies: Iterable[Policy],
         collateral: Collateral | None,
         limits: Limits,
@@ -97,8 +101,12 @@ class Node:
         self.key, self.store, self.owners, self.chain, self.chain_id = key, store, owners, chain, chain_id
         self.hub, self.quorum, self.confirmations = chain.hub, chain.quorum, chain.confirmations
         self.address, self.trust, self.nonces = key.address, trust, nonces
-        self._verifiers, self._releases = tuple(verifiers), tuple(guest_releases)
+        self._verifiers, self._releases = tuple(verifiers), dict(guest_releases)
+        self._machines = tuple(machines)
         self._policies, self._collateral, self._clock = tuple(policies), collateral, clock
+        self._batches = asyncio.Semaphore(
+            BATCHES_AT_ONCE
+        )  # a pool's word costs nothing, reading the chain does
         self._gates = {kind: Gate(limits, time.monotonic) for kind in ("nonce", "release")}
 
     @classmethod
@@ -110,7 +118,8 @@ class Node:
         storage_key: bytes,
         hub: Hub,
         verifiers: Sequence[Verifier],
-        guest_releases: Iterable[Bytes32],
+        guest_releases: Iterable[Bytes32] | Mapping[Bytes32, int | None] = (),
+        machines: Iterable[Mapping[str, bytes]] = (),
         confirmations: int,
         quorum: Quorum | None = None,
         door: Door = Door.OWN,
@@ -126,12 +135,14 @@ class Node:
         """Start a node.
 
         `key` signs grants and answers; `storage_key` (32 bytes) encrypts its database; `guest_releases` are
-        the digests of the guests it trusts; `confirmations` blocks must lie on what it acts on; `quorum`
-        is the hub's own unless told. `door`: what becomes of whole secrets; `peers`: the other nodes, for
-        `split` and to tell whether enough hold shares. `witness`: a second RPC, of another operator, which
-        must show the same chain. `policies`: what is required of evidence beyond its own checks, such as
-        a list of platforms; `collateral`: the node's own, in place of what guests bring. Raises InvalidInput
-        when the roots' trust class is not the quorum's.
+        the digests of the guests it trusts, or these with the unix time until which it does (one with a
+        flaw may stay a while, for workers to change it); `machines` the registers of guests' machines that
+        it trusts (all but the app's, which is the deal's); `confirmations` blocks must lie on what it acts
+        on; `quorum` is the hub's own unless told. `door`: what becomes of whole secrets; `peers`: the other
+        nodes, for `split` and to tell whether enough hold shares. `witness`: a second RPC, of another
+        operator, which must show the same chain. `policies`: what is required of evidence beyond its own
+        checks, such as a list of platforms; `collateral`: the node's own, in place of what guests bring.
+        Raises InvalidInput when the roots' trust class is not the quorum's.
         """
         if quorum is None:
             if hub.addresses.quorum is None:
@@ -139,9 +150,14 @@ class Node:
                     f"the hub {hub.addresses.hub} has no quorum of SMS nodes: name the quorum contract"
                 )
             quorum = Quorum(hub.rpc, hub.addresses.quorum)
-        releases = [bytes32(release) for release in guest_releases]
-        if not releases:
+        ends = guest_releases if isinstance(guest_releases, Mapping) else dict.fromkeys(guest_releases)
+        releases, trusted = {bytes32(release): until for release, until in ends.items()}, list(machines)
+        if not releases and not trusted:
             raise InvalidInput("expected the digest of at least one guest release to trust, got none")
+        if not all(trusted):
+            raise InvalidInput(
+                "expected registers of each machine to trust, got none: it would be any machine"
+            )
         trust = TrustClass(await quorum.trust())
         classes = {verifier.trust for verifier in verifiers}
         if classes != {trust}:
@@ -174,6 +190,7 @@ class Node:
             verifiers=verifiers,
             trust=trust,
             guest_releases=releases,
+            machines=trusted,
             policies=(TcbStatusIn(frozenset(tcb_statuses)), *policies),
             collateral=collateral,
             limits=limits or Limits(),
@@ -251,6 +268,10 @@ class Node:
         Raises InvalidInput for what is no batch of the deal, BatchRefused, NotFinalYet, or another
         SecretRefused that says why.
         """
+        async with self._batches:
+            return await self._grant_batch(batch)
+
+    async def _grant_batch(self, batch: Batch) -> BatchGrant:
         block = await self.chain.final()
         try:
             deal = await self.hub.deal(batch.dealid, block)
@@ -346,14 +367,20 @@ class Node:
         if self._collateral is not None:
             evidence = replace(evidence, collateral=await self._collateral.for_(evidence, now))
         claims = tee.verify(self._verifiers, evidence, now)
-        guests = (Registers.exactly(tdx_registers(release, app_checksum)) for release in self._releases)
+        guests = {
+            f"guest {hexstr(release)}": Measurement(tdx_registers(release, app_checksum), until)
+            for release, until in self._releases.items()
+        }
+        app = {"mr_config_id": tdx_registers(bytes(32), app_checksum)["mr_config_id"]}
+        for number, machine in enumerate(self._machines):
+            guests[f"machine {number}"] = Measurement({**machine, **app})
         policy = AllOf(
             TrustIs(self.trust),
             TeeIs("tdx"),
             NoDebug(),
             NotExpired(),
             *self._policies,
-            AnyOf(*guests),
+            MeasurementIn(guests),
             ReportData(bound),
         )
         policy.check(claims, now)
@@ -439,7 +466,6 @@ class Node:
             document=held.document,
             signature=held.signature,
             ciphertext=seal(hpke_key, held.value, info),
-            vouched=held.vouched,
             formerly=held.formerly,
         )
 

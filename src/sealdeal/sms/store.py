@@ -38,8 +38,7 @@ _secrets = sa.Table(
     sa.Column("signature", sa.LargeBinary, nullable=False),
     sa.Column("sealed", sa.LargeBinary, nullable=False),  # nonce (12) ‖ AES-256-GCM
     sa.Column("stored_at", sa.BigInteger, nullable=False),
-    sa.Column("vouched", sa.LargeBinary),  # of a share that a node made
-    sa.Column("voucher", AddressColumn),
+    sa.Column("voucher", AddressColumn),  # of a share that a node made
     sa.Column("formerly", sa.Text),
     info=OWNED,
 )
@@ -125,13 +124,11 @@ class Held:
     document: SecretShares | None
     """For a share."""
     signature: bytes
-    """The owner's: of the document (door `own`), or of the challenge for the whole value."""
+    """As `SealedItem` has it."""
     value: bytes
     """The share, or the whole secret."""
-    vouched: bytes = b""
-    """Door `split`: the signature of the node that made the shares."""
     voucher: Address | None = None
-    """That node."""
+    """Door `split`: the node that made the shares."""
     formerly: str = ""
     """`split` for an owner's share in place of one that a node had made: that node saw the secret."""
     stored_at: int = field(default=0, compare=False)
@@ -231,7 +228,7 @@ class SecretStore:
         """Keep a share: a new one, the same again, or a later version of one.
 
         The owner's takes the place of one that a node made, never the reverse; a node's, of that node's own
-        for the same push only. Raises Conflict when a whole secret is there (it was seen whole: a share
+        only. Raises Conflict when a whole secret is there (it was seen whole: a share
         would hide that), when the version is revoked, or for a document of the same or a later version.
         """
         async with self._write() as connection:
@@ -249,8 +246,7 @@ class SecretStore:
             if known.document == held.document and known.value == held.value:
                 return
             if Door.SPLIT in (known.door, held.door):
-                again = (known.door, known.voucher, known.signature)
-                if held.door != Door.OWN and again != (held.door, held.voucher, held.signature):
+                if held.door != Door.OWN and (known.door, known.voucher) != (held.door, held.voucher):
                     raise Conflict(
                         f"this node holds a share of the {held.kind} of {held.subject} (door {known.door}): "
                         "only its owner may split that anew"
@@ -469,7 +465,6 @@ class SecretStore:
             "signature": held.signature,
             "sealed": nonce + self._aead.encrypt(nonce, held.value, _context(held)),
             "stored_at": now,
-            "vouched": held.vouched,
             "voucher": held.voucher,
             "formerly": held.formerly,
         }
@@ -485,7 +480,6 @@ class SecretStore:
             document=document,
             signature=row.signature,
             value=b"",
-            vouched=row.vouched or b"",
             voucher=row.voucher,
             formerly=row.formerly or "",
             stored_at=row.stored_at,

@@ -380,7 +380,7 @@ class Worker:
                 if node.address in hello.nodes and node.address not in clients:
                     clients[node.address] = await stack.enter_async_context(SmsClient(node.url))
             files = self._files(hello, stack)
-            guest = await self.sandbox.start(slot)
+            guest = await self.sandbox.start(slot, hello.app_checksum)
             stack.push_async_callback(_gone, guest.kill)
             world = World(
                 evidence=partial(self._evidence, hello.app_checksum),

@@ -13,6 +13,8 @@ from sealdeal.sdk.guest_release import GuestRelease
 from .cgroups import Bounds
 from .oci import OciSandbox
 from .sandbox import BubblewrapSandbox, Sandbox
+from .vm.image import MACHINES, MachineImage, Parts, build
+from .vm.qemu import VmSandbox
 
 Make = Callable[[GuestRelease, str, Bounds, Path], Sandbox]
 """(release, a name that is this worker's own on this machine, bounds of each guest, folder for volumes).
@@ -23,7 +25,10 @@ DRIVERS: Final[Mapping[str, Make]] = {
     "bubblewrap": BubblewrapSandbox,
     "runc": partial(OciSandbox, runtime="runc"),
     "crun": partial(OciSandbox, runtime="crun"),
+    "vm": VmSandbox,
+    "vm-emulated": partial(VmSandbox, accelerator="tcg"),
 }
+MACHINE_DRIVERS: Final = frozenset(("vm", "vm-emulated"))
 
 
 def sandbox(driver: str, release: GuestRelease, name: str, bounds: Bounds, scratch: Path) -> Sandbox:
@@ -31,3 +36,11 @@ def sandbox(driver: str, release: GuestRelease, name: str, bounds: Bounds, scrat
     if driver not in DRIVERS:
         raise InvalidInput(f"expected a driver among {', '.join(DRIVERS)}; got {driver!r}")
     return DRIVERS[driver](release, name, bounds, scratch)
+
+
+def machine(driver: str, release: GuestRelease, cache: Path) -> MachineImage | None:
+    """What guests of this driver start from, where it is more than their release; built in `cache`.
+
+    Raises Unavailable when a part of it is missing.
+    """
+    return build(release, Parts.below(), cache / MACHINES) if driver in MACHINE_DRIVERS else None

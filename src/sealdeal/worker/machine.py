@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
+from sealdeal.guest.hello import PROMISED_BYTES
 from sealdeal.model.errors import InvalidInput
 
 from .cgroups import Bounds
@@ -19,7 +20,9 @@ LEAST_MEMORY: Final = 256 << 20
 """Bytes of memory below which a guest cannot unpack an image and run an app."""
 LEAST_CPUS: Final = 0.1
 LEAST_PROCESSES: Final = 32
-LEAST_DISK: Final = 256 << 20
+LEAST_FILES: Final = 3 * PROMISED_BYTES
+"""Bytes of files that a guest must be able to hold: image, and twice what every app may leave. Where an app
+could have met a smaller bound, the guest contributes no error as the app's own."""
 _KEPT: Final = 4
 """One part in so many of the machine's memory is left to the worker, its neighbours and the system."""
 _IN_FILES: Final = 2
@@ -63,10 +66,10 @@ class Machine:
         _at_least("processors", part.cpus, LEAST_CPUS, why)
         _at_least("processes", part.processes, LEAST_PROCESSES, "for each guest")
         if part.disk:
-            _at_least("bytes of disk", part.disk, LEAST_DISK, why)
+            _at_least("bytes of disk", part.disk, LEAST_FILES, why)
         return Bounds(
             memory=part.memory,
-            work=part.memory // _IN_FILES,
+            work=max(part.memory // _IN_FILES, LEAST_FILES),  # of a small memory, memory is the bound
             disk=part.disk,
             processes=part.processes,
             cpus=part.cpus,

@@ -77,8 +77,9 @@ class Sandbox(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    async def start(self, slot: int) -> Guest:
-        """A guest in this slot, waiting for its HELLO. Raises Unavailable when it cannot start."""
+    async def start(self, slot: int, app_checksum: bytes = bytes(32), /) -> Guest:
+        """A guest in this slot, waiting for its HELLO; `app_checksum`: of the app that it will run, for
+        hardware that measures it from the start. Raises Unavailable when it cannot start."""
 
     def sweep(self) -> int:
         """Kill what an earlier worker process of this name left running; returns how many guests."""
@@ -125,7 +126,7 @@ class Launched:
             group.remove()
         return len(left)
 
-    async def start(self, slot: int) -> Guest:
+    async def start(self, slot: int, app_checksum: bytes = bytes(32), /) -> Guest:
         group = cgroups.Group(f"{self._name}-{slot}") if self._grouped else None
         told: dict[str, Any] = {
             "uid": None,

@@ -22,7 +22,7 @@ def found() -> Parts | None:
         return None
 
 
-def parts() -> Parts:
+def here() -> Parts:
     kept = found()
     assert kept is not None
     return kept

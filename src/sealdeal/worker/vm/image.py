@@ -24,6 +24,8 @@ from . import initrd
 from .disks import BLOCK, write_erofs, write_verity
 from .initrd import Device, Entry, Program
 
+MACHINES: Final = "machines"
+"""The folder of images in a cache."""
 KERNEL, INITRD, ROOT, COMMAND_LINE = "vmlinuz", "initrd", "root", "cmdline"
 _INIT: Final = Path(__file__).with_name("init")
 _PROGRAMS: Final = {"dmsetup": "dmsetup", "mkfs.ext4": "e2fsprogs"}
@@ -122,6 +124,12 @@ def _entries(parts: Parts) -> dict[str, Entry]:
     entries["dev/console"] = Device(5, 1)
     entries["init"] = Program(_INIT.read_bytes())
     entries["command"] = " ".join(_boot_command()).encode()
+    busybox = pythons.read_elf(parts.busybox) if parts.busybox.exists() else None
+    if busybox is None or busybox.loader:
+        raise Unavailable(
+            f"virtual machines need a busybox that is linked statically at {parts.busybox}: "
+            "install it (apt install busybox-static)"
+        )
     entries["bin/busybox"] = Program(parts.busybox.read_bytes())
     found: list[Path] = []
     for name, package in _PROGRAMS.items():

@@ -2,7 +2,7 @@
 
     mrtd          the firmware
     mr_config_id  the app's checksum ‖ 16 zero bytes, as the host set it at the start
-    rtmr0         zero; on hardware the firmware's view of the machine's shape, which no policy compares
+    rtmr0         zero; on hardware the machine's shape and its ACPI tables, which run in the guest's kernel
     rtmr1         the kernel
     rtmr2         the command line (with the root disk's hash), then the initrd
     rtmr3         zero: nothing is measured at run time
@@ -51,10 +51,15 @@ def registers(image: MachineImage, app_checksum: bytes) -> dict[str, bytes]:
 
 
 def accepted(image: MachineImage, app_checksum: bytes, valid_until: int | None = None) -> Measurement:
-    """What a policy compares: everything but the machine's shape."""
-    compared = registers(image, app_checksum)
-    del compared["rtmr0"]
-    return Measurement(compared, valid_until)
+    """What a policy compares: everything."""
+    return Measurement(registers(image, app_checksum), valid_until)
+
+
+def of_any_app(image: MachineImage) -> dict[str, bytes]:
+    """What a node that knows the app from the chain is told of a machine."""
+    compared = registers(image, bytes(32))
+    del compared["mr_config_id"]
+    return compared
 
 
 @dataclass(frozen=True, slots=True)

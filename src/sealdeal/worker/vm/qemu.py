@@ -30,7 +30,7 @@ from sealdeal.sdk.guest_release import GuestRelease
 
 from ..cgroups import Bounds
 from ..sandbox import FIRST_UID, GUEST_UID, SYSTEM_PATH, Guest, Launched
-from .image import INITRD, KERNEL, ROOT, Parts, build
+from .image import INITRD, KERNEL, MACHINES, ROOT, Parts, build
 
 Accelerator = Literal["tdx", "kvm", "tcg"]
 
@@ -53,8 +53,8 @@ _OUT_OF_MEMORY: Final = "Out of memory: Killed process"
 
 
 class VmSandbox(Launched):
-    """Guests in virtual machines. `Bounds.memory` is QEMU's and the machine's together; the guest's files in
-    memory have half of the machine's, whatever `Bounds.work` says, since nothing of a size is measured."""
+    """Guests in virtual machines. `Bounds.memory` is QEMU's and the machine's together. `Bounds.work` has no
+    effect: files in memory have half of the machine's, or 768 MiB, since nothing of a size is measured."""
 
     driver = "vm"
 
@@ -83,13 +83,15 @@ class VmSandbox(Launched):
         super().__init__(release, name, bounds, scratch)
         self.accelerator: Accelerator = accelerator or best()
         self._check_accelerator()
+        self._apps: dict[int, bytes] = {}
+        """Slot -> the app of the guest that it starts."""
         self._memory = self._bounds.memory - OWN_MEMORY[self.accelerator]
         if self._memory < LEAST_MEMORY:
             raise Unavailable(
                 f"expected at least {(LEAST_MEMORY + OWN_MEMORY[self.accelerator]) >> 20} MiB of memory for "
                 f"each guest in a machine of its own; got {self._bounds.memory >> 20}: have fewer slots"
             )
-        cache = cache or release.rootfs.parent.parent / "machines"
+        cache = cache or release.rootfs.parent.parent / MACHINES
         self.image = build(release, parts or Parts.below(), cache)
 
     def _check_accelerator(self) -> None:
@@ -109,9 +111,8 @@ class VmSandbox(Launched):
         if self.accelerator == "tdx" and not _FIRMWARE.exists():
             raise Unavailable(f"TDX needs a firmware at {_FIRMWARE}: apt install ovmf")
 
-    async def start(self, slot: int, app_checksum: bytes = bytes(32)) -> Guest:
-        """`app_checksum`: what hardware is to vouch for as the app; where there is none it is not used."""
-        self._app = bytes32(app_checksum)
+    async def start(self, slot: int, app_checksum: bytes = bytes(32), /) -> Guest:
+        self._apps[slot] = bytes32(app_checksum)
         return VmGuest(await super().start(slot))
 
     def _told(self, slot: int) -> dict[str, Any]:
@@ -119,22 +120,31 @@ class VmSandbox(Launched):
         folder = self.image.folder.resolve()
         shown = uid is not None and self._point is not None
         files = f"{self._point}/root" if shown else str(folder)
-        return {"uid": uid, "root": str(folder) if shown else None, "command": self._command(files)}
+        return {
+            "uid": uid,
+            "root": str(folder) if shown else None,
+            "command": self._confined(files, self._apps.get(slot, bytes(32))),
+        }
 
-    def _command(self, files: str) -> list[str]:
+    def _confined(self, files: str, app_checksum: bytes) -> list[str]:
         inside = [
             *(self._bwrap, "--unshare-all", "--unshare-user", "--uid", GUEST_UID, "--gid", GUEST_UID),
+            *("--hostname", "machine", "--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+            *("--clearenv", "--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin"),
             *(
-                "--hostname",
-                "machine",
-                "--die-with-parent",
-                "--new-session",
-                "--cap-drop",
-                "ALL",
-                "--clearenv",
+                "--symlink",
+                "usr/lib",
+                "/lib",
+                "--symlink",
+                "usr/lib64",
+                "/lib64",
+                "--proc",
+                "/proc",
+                "--dev",
+                "/dev",
+                "--tmpfs",
+                "/tmp",
             ),
-            *("--ro-bind", "/usr", "/usr", "--symlink", "usr/bin", "/bin", "--symlink", "usr/lib", "/lib"),
-            *("--symlink", "usr/lib64", "/lib64", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
             *("--ro-bind", files, "/machine"),
         ]
         if self.accelerator != "tcg":
@@ -146,9 +156,9 @@ class VmSandbox(Launched):
             make = f"truncate -s {(self._bounds.disk // whole * given) >> 20}M /disk/disk"
         # The console goes where the standard error goes, by a descriptor that QEMU may take over.
         script = f'{make} && exec "$@" 3>&2'
-        return [*inside, "--chdir", "/", "--", "/bin/sh", "-c", script, "sh", *self._machine()]
+        return [*inside, "--chdir", "/", "--", "/bin/sh", "-c", script, "sh", *self.command(app_checksum)]
 
-    def _machine(self) -> list[str]:
+    def command(self, app_checksum: bytes) -> list[str]:
         """QEMU and its arguments, with the image at /machine and the disk, if any, at /disk."""
         virtio = ",disable-legacy=on"
         match self.accelerator:
@@ -157,7 +167,7 @@ class VmSandbox(Launched):
             case "kvm":
                 kind = ["-machine", "q35", "-accel", "kvm", "-cpu", "host"]
             case "tdx":
-                app = base64.b64encode(self._app + bytes(16)).decode()
+                app = base64.b64encode(bytes32(app_checksum) + bytes(16)).decode()
                 domain = {"qom-type": "tdx-guest", "id": "domain", "mrconfigid": app}
                 kind = ["-object", json.dumps({**domain, "quote-generation-socket": _QUOTES})]
                 kind += ["-machine", "q35,kernel-irqchip=split,confidential-guest-support=domain"]
