@@ -197,6 +197,7 @@ asyncio.run(main())
             assert await guest.wait() != 0
             assert guest.complaint
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="a volume needs root")
     async def test_a_task_is_done_on_a_volume_of_which_nothing_stays(
         self, release: GuestRelease, cache: Path, name: str, tmp_path: Path
     ) -> None:
