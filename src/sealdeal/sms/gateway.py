@@ -19,25 +19,21 @@ from fastapi.responses import PlainTextResponse
 from sealdeal import __version__
 from sealdeal.chain import Hub
 from sealdeal.model.errors import (
-    BadSignature,
-    ChainError,
     Conflict,
     Forbidden,
     InvalidInput,
     NotFound,
     SealdealError,
-    TooLarge,
-    Unauthorized,
     Unavailable,
 )
-from sealdeal.model.keys import Key, recover_message
-from sealdeal.model.sealing import MAX_SECRET_BYTES, SecretKind, owner_challenge
-from sealdeal.model.types import Address, Bytes32, unhex
+from sealdeal.model.keys import Key
+from sealdeal.model.sealing import SecretKind
+from sealdeal.model.types import Address, Bytes32
 from sealdeal.sdk.custody import SecretId, Status
 from sealdeal.sdk.http import answer_errors
 from sealdeal.sdk.secrets import PreparedSplit, Secrets, SplitIncomplete
 
-from .wire import Bounded, LoopbackOnly, add_secret_routes, check_name
+from .wire import Bounded, LoopbackOnly, add_secret_routes, check_name, check_push, check_size
 
 log = logging.getLogger("sealdeal.gateway")
 """What clients do not show: the network's SDK judges answers by their status alone."""
@@ -114,17 +110,7 @@ class Gateway:
         InvalidInput, Conflict when it is there, SplitIncomplete (the same push again goes on).
         """
         check_name(kind, name)
-        owner = await self._owner(kind, subject)
-        try:
-            signer = recover_message(owner_challenge(kind, subject, name, value), unhex(signature))
-        except (InvalidInput, BadSignature):
-            raise Unauthorized(
-                "expected an Authorization header: the owner's signature of this secret"
-            ) from None
-        if signer != owner:
-            raise Unauthorized(
-                f"expected the signature of {owner}, the owner of {subject}; got one of {signer}"
-            )
+        owner, _ = await check_push(self.hub, kind, subject, name, value, signature)
         key = self.keys.get(owner)
         if key is None:
             why = (
@@ -133,10 +119,7 @@ class Gateway:
             )
             log.warning("refused: %s", why)
             raise WalletMissing(why)
-        if len(value) > MAX_SECRET_BYTES:
-            raise TooLarge(f"expected a secret of at most {MAX_SECRET_BYTES} bytes, got {len(value)}")
-        if not value:
-            raise InvalidInput("expected a secret in the body, got nothing")
+        check_size(value)
         secret = SecretId(kind, subject, name)
         async with self._locks.setdefault(secret, asyncio.Lock()):
             try:
@@ -148,14 +131,6 @@ class Gateway:
                 log.warning("not shared: %s: %s", secret, failed)
                 raise
             log.info("shared: %s", secret)
-
-    async def _owner(self, kind: SecretKind, subject: Address) -> Address:
-        if kind not in (SecretKind.DATASET_KEY, SecretKind.APP_SECRET):
-            return subject
-        try:
-            return await self.hub.owner_of(subject)
-        except (NotFound, ChainError):
-            raise Unauthorized(f"expected a dataset or app on this chain, {subject} has no owner") from None
 
     async def _split(self, key: Key, secret: SecretId, value: bytes) -> None:
         begun = self._unfinished.get(secret)

@@ -15,7 +15,6 @@ from sealdeal.chain import Hub, Quorum
 from sealdeal.model.eip712 import digest
 from sealdeal.model.errors import (
     BadSignature,
-    ChainError,
     Conflict,
     InvalidInput,
     NotFound,
@@ -34,7 +33,6 @@ from sealdeal.model.sealing import (
     SecretKind,
     SecretShares,
     audit_challenge,
-    owner_challenge,
     secrets_domain,
     share_secret,
     vouch_challenge,
@@ -51,7 +49,7 @@ from sealdeal.sdk.sms import (
 )
 
 from .store import Closed, Held, SecretStore
-from .wire import check_name
+from .wire import check_name, check_push, check_signer, check_size, owner_of
 
 PUBLIC_NAMES = frozenset([RESULT_KEY_NAME])
 """Named values that are no secrets: a node whose door is `own` takes them too."""
@@ -132,19 +130,8 @@ class Owners:
     async def _whole(
         self, kind: SecretKind, subject: Address, name: str, value: bytes, signature: str
     ) -> Held:
-        challenge = owner_challenge(kind, subject, name, value)
-        try:
-            given = bytes.fromhex(signature.removeprefix("0x"))
-            signer = recover_message(challenge, given)
-        except (ValueError, BadSignature):
-            raise Unauthorized(
-                "expected an Authorization header: the owner's signature of this secret"
-            ) from None
-        await self._check_owner(signer, kind, subject)
-        if len(value) > MAX_SECRET_BYTES:
-            raise TooLarge(f"expected a secret of at most {MAX_SECRET_BYTES} bytes, got {len(value)}")
-        if not value:
-            raise InvalidInput("expected a secret in the body, got nothing")
+        _, given = await check_push(self._hub, kind, subject, name, value, signature)
+        check_size(value)
         return Held(kind, subject, name, 1, Door.SINGLE, None, given, value)
 
     async def _name(self, held: Held, update: bool) -> None:
@@ -237,12 +224,12 @@ class Owners:
             )
         voucher = None
         if door is Door.OWN:
-            await self._check_owner(
-                recover_digest(digest(self._domain, document), signature), kind, document.subject
+            await check_signer(
+                self._hub, recover_digest(digest(self._domain, document), signature), kind, document.subject
             )
         else:
             voucher = await self._check_voucher(document, signature)
-            await self._owner(kind, document.subject)
+            await owner_of(self._hub, kind, document.subject)
         held = Held(
             kind,
             document.subject,
@@ -282,7 +269,7 @@ class Owners:
         kind = SecretKind(revocation.kind)
         check_name(kind, revocation.name)
         signer = recover_digest(digest(self._domain, revocation), signature)
-        await self._check_owner(signer, kind, revocation.subject)
+        await check_signer(self._hub, signer, kind, revocation.subject)
         since = max(revocation.time, (await self._hub.block()).timestamp + 1)
         closed = await self.store.revoke(
             kind, revocation.subject, revocation.name, Closed(revocation.version, since), signature
@@ -360,7 +347,7 @@ class Owners:
             raise Unauthorized(
                 "expected an Authorization header: the owner's signature of this question"
             ) from None
-        owner = await self._owner(kind, subject)
+        owner = await owner_of(self._hub, kind, subject)
         if owner not in signers:
             raise Unauthorized(
                 f"expected the signature of {owner}, the owner of {subject}, of the last minutes: another "
@@ -401,21 +388,7 @@ class Owners:
         )
         return trail.model_copy(update={"signature": hexstr(self._key.sign_message(trail.digest()))})
 
-    # --- whose it is, and who else holds some -------------------------------------------------------
-
-    async def _owner(self, kind: SecretKind, subject: Address) -> Address:
-        if kind not in (SecretKind.DATASET_KEY, SecretKind.APP_SECRET):
-            return subject
-        try:
-            return await self._hub.owner_of(subject)
-        except (NotFound, ChainError):
-            raise Unauthorized(f"expected a dataset or app on this chain, {subject} has no owner") from None
-
-    async def _check_owner(self, signer: Address, kind: SecretKind, subject: Address) -> None:
-        if signer != (owner := await self._owner(kind, subject)):
-            raise Unauthorized(
-                f"expected the signature of {owner}, the owner of {subject}; got one of {signer}"
-            )
+    # --- who else holds some -------------------------------------------------------
 
     async def _others(self, members: Sequence[Address]) -> dict[Address, SmsClient]:
         """The other members. Raises Unavailable when this node was not told of one, or can't reach it."""

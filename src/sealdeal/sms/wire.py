@@ -1,4 +1,4 @@
-"""The protocol's routes for secrets (wire.md §2), and what bounds requests: for a node and for a gateway."""
+"""The protocol's routes for secrets (wire.md §2), their checks and bounds: for a node and for a gateway."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ from fastapi import FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sealdeal.model.errors import Forbidden, InvalidInput, NotFound, SealdealError, TooLarge
-from sealdeal.model.sealing import APP_SECRET_NAME, SecretKind
+from sealdeal.chain import Hub
+from sealdeal.model.errors import (
+    BadSignature,
+    ChainError,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    SealdealError,
+    TooLarge,
+    Unauthorized,
+)
+from sealdeal.model.keys import recover_message
+from sealdeal.model.sealing import APP_SECRET_NAME, MAX_SECRET_BYTES, SecretKind, owner_challenge
 from sealdeal.model.types import Address, address
 from sealdeal.sdk.http import error_body
 
@@ -125,6 +136,43 @@ def check_name(kind: SecretKind, name: str) -> None:
             f"expected the name of a {kind}: requester-secret 1 to 64 of A-Z a-z 0-9 _ -, named 1 to "
             f"{MAX_NAME_BYTES} bytes, app-secret '1', dataset-key none; got {name[:80]!r}"
         )
+
+
+async def owner_of(hub: Hub, kind: SecretKind, subject: Address) -> Address:
+    """The owner on chain of a dataset or app, or the account itself. Raises Unauthorized."""
+    if kind not in (SecretKind.DATASET_KEY, SecretKind.APP_SECRET):
+        return subject
+    try:
+        return await hub.owner_of(subject)
+    except (NotFound, ChainError):
+        raise Unauthorized(f"expected a dataset or app on this chain, {subject} has no owner") from None
+
+
+async def check_signer(hub: Hub, signer: Address, kind: SecretKind, subject: Address) -> None:
+    """Raises Unauthorized unless the secret is the signer's."""
+    if signer != (owner := await owner_of(hub, kind, subject)):
+        raise Unauthorized(f"expected the signature of {owner}, the owner of {subject}; got one of {signer}")
+
+
+async def check_push(
+    hub: Hub, kind: SecretKind, subject: Address, name: str, value: bytes, signature: str
+) -> tuple[Address, bytes]:
+    """The owner who signed a whole secret, and the signature's bytes. Raises Unauthorized."""
+    try:
+        given = bytes.fromhex(signature.removeprefix("0x"))
+        signer = recover_message(owner_challenge(kind, subject, name, value), given)
+    except (ValueError, BadSignature):
+        raise Unauthorized("expected an Authorization header: the owner's signature of this secret") from None
+    await check_signer(hub, signer, kind, subject)
+    return signer, given
+
+
+def check_size(value: bytes) -> None:
+    """Bounds of a whole secret, of which only its owner is told. Raises TooLarge, InvalidInput."""
+    if len(value) > MAX_SECRET_BYTES:
+        raise TooLarge(f"expected a secret of at most {MAX_SECRET_BYTES} bytes, got {len(value)}")
+    if not value:
+        raise InvalidInput("expected a secret in the body, got nothing")
 
 
 class Bounded:

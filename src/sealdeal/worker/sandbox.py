@@ -17,6 +17,7 @@ import shutil
 import signal
 import stat
 import sys
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ class Sandbox(Protocol):
         """Kill what an earlier worker process of this name left running; returns how many guests."""
 
 
-class Launched:
+class Launched(ABC):
     """Guests as processes of this machine, started by launch.py. `name` must be this worker's own on this
     machine: `sweep` goes by it. `scratch`: where the volumes of `bounds.disk` lie, if there is to be one.
     """
@@ -168,9 +169,9 @@ class Launched:
             raise
         return _LaunchedGuest(process, group)
 
+    @abstractmethod
     def _told(self, slot: int) -> dict[str, Any]:
         """What launch.py is told for this driver."""
-        raise NotImplementedError
 
 
 class BubblewrapSandbox(Launched):
