@@ -26,8 +26,8 @@ from sealdeal.model.deals import Assignment, Change, Deal, pool_domain, quorum_d
 from sealdeal.model.eip712 import digest
 from sealdeal.model.release import gather
 from sealdeal.sdk.sms import SmsClient
-from sealdeal.sms import Node
 from sealdeal.sms.limits import Limits
+from sealdeal.sms.release import Node
 from tests.network import CHAIN_ID, NODES, Network, build, key
 from tests.sms.conftest import CONFIRMATIONS, PLATFORM, Guest, Nodes
 

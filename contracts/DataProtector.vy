@@ -28,11 +28,11 @@ registry: public(immutable(address))
 
 
 @deploy
-def __init__(datasetregistry: address):
+def __init__(_registry: address):
     """
-    @param datasetregistry Where the datasets are registered.
+    @param _registry The DatasetRegistry.
     """
-    registry = datasetregistry
+    registry = _registry
 
 
 @external

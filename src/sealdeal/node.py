@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import json
 import logging
@@ -37,7 +36,6 @@ from sealdeal.chain import (
     Addresses,
     Anvil,
     DeployOptions,
-    GasDoor,
     Heartbeat,
     Hub,
     QuorumTerms,
@@ -47,6 +45,7 @@ from sealdeal.chain import (
     deploy,
     deploy_data_protector,
 )
+from sealdeal.chain.door import GasDoor
 from sealdeal.market.app import create_app as market_app
 from sealdeal.market.market import Market
 from sealdeal.market.options import MarketOptions
@@ -59,7 +58,7 @@ from sealdeal.model.orders import BATCH
 from sealdeal.model.sealing import Door
 from sealdeal.model.types import RLC, address, hexstr, unhex
 from sealdeal.pool.app import create_app as pool_app
-from sealdeal.pool.offers import Offer, Offers
+from sealdeal.pool.offers import OFFERS, Offer, Offers
 from sealdeal.pool.rules import PoolSettings, Rules
 from sealdeal.pool.scheduler import Scheduler
 from sealdeal.results.app import create_app as results_app
@@ -74,6 +73,7 @@ from sealdeal.sdk.pool import PoolClient
 from sealdeal.sdk.registry import Registries
 from sealdeal.sdk.results import ResultsClient
 from sealdeal.sdk.sms import SmsClient
+from sealdeal.services import memory
 from sealdeal.sms.app import create_app as sms_app
 from sealdeal.sms.options import SmsOptions
 from sealdeal.sms.release import Node
@@ -92,12 +92,8 @@ CHAIN_ID = 65_535
 NODES, THRESHOLD, WORKERS = 3, 2, 2
 POOL_STAKE = 10_000 * RLC
 """Put in escrow by the workerpool's owner when a network is made: it covers the offers below."""
-OFFERS = tuple(Offer(category=c, price=p * RLC, volume=100) for c, p in enumerate((1, 2, 5, 12, 40)))
-"""What the local workerpool asks for a task of each category."""
 GAS_MONEY = 10_000 * 10**18
 """Native currency given to each account of a local network, in wei."""
-_LARGE_BLOCK = 4 << 20
-"""Bytes: above the pieces in which data stream, so that these are not mapped and unmapped one by one."""
 SAVE_EVERY = 5.0
 """Seconds between dumps of the chain while it grows: what a SIGKILL of this process may cost."""
 
@@ -218,7 +214,7 @@ class LocalNetwork:
     # --- start ------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        _give_memory_back()
+        memory.give_back()
         self._failed = asyncio.get_running_loop().create_future()
         self._failed.add_done_callback(lambda f: f.cancelled() or f.exception())
         self.state.mkdir(parents=True, exist_ok=True)
@@ -279,11 +275,9 @@ class LocalNetwork:
             self._kept.save()
         self._close_at_end(anvil.save)
         self.addresses = Addresses.from_json(self._kept.addresses)
-        if self.addresses.dataprotector is None:  # the network is older than this contract
+        if self._kept.dataprotector is None:  # the network is new, or older than this contract
             registry = self.addresses.datasetregistry
-            made = await deploy_data_protector(self._sender("hub_owner"), registry)
-            self.addresses = replace(self.addresses, dataprotector=made)
-            self._kept.addresses = self.addresses.to_json()
+            self._kept.dataprotector = await deploy_data_protector(self._sender("hub_owner"), registry)
             await anvil.save()
             self._kept.save()
         self.hub = Hub(self.rpc, self.addresses)
@@ -374,7 +368,7 @@ class LocalNetwork:
         subgraphs = await Subgraphs.open(
             self._database("subgraphs"),
             self.hub,
-            protector=self.addresses.dataprotector,
+            protector=address(self._kept.dataprotector) if self._kept.dataprotector else None,
             fetch=partial(store.fetch, limit=MAX_DOCUMENT_BYTES),
         )
         self._close_at_end(subgraphs.close)
@@ -511,6 +505,7 @@ class LocalNetwork:
                 poco_subgraph=f"{market}/subgraphs/poco",
             ),
             workerpool=address(self._kept.workerpool or ""),
+            dataprotector=address(self._kept.dataprotector or ""),
             trust="simulated",
             tee_root=hexstr(self.platform.root_der),
             accounts={n: {"address": k.address, "key": hexstr(k.secret)} for n, k in keys.items()},
@@ -530,6 +525,7 @@ class Kept:
         self.ports: dict[str, int] = content.get("ports", {})
         self.addresses: dict[str, Any] | None = content.get("addresses")
         self.workerpool: str | None = content.get("workerpool")
+        self.dataprotector: str | None = content.get("dataprotector")
 
     @classmethod
     def load(cls, path: Path, workers: Collection[str], *, may_write: bool) -> Kept:
@@ -555,7 +551,7 @@ class Kept:
         return kept
 
     def save(self) -> None:
-        members = {n: getattr(self, n) for n in ("keys", "ports", "addresses", "workerpool")}
+        members = {n: getattr(self, n) for n in ("keys", "ports", "addresses", "workerpool", "dataprotector")}
         _write_private(self.path, json.dumps(members, indent=1))
 
 
@@ -575,17 +571,6 @@ class _Later(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         if self._by_url is not None:
             await self._by_url.aclose()
-
-
-def _give_memory_back() -> None:
-    """Have glibc return large blocks to the system when they are freed, also in threads other than the first.
-
-    It raises its thresholds to the largest block that was ever freed, otherwise, and the 40 MiB in which a
-    guest's release was built stay with a process that holds less than that of data.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        for threshold in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
-            ctypes.CDLL(None).mallopt(threshold, _LARGE_BLOCK)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.secrets import Secrets
 from sealdeal.sdk.sms import SmsClient
 from sealdeal.sdk.vault import Vault
-from sealdeal.sms import create_app
+from sealdeal.sms.app import create_app
 from sealdeal.sms.gateway import Gateway
 from sealdeal.sms.gateway import create_app as gateway_app
 from tests.network import CHAIN_ID, NODES, Network

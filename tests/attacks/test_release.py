@@ -51,7 +51,7 @@ from sealdeal.sdk.sms import (
     TaskNotActive,
     TooManyAttempts,
 )
-from sealdeal.sms import create_app
+from sealdeal.sms.app import create_app
 from sealdeal.sms.limits import Limits
 from sealdeal.sms.nonces import NONCE_SECONDS
 from sealdeal.sms.store import MAX_ATTEMPTS

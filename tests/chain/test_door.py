@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from sealdeal.chain import Anvil, GasDoor, Rpc
-from sealdeal.chain.door import BODY_LIMIT, LEAST
+from sealdeal.chain import Anvil, Rpc
+from sealdeal.chain.door import BODY_LIMIT, LEAST, GasDoor
 from sealdeal.model.types import Address
 from sealdeal.sdk.http import in_memory
 from tests.network import CHAIN_ID, Network

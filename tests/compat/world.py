@@ -119,7 +119,7 @@ def document(network: Network, keys: list[str], app: Mapping[str, str], category
         "compass": at.compass,
         "subgraph": at.subgraph,
         "pocoSubgraph": at.poco_subgraph,
-        "dataprotector": contracts.dataprotector,
+        "dataprotector": network.dataprotector,
         "workerpool": network.workerpool,
         "category": category,
         "idle": len(CATEGORIES),

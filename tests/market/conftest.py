@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sealdeal.chain import Hub
-from sealdeal.market import Market, create_app
+from sealdeal.market.app import create_app
+from sealdeal.market.market import Market
 from sealdeal.model.orders import Signed, kind_of
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.market import MarketClient, Published, authorization

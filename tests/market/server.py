@@ -10,7 +10,8 @@ from typing import Any
 
 import uvicorn
 
-from sealdeal.market import Market, create_app
+from sealdeal.market.app import create_app
+from sealdeal.market.market import Market
 from sealdeal.sdk import serving
 
 

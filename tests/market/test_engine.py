@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sealdeal.chain import Wallet
-from sealdeal.market import Market
+from sealdeal.market.market import Market
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.orders import (
     TEE,

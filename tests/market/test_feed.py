@@ -16,7 +16,7 @@ import pytest
 import socketio
 from simple_websocket import AioClient, ConnectionClosed
 
-from sealdeal.market import create_app
+from sealdeal.market.app import create_app
 from sealdeal.market.limits import OpenStreams
 from sealdeal.model.deals import task_id
 from sealdeal.model.orders import AppOrder, Kind

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 
-from sealdeal.market import create_app
+from sealdeal.market.app import create_app
 from sealdeal.sdk.market import authorization
 from tests.market.conftest import Stand
 from tests.market.server import served

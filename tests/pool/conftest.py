@@ -14,7 +14,9 @@ import pytest
 from sealdeal.model.deals import Deal, TaskStatus, enclave_message
 from sealdeal.model.keys import Key
 from sealdeal.model.types import Address, keccak
-from sealdeal.pool import PoolSettings, Rules, Scheduler, create_app
+from sealdeal.pool.app import create_app
+from sealdeal.pool.rules import PoolSettings, Rules
+from sealdeal.pool.scheduler import Scheduler
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.pool import PoolClient, Work, WorkerState
 from tests.network import Network

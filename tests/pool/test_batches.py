@@ -18,12 +18,13 @@ from sealdeal.model.errors import InvalidInput, NotFound
 from sealdeal.model.orders import BATCH, TEE_TDX
 from sealdeal.model.results import result_location
 from sealdeal.model.types import RLC, keccak
-from sealdeal.results import FolderStore, Results
-from sealdeal.results import create_app as results_app
+from sealdeal.results.app import create_app as results_app
+from sealdeal.results.blobs import FolderStore
+from sealdeal.results.uploads import Results
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.pool import Attempt, Handed, Report, Work
 from sealdeal.sdk.results import Authorisation, ResultsClient
-from sealdeal.sms import create_app as sms_app
+from sealdeal.sms.app import create_app as sms_app
 from tests.network import NODES, Network, key
 from tests.sms.conftest import CONFIRMATIONS, Guest, Nodes
 

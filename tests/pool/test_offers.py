@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sealdeal.market import Market
-from sealdeal.market import create_app as market_app
+from sealdeal.market.app import create_app as market_app
+from sealdeal.market.market import Market
 from sealdeal.model.orders import TEE_TDX, WorkerpoolOrder, tag
 from sealdeal.model.types import RLC, Address
 from sealdeal.pool.offers import Offer, Offers

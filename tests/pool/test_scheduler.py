@@ -16,7 +16,8 @@ from sealdeal.model.errors import Forbidden, InvalidInput
 from sealdeal.model.keys import recover_message
 from sealdeal.model.orders import TEE_TDX, tag
 from sealdeal.model.types import RLC, ZERO, Address, keccak
-from sealdeal.pool import PoolSettings, Rules, Scheduler
+from sealdeal.pool.rules import PoolSettings, Rules
+from sealdeal.pool.scheduler import Scheduler
 from sealdeal.pool.workers import RECONNECT
 from sealdeal.sdk.pool import (
     Attempt,

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from sealdeal.model.cid import CHUNK, cid_of, directory_block
 from sealdeal.model.errors import IntegrityError, InvalidInput, NotFound, TooLarge
 from sealdeal.model.keys import Key
-from sealdeal.results import FolderStore, Results, create_app
-from sealdeal.results.blobs import BLOCK_LIMIT
+from sealdeal.results.app import create_app
+from sealdeal.results.blobs import BLOCK_LIMIT, FolderStore
 from sealdeal.results.gateway import byte_range
+from sealdeal.results.uploads import Results
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.results import ResultsClient
 

@@ -19,8 +19,7 @@ from fastapi import FastAPI
 
 from sealdeal.model.cid import CHUNK, block_cid, cid_of, directory_block
 from sealdeal.model.errors import IntegrityError, InvalidInput, NotFound, TooLarge, Unavailable
-from sealdeal.results import FolderStore
-from sealdeal.results.blobs import BLOCK_LIMIT, Blobs
+from sealdeal.results.blobs import BLOCK_LIMIT, Blobs, FolderStore
 from sealdeal.results.buckets import BucketStore
 from sealdeal.results.kubo import kubo_routes
 from sealdeal.results.nodes import NodeStore

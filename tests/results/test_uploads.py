@@ -20,8 +20,9 @@ from sealdeal.model.errors import BadSignature, Conflict, InvalidInput, NotFound
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import BATCH, TEE_TDX
 from sealdeal.model.types import ZERO, hexstr, keccak
-from sealdeal.results import FolderStore, Results, create_app
-from sealdeal.results.uploads import Claim
+from sealdeal.results.app import create_app
+from sealdeal.results.blobs import FolderStore
+from sealdeal.results.uploads import Claim, Results
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.results import PROOF_LIMIT, Authorisation, ResultsClient, store_domain
 from tests.network import CHAIN_ID, Network, key

@@ -18,7 +18,7 @@ from sealdeal.sdk.custody import Audit, SecretId
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.secrets import RevocationIncomplete, Secrets, SplitIncomplete
 from sealdeal.sdk.sms import AuditLine, SecretRevoked, SmsClient
-from sealdeal.sms import create_app
+from sealdeal.sms.app import create_app
 from tests.network import CHAIN_ID, NODES, THRESHOLD, Network
 from tests.sms.conftest import CONFIRMATIONS, Guest, Nodes, guest_of, nodes
 

@@ -23,7 +23,8 @@ from sealdeal.model.types import ZERO32, Address, unhex
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.secrets import SplitReceipt, split_to_nodes
 from sealdeal.sdk.sms import SmsClient
-from sealdeal.sms import Node, create_app
+from sealdeal.sms.app import create_app
+from sealdeal.sms.release import Node
 from sealdeal.tee import DcapVerifier, SimulatedPlatform
 from tests.network import CHAIN_ID, NODES, THRESHOLD, Network
 

@@ -24,7 +24,7 @@ from sealdeal.model.sealing import MAX_SECRET_BYTES, SecretKind, owner_challenge
 from sealdeal.model.types import Address, address_bytes, hexstr, keccak
 from sealdeal.sdk.secrets import SplitIncomplete
 from sealdeal.sdk.sms import SmsClient
-from sealdeal.sms import create_app
+from sealdeal.sms.app import create_app
 from sealdeal.sms.wire import BODY_LIMIT, SECRET_BODY_LIMIT
 from tests.network import CHAIN_ID, NODES, Network
 

@@ -42,7 +42,7 @@ from sealdeal.sdk.sms import (
     SmsClient,
     WholeRefused,
 )
-from sealdeal.sms import create_app
+from sealdeal.sms.app import create_app
 from sealdeal.sms.owners import AUDIT_LINES
 from tests.network import CHAIN_ID, NODES, THRESHOLD, Network
 

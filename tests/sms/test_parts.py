@@ -12,11 +12,12 @@ from sealdeal.model.deals import Assignment
 from sealdeal.model.errors import InvalidInput, RateLimited, SecretRefused, Unavailable
 from sealdeal.model.policy import MinTcbEvaluation, PlatformIn, PlatformNotIn
 from sealdeal.model.types import address
+from sealdeal.sdk.keyfile import parse_key
 from sealdeal.sdk.sms import NonceRefused
 from sealdeal.sms import limits
 from sealdeal.sms.limits import Gate, Limits
 from sealdeal.sms.nonces import HANDOVER_SECONDS, NONCE_SECONDS, Nonces, members_mark
-from sealdeal.sms.options import SmsOptions, parse_key, platform_ids
+from sealdeal.sms.options import SmsOptions, platform_ids
 
 NODE, OTHER, WORKER = (address(bytes([n]) * 20) for n in (1, 2, 3))
 ASSIGNMENT = Assignment(b"\x05" * 32, WORKER, 1, 2**40)

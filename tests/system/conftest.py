@@ -20,8 +20,8 @@ from sealdeal.model.keys import Key
 from sealdeal.model.orders import Params
 from sealdeal.model.results import generate_result_key
 from sealdeal.model.types import RLC, ZERO, Address, unhex
-from sealdeal.node import OFFERS, LocalNetwork
-from sealdeal.pool.offers import Offer
+from sealdeal.node import LocalNetwork
+from sealdeal.pool.offers import OFFERS, Offer
 from sealdeal.sdk.client import Published, Result, Sealdeal
 from sealdeal.sdk.images import build_app_image
 from sealdeal.sdk.pool import Attempt

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealdeal.cli import session
+from sealdeal.cli.options import workers
 from sealdeal.guest.hello import Limits
 from sealdeal.model.errors import InvalidInput, Unavailable
 from sealdeal.node import LocalNetwork
 from sealdeal.sdk.guest_release import GuestRelease
+from sealdeal.settings import Settings
 from sealdeal.worker.cgroups import Bounds
 from sealdeal.worker.machine import LEAST_CPUS, LEAST_FILES, LEAST_MEMORY, Machine
 from sealdeal.worker.options import WorkerOptions
@@ -88,11 +89,7 @@ def test_workers_are_as_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> Non
     said = {"DRIVER": "runc", "SLOTS": "3", "MEMORY": "12GiB", "CPUS": "1.5", "DISK": "90GiB"}
     for name, value in {**said, "PROCESSES": "100", "DATASET_SIZE": "10GiB"}.items():
         monkeypatch.setenv(f"SEALDEAL_WORKER_{name}", value)
-    session.settings.cache_clear()
-    try:
-        options = session.workers()
-    finally:
-        session.settings.cache_clear()
+    options = workers(Settings())
     assert (options.driver, options.slots) == ("runc", 3)
     bounds = options.bounds(2)
     assert bounds == Bounds(2 * GIB, GIB, disk=15 * GIB, processes=100, cpus=0.25)

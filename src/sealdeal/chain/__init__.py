@@ -3,7 +3,6 @@
 from .abi import Event
 from .contract import Contract, artefact
 from .deploy import CATEGORIES, DeployOptions, QuorumTerms, deploy, deploy_data_protector
-from .door import GasDoor
 from .errors import (
     BlockGone,
     ChainUnreachable,
@@ -36,7 +35,6 @@ __all__ = [
     "DeploymentStopped",
     "Event",
     "Follower",
-    "GasDoor",
     "Heartbeat",
     "Hub",
     "KeystoreError",

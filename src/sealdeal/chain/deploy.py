@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -83,7 +83,7 @@ class DeployOptions:
 async def deploy(
     sender: Sender, options: DeployOptions | None = None, *, first: int | None = None
 ) -> Addresses:
-    """Deploy a network's contracts, settle what they start with, compare them with the artefacts.
+    """Deploy token, registries, quorum and hub, settle what they start with, compare them with the artefacts.
 
     Nothing else may be sent from the account meanwhile: addresses follow from its nonces. `first`: go on with
     the deployment that began with this nonce, with the same options. Raises InvalidInput or ChainError before
@@ -102,7 +102,7 @@ async def deploy(
 
 
 async def deploy_data_protector(sender: Sender, datasetregistry: Address) -> Address:
-    """Deploy DataProtector for a network that has none yet. Raises ChainError."""
+    """Deploy the door through which DataProtector's clients register datasets. Raises ChainError."""
     submitted = await sender.submit(None, artefact("DataProtector").creation(datasetregistry))
     made = (await submitted.receipt()).contract
     if made is None:
@@ -145,15 +145,13 @@ class _Deployment:
         self.terms = options.broker if isinstance(options.broker, QuorumTerms) else None
         names = [] if options.token else ["Rlc"]
         names += [*reversed(hub_pieces()[1:]), *(f"{entry}Registry" for entry in REGISTRIES)]
-        names += ["DataProtector", *(["Quorum"] if self.terms else [])]
-        names.append("Hub")  # last: half a deployment has none
+        names += [*(["Quorum"] if self.terms else []), "Hub"]  # the hub last: half a deployment has none
         self.place = {name: create_address(sender.address, first + n) for n, name in enumerate(names)}
         if options.owner == "quorum" and not self.terms:
             raise InvalidInput("expected the terms of a quorum: the one that is deployed is to own the hub")
         apps, datasets, pools = (self.place[f"{entry}Registry"] for entry in REGISTRIES)
         token = options.token or self.place["Rlc"]
-        quorum, protector = self.place.get("Quorum"), self.place["DataProtector"]
-        self.addresses = Addresses(self.place["Hub"], token, apps, datasets, pools, quorum, protector)
+        self.addresses = Addresses(self.place["Hub"], token, apps, datasets, pools, self.place.get("Quorum"))
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
@@ -308,8 +306,7 @@ class _Deployment:
             ]
         if found:
             raise IntegrityError(f"what is deployed is not what was meant, do not use it: {'; '.join(found)}")
-        connected = (await Hub.connect(self.rpc, self.addresses.hub)).addresses
-        return replace(connected, dataprotector=self.addresses.dataprotector)
+        return (await Hub.connect(self.rpc, self.addresses.hub)).addresses
 
 
 def _plain(value: Any) -> Any:

@@ -31,7 +31,7 @@ from sealdeal.sdk.client import Balance, Published, Sealdeal
 from sealdeal.sdk.images import build_app_image
 from sealdeal.sdk.pool import Attempt
 
-from . import session
+from . import options, session
 from .result import save_receipt
 from .session import AsJson
 
@@ -117,7 +117,7 @@ async def run(
             cache=settings.cache,
             anvil=settings.anvil,
             confirmations=settings.confirmations,
-            worker=session.workers(),
+            worker=options.workers(settings),
         )
         async with network:
             console.print(f"[bold]A network of simulated TEEs[/] is up ({time.monotonic() - began:.1f} s)")

@@ -6,25 +6,19 @@ import asyncio
 import json as json_format
 import re
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from sealdeal import service as services
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.keys import Key
-from sealdeal.model.types import parse_rlc
-from sealdeal.node import OFFERS
-from sealdeal.pool.offers import Offer
-from sealdeal.service import Hosting
+from sealdeal.sdk.keyfile import parse_key, private_text
+from sealdeal.services import hosting
+from sealdeal.services.hosting import Hosting, Start
 from sealdeal.settings import Settings
-from sealdeal.sms.options import parse_key, private_text
-from sealdeal.tee import SimulatedPlatform
 
-from . import session
+from . import options, session
 from .session import AsJson
-from .up import market_options, sms_options
 
 run = App(name="run", help="Run one service of a network in a process of its own.")
 
@@ -49,10 +43,11 @@ async def start(
         Let an SMS node of a simulated network answer other machines: it protects nothing.
     """
     settings = session.settings()
-    hosting = hosting_of(settings, unsafe_simulated_public=unsafe_simulated_public)
+    said = hosting_of(settings)
+    chosen = start_of(service, settings, simulated_public=unsafe_simulated_public)
     session.stop_on_signals()
     try:
-        await services.run(service, hosting, partial(_tell, service, json))
+        await hosting.run(chosen, said, partial(_tell, service, json))
     except asyncio.CancelledError:  # stopped in order
         if not json:
             print(f"{service} stopped")
@@ -63,36 +58,61 @@ def _tell(service: str, json: bool, name: str) -> None:
     print(json_format.dumps({"service": service, kind: name}) if json else f"{service} {name}", flush=True)
 
 
-def hosting_of(settings: Settings, *, unsafe_simulated_public: bool = False) -> Hosting:
-    """What the settings say of one service. Raises InvalidInput for what is missing or malformed."""
+def hosting_of(settings: Settings) -> Hosting:
+    """What the settings say of any service. Raises InvalidInput for what is missing or malformed."""
     if settings.key_file is None:
         raise InvalidInput("expected the key that this service signs with: set SEALDEAL_KEY_FILE")
-    platform = settings.platform
     return Hosting(
         network=session.network(),
         key=Key(parse_key(private_text(settings.key_file), str(settings.key_file))),
         state=settings.state,
-        cache=settings.cache,
         database=settings.database.get_secret_value() if settings.database else "",
         listen=endpoint(settings.listen),
         public_url=settings.public_url.rstrip("/"),
         confirmations=settings.confirmations,
         origin=settings.origin,
-        platform=_platform(platform) if platform else None,
-        blobs=settings.blobs,
-        schedulers=tuple(re.findall(r"[^,\s]+", settings.schedulers)),
-        offers=offers(settings.offers),
-        market=market_options(settings),
-        sms=sms_options(settings),
-        unsafe_simulated_public=unsafe_simulated_public,
-        worker=session.workers(),
-        registries=session.registries(),
-        app_network=settings.worker_network,
     )
 
 
-def _platform(path: Path) -> SimulatedPlatform:
-    return SimulatedPlatform.from_json(private_text(path))
+def start_of(service: Service, settings: Settings, *, simulated_public: bool = False) -> Start:
+    """The service with what the settings say of it. Raises InvalidInput.
+
+    It is loaded here and no other is: what a worker's process does not need would take half of its memory.
+    """
+    match service:
+        case "market":
+            from sealdeal.services import market
+
+            return partial(market.start, options=options.market(settings))
+        case "pool":
+            from sealdeal.services import pool
+
+            return partial(pool.start, offered=options.offers(settings.offers))
+        case "worker":
+            from sealdeal.services import worker
+
+            return partial(
+                worker.start,
+                options=options.workers(settings),
+                cache=settings.cache,
+                platform=options.platform(settings.platform),
+                schedulers=options.schedulers(settings.schedulers),
+                registries=session.registries(),
+                app_network=settings.worker_network,
+            )
+        case "sms":
+            from sealdeal.services import sms
+
+            return partial(
+                sms.start,
+                options=options.sms(settings),
+                cache=settings.cache,
+                simulated_public=simulated_public,
+            )
+        case "results":
+            from sealdeal.services import results
+
+            return partial(results.start, place=settings.blobs)
 
 
 def endpoint(text: str) -> tuple[str, int]:
@@ -101,18 +121,3 @@ def endpoint(text: str) -> tuple[str, int]:
     if found is None or int(found[3]) > 65_535:
         raise InvalidInput(f"expected HOST:PORT to listen at, got {text!r}")
     return found[1] or found[2], int(found[3])
-
-
-def offers(text: str) -> tuple[Offer, ...]:
-    """CATEGORY:PRICE in RLC, or CATEGORY:PRICE:TASKS, with commas; the default's when empty."""
-    if not text.strip():
-        return OFFERS
-    found = []
-    for part in text.split(","):
-        category, _, rest = part.strip().partition(":")
-        price, _, volume = rest.partition(":")
-        volume = volume or "100"
-        if not (category.isdecimal() and volume.isdecimal() and price):
-            raise InvalidInput(f"expected an offer CATEGORY:PRICE or CATEGORY:PRICE:TASKS, got {part!r}")
-        found.append(Offer(category=int(category), price=parse_rlc(price), volume=int(volume)))
-    return tuple(found)

@@ -14,20 +14,20 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from sealdeal.chain import Wallet
 from sealdeal.model.errors import Conflict, InvalidInput, NotFound
 from sealdeal.model.keys import Key
-from sealdeal.sdk.client import Sealdeal
 from sealdeal.sdk.network import Network
-from sealdeal.sdk.registry import Registries
-from sealdeal.sdk.vault import Vault
 from sealdeal.settings import Settings
-from sealdeal.worker.machine import Machine
-from sealdeal.worker.options import WorkerOptions
+
+if TYPE_CHECKING:
+    from sealdeal.sdk.client import Sealdeal
+    from sealdeal.sdk.registry import Registries
+    from sealdeal.sdk.vault import Vault
 
 WalletName = Annotated[str | None, Parameter(name="--wallet", help="Wallet that signs (setting: wallet).")]
 AsJson = Annotated[
@@ -62,27 +62,11 @@ def settings() -> Settings:
 
 def registries(*, loopback: bool = False) -> Registries:
     """What the settings say of registries of images."""
+    from sealdeal.sdk.registry import Registries
+
     known = settings()
     urls = [url.strip() for url in known.registries.split(",") if url.strip()]
     return Registries.read(urls, known.registry_credentials, loopback=loopback)
-
-
-def workers() -> WorkerOptions:
-    """What the settings say of the workers on this machine."""
-    said, here = settings(), Machine.here()
-    return WorkerOptions(
-        driver=said.worker_driver,
-        slots=said.worker_slots,
-        machine=Machine(
-            memory=said.worker_memory or here.memory,
-            cpus=said.worker_cpus or here.cpus,
-            processes=said.worker_processes,
-            disk=said.worker_disk,
-        ),
-        image_bytes=said.worker_image_size,
-        dataset_bytes=said.worker_dataset_size,
-        output_bytes=said.worker_output_size,
-    )
 
 
 def wallet_file(name: str) -> Path:
@@ -99,6 +83,8 @@ def result_key_file(name: str) -> Path:
 
 def vault(name: str, key: Key) -> Vault:
     """A wallet's own copies of the secrets it shared, in a folder beside it."""
+    from sealdeal.sdk.vault import Vault
+
     return Vault(wallet_file(name).with_suffix(".secrets"), key)
 
 
@@ -145,6 +131,8 @@ def stop_on_signals() -> None:
 @asynccontextmanager
 async def connected(key: Key | None = None) -> AsyncIterator[Sealdeal]:
     """A client of the network, with a key or only to read."""
+    from sealdeal.sdk.client import Sealdeal
+
     outbox = settings().wallets / "outbox" if key else None
     async with Sealdeal(network(), key, outbox=outbox) as client:
         yield client

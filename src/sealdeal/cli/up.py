@@ -8,15 +8,10 @@ from pathlib import Path
 
 from cyclopts import App
 
-from sealdeal.market.limits import Limits
-from sealdeal.market.options import MarketOptions, networks
-from sealdeal.model.sealing import Door
 from sealdeal.node import CHAIN_ID, LocalNetwork
 from sealdeal.sdk.network import Network
-from sealdeal.settings import Settings
-from sealdeal.sms.options import SmsOptions, platform_ids
 
-from . import session
+from . import options, session
 from .session import AsJson
 
 up = App(name="up", help="Start the local network and keep it.")
@@ -45,11 +40,11 @@ async def start(*, state: Path | None = None, chain_id: int = CHAIN_ID, json: As
         anvil=settings.anvil,
         chain_id=chain_id,
         confirmations=settings.confirmations,
-        worker=session.workers(),
+        worker=options.workers(settings),
         app_network=settings.worker_network,
         registries=session.registries(),
-        market=market_options(settings),
-        sms=sms_options(settings),
+        market=options.market(settings),
+        sms=options.sms(settings),
         result_store=settings.result_store,
     )
     try:
@@ -62,29 +57,6 @@ async def start(*, state: Path | None = None, chain_id: int = CHAIN_ID, json: As
     except asyncio.CancelledError:  # Ctrl-C or SIGTERM: the network has stopped in order
         if not json:
             print("stopped; the same command continues here")
-
-
-def market_options(settings: Settings) -> MarketOptions:
-    """What the settings say of a market."""
-    limits = Limits(
-        requests=settings.market_rate_limit,
-        period=settings.market_rate_period,
-        proxies=networks(settings.market_proxies),
-    )
-    return MarketOptions(limits, settings.market_private_webhooks)
-
-
-def sms_options(settings: Settings) -> SmsOptions:
-    """What the settings say of SMS nodes."""
-    return SmsOptions(
-        door=Door(settings.sms_door),
-        storage_key_file=settings.sms_storage_key_file,
-        storage_key_command=settings.sms_storage_key_command,
-        witness_rpc=settings.sms_witness_rpc,
-        platforms=platform_ids(settings.sms_platforms),
-        banned_platforms=platform_ids(settings.sms_banned_platforms),
-        min_tcb_evaluation=settings.sms_min_tcb_evaluation,
-    )
 
 
 def _tell(network: Network, folder: Path, missing: tuple[str, ...]) -> None:
@@ -103,6 +75,7 @@ def _tell(network: Network, folder: Path, missing: tuple[str, ...]) -> None:
     for name, contract in network.contracts.to_json().items():
         print(f"  {name:<20} {contract}")
     print(f"  {'workerpool':<20} {network.workerpool}")
+    print(f"  {'dataprotector':<20} {network.dataprotector}")
     for limit in missing:
         print(f"not enforced on this machine: {limit}")
     print(

@@ -13,7 +13,7 @@ from sealdeal.model.deals import WORKERPOOL_STAKE_RATIO
 from sealdeal.model.errors import SealdealError
 from sealdeal.model.keys import Key, Rng
 from sealdeal.model.orders import TEE_TDX, Signed, WorkerpoolOrder, tag
-from sealdeal.model.types import ZERO, Address
+from sealdeal.model.types import RLC, ZERO, Address
 from sealdeal.sdk.market import MarketClient
 
 log = logging.getLogger("sealdeal.pool")
@@ -37,6 +37,10 @@ class Offer:
     dataset: Address = ZERO
     requester: Address = ZERO
     """Whom the offer is restricted to; zero: anyone."""
+
+
+OFFERS = tuple(Offer(category=c, price=p * RLC, volume=100) for c, p in enumerate((1, 2, 5, 12, 40)))
+"""What a workerpool asks for a task of each category, unless its operator says otherwise."""
 
 
 class Offers:

@@ -45,6 +45,8 @@ class Network:
     services: Services
     workerpool: Address | None = None
     """The workerpool that `services.scheduler` works for."""
+    dataprotector: Address | None = None
+    """The contract through which DataProtector registers datasets: its `dataprotectorContractAddress`."""
     trust: str = "hardware"
     """Trust class of the quorum: `hardware` or `simulated`."""
     tee_root: str | None = None
@@ -61,11 +63,12 @@ class Network:
         try:
             members = dict(value)
             services = dict(members.pop("services"))
-            pool = members.pop("workerpool", None)
+            pool, protector = members.pop("workerpool", None), members.pop("dataprotector", None)
             return cls(
                 contracts=Addresses.from_json(members.pop("contracts")),
                 services=Services(**{**services, "sms": tuple(services["sms"])}),
                 workerpool=address(pool) if pool else None,
+                dataprotector=address(protector) if protector else None,
                 **members,
             )
         except (TypeError, KeyError, ValueError, AttributeError) as wrong:

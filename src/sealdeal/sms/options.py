@@ -12,6 +12,7 @@ from sealdeal.model.errors import InvalidInput
 from sealdeal.model.policy import MinTcbEvaluation, PlatformIn, PlatformNotIn, Policy
 from sealdeal.model.sealing import Door
 from sealdeal.model.types import unhex
+from sealdeal.sdk.keyfile import parse_key, private_text
 
 KEY_COMMAND_SECONDS = 60.0
 """How long a key command may take: it may ask a person, or a service far away."""
@@ -64,23 +65,6 @@ class SmsOptions:
 def platform_ids(text: str) -> tuple[bytes, ...]:
     """Ids in hexadecimal, separated by commas or spaces. Raises InvalidInput."""
     return tuple(unhex(f"0x{word.removeprefix('0x')}") for word in re.split(r"[,\s]+", text.strip()) if word)
-
-
-def parse_key(text: str, where: str) -> bytes:
-    """32 bytes from hexadecimal text. Raises InvalidInput, which does not repeat the text."""
-    if re.fullmatch(r"(0x)?[0-9a-fA-F]{64}", text.strip()) is None:
-        raise InvalidInput(f"expected 32 bytes in hexadecimal in {where}, got something else")
-    return bytes.fromhex(text.strip().removeprefix("0x"))
-
-
-def private_text(path: Path) -> str:
-    """The text of a file that is its owner's alone. Raises InvalidInput, which repeats none of it."""
-    try:
-        if path.stat().st_mode & 0o077:
-            raise InvalidInput(f"expected {path} to be its owner's alone: chmod 600 {path}")
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as failed:
-        raise InvalidInput(f"expected a key in {path}: {type(failed).__name__}") from None
 
 
 async def _printed(command: str, node: str) -> str:

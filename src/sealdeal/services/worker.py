@@ -1,0 +1,75 @@
+"""A worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from sealdeal.model.errors import InvalidInput
+from sealdeal.sdk.guest_release import build_guest_release
+from sealdeal.sdk.http import Failover
+from sealdeal.sdk.pool import PoolClient
+from sealdeal.sdk.registry import Registries
+from sealdeal.sdk.results import ResultsClient
+from sealdeal.tee import SimulatedPlatform
+from sealdeal.worker.agent import Worker
+from sealdeal.worker.options import WorkerOptions
+from sealdeal.worker.proxy import NetworkMode
+
+from .hosting import Process
+
+log = logging.getLogger("sealdeal.services")
+
+STORE_PATIENCE = 60.0
+"""Seconds for which a worker tries to reach the result store: a result that is computed is worth a wait."""
+
+
+async def start(
+    process: Process,
+    options: WorkerOptions,
+    cache: Path,
+    *,
+    platform: SimulatedPlatform | None,
+    schedulers: Sequence[str],
+    registries: Registries,
+    app_network: NetworkMode,
+) -> None:
+    """Open it; the process's key is the wallet that it is paid to. `cache`: a folder for built images.
+    `schedulers`: URLs of the pool's; none: the network's. Raises InvalidInput for what is missing."""
+    said, services = process.hosting, process.network.services
+    if platform is None:
+        raise InvalidInput(
+            "expected a simulated platform for this worker: set SEALDEAL_PLATFORM to the network's "
+            "platform.json (this version starts guests on simulated platforms only)"
+        )
+    urls = tuple(schedulers) or ((services.scheduler,) if services.scheduler else ())
+    if not urls:
+        raise InvalidInput("expected a scheduler to work for: set SEALDEAL_SCHEDULERS to its URL")
+    pool = PoolClient(urls[0], key=process.key, transport=Failover(urls))
+    results = ResultsClient(services.results, transport=Failover([services.results], STORE_PATIENCE))
+    for client in (pool, results):
+        process.closes(client.close)
+    bounds = options.bounds(1)
+    worker = Worker(
+        hub=process.hub,
+        sender=process.sender,
+        pool=pool,
+        results=results,
+        sms={},  # the scheduler names them, and the quorum's contract says which count
+        platform=platform,
+        release=await asyncio.to_thread(build_guest_release, cache),
+        cache=said.state,
+        confirmations=said.confirmations,
+        slots=options.slots,
+        driver=options.driver,
+        bounds=bounds,
+        limits=options.limits(bounds),
+        network=app_network,
+        registries=registries,
+    )
+    for limit in worker.missing:
+        log.warning("not enforced on this machine: %s", limit)
+    process.name = process.key.address
+    process.work.append(worker.run())
