@@ -28,11 +28,11 @@ registry: public(immutable(address))
 
 
 @deploy
-def __init__(_registry: address):
+def __init__(datasetregistry: address):
     """
-    @param _registry The DatasetRegistry.
+    @param datasetregistry Where the datasets are registered.
     """
-    registry = _registry
+    registry = datasetregistry
 
 
 @external

@@ -275,9 +275,11 @@ class LocalNetwork:
             self._kept.save()
         self._close_at_end(anvil.save)
         self.addresses = Addresses.from_json(self._kept.addresses)
-        if self._kept.dataprotector is None:  # the network is new, or older than this contract
+        if self.addresses.dataprotector is None:  # the network is older than this contract
             registry = self.addresses.datasetregistry
-            self._kept.dataprotector = await deploy_data_protector(self._sender("hub_owner"), registry)
+            made = await deploy_data_protector(self._sender("hub_owner"), registry)
+            self.addresses = replace(self.addresses, dataprotector=made)
+            self._kept.addresses = self.addresses.to_json()
             await anvil.save()
             self._kept.save()
         self.hub = Hub(self.rpc, self.addresses)
@@ -368,7 +370,7 @@ class LocalNetwork:
         subgraphs = await Subgraphs.open(
             self._database("subgraphs"),
             self.hub,
-            protector=address(self._kept.dataprotector) if self._kept.dataprotector else None,
+            protector=self.addresses.dataprotector,
             fetch=partial(store.fetch, limit=MAX_DOCUMENT_BYTES),
         )
         self._close_at_end(subgraphs.close)
@@ -505,7 +507,6 @@ class LocalNetwork:
                 poco_subgraph=f"{market}/subgraphs/poco",
             ),
             workerpool=address(self._kept.workerpool or ""),
-            dataprotector=address(self._kept.dataprotector or ""),
             trust="simulated",
             tee_root=hexstr(self.platform.root_der),
             accounts={n: {"address": k.address, "key": hexstr(k.secret)} for n, k in keys.items()},
@@ -525,7 +526,6 @@ class Kept:
         self.ports: dict[str, int] = content.get("ports", {})
         self.addresses: dict[str, Any] | None = content.get("addresses")
         self.workerpool: str | None = content.get("workerpool")
-        self.dataprotector: str | None = content.get("dataprotector")
 
     @classmethod
     def load(cls, path: Path, workers: Collection[str], *, may_write: bool) -> Kept:
@@ -551,7 +551,7 @@ class Kept:
         return kept
 
     def save(self) -> None:
-        members = {n: getattr(self, n) for n in ("keys", "ports", "addresses", "workerpool", "dataprotector")}
+        members = {n: getattr(self, n) for n in ("keys", "ports", "addresses", "workerpool")}
         _write_private(self.path, json.dumps(members, indent=1))
 
 

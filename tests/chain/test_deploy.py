@@ -42,8 +42,8 @@ from tests.chain.counter import wallet
 
 STRANGER = address(b"\x77" * 20)
 SUPPLY = 87_000_000 * RLC
-CREATIONS = len(hub_pieces()) + 4
-"""Token, pieces of the hub, registries; a quorum is one more. The hub is the last."""
+CREATIONS = len(hub_pieces()) + 5
+"""Token, pieces of the hub, registries, DataProtector; a quorum is one more. The hub is the last."""
 TERMS = QuorumTerms([wallet("node").address, STRANGER], 2, "hardware", grace=60)
 
 
@@ -86,7 +86,10 @@ async def test_by_default_it_is_an_official_network(sender: Sender) -> None:
     ]
     assert await registries(sender.rpc, made, "initialized") == [True] * 3
     assert await registries(sender.rpc, made, "previous") == [ZERO] * 3
-    assert (await Hub.connect(sender.rpc, made.hub)).addresses == made
+    assert (await Hub.connect(sender.rpc, made.hub)).addresses == replace(made, dataprotector=None)
+    assert made.dataprotector
+    door = Contract(made.dataprotector, artefact("DataProtector").abi)
+    assert await Reader(sender.rpc).read(door, "registry") == made.datasetregistry
 
 
 async def test_otherwise(sender: Sender) -> None:

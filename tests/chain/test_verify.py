@@ -24,6 +24,7 @@ NAMES = [
         "Dataset",
         "WorkerpoolRegistry",
         "Workerpool",
+        "DataProtector",
         "Rlc",
         "Quorum",
     ),
@@ -151,6 +152,16 @@ async def test_a_hub_of_other_contracts(network: Network, sender: Sender) -> Non
             f"constructor argument hub: expected {network.addresses.hub}, found {other.hub}",
         ),
     }
+
+
+async def test_a_data_protector_of_another_registry(network: Network, sender: Sender) -> None:
+    other = await deploy(sender)
+    found = await verify(network.rpc, replace(network.addresses, dataprotector=other.dataprotector))
+    ours, theirs = network.addresses.datasetregistry, other.datasetregistry
+    says = {one.name: one.differences for one in found if one.differences}
+    assert says == {"DataProtector": (f"registry: expected {ours}, found {theirs}",)}
+    unnamed = await verify(network.rpc, replace(network.addresses, dataprotector=None))
+    assert [one.name for one in unnamed] == [name for name in NAMES if name != "DataProtector"]
 
 
 async def test_options_are_told(network: Network, sender: Sender) -> None:

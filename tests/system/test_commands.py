@@ -134,6 +134,7 @@ async def test_up_says_where_everything_is(up: Up) -> None:
         "datasetregistry",
         "workerpoolregistry",
         "quorum",
+        "dataprotector",
     }
     assert set(said["services"]) == {
         "market",
@@ -142,6 +143,8 @@ async def test_up_says_where_everything_is(up: Up) -> None:
         "ipfs_node",
         "scheduler",
         "compass",
+        "subgraph",
+        "poco_subgraph",
         "web",
         "sms",
     }
@@ -296,7 +299,15 @@ async def anvil() -> AsyncIterator[Anvil]:
         yield running
 
 
-CONTRACTS = {"hub", "token", "appregistry", "datasetregistry", "workerpoolregistry", "quorum"}
+CONTRACTS = {
+    "hub",
+    "token",
+    "appregistry",
+    "datasetregistry",
+    "workerpoolregistry",
+    "quorum",
+    "dataprotector",
+}
 
 
 async def test_contracts_by_default_are_an_official_network(shell: Shell, anvil: Anvil) -> None:
@@ -306,7 +317,7 @@ async def test_contracts_by_default_are_an_official_network(shell: Shell, anvil:
     assert set(made) == CONTRACTS | {"admin_key", "holder_key"}
     assert made["quorum"] is None
     hub = await Hub.connect(anvil.rpc, address(made["hub"]))
-    assert hub.addresses.to_json() == {name: made[name] for name in CONTRACTS}
+    assert hub.addresses.to_json() == {name: made[name] for name in CONTRACTS} | {"dataprotector": None}
     assert [category.name for category in await hub.categories()] == ["XS", "S", "M", "L", "XL"]
     admin, holder = Key(unhex(made["admin_key"])), Key(unhex(made["holder_key"]))
     assert await hub.read(hub.hub, "owner") == admin.address != holder.address
@@ -377,9 +388,11 @@ async def test_a_wallet_pays_for_contracts(shell: Shell, anvil: Anvil) -> None:
 async def test_contracts_that_differ_are_told_exactly(shell: Shell, anvil: Anvil) -> None:
     made = await shell.json("contracts", "deploy", "--rpc-url", anvil.url)
     verify = ("contracts", "verify", made["hub"], "--rpc-url", anvil.url)
+    verify += ("--dataprotector", made["dataprotector"])
     told = await shell.json(*verify)
     assert (told["verified"], told["chain_id"]) == (True, 1337)
     assert all(one["compared"] and len(one["source_hash"]) == 64 for one in told["contracts"])
+    assert "DataProtector" in {one["name"] for one in told["contracts"]}
     out, _ = await shell.run(*verify)
     assert {line.split()[0] for line in out.splitlines() if not line.startswith(" ")} == {"same"}
     good = unhex(await anvil.rpc.call("eth_getCode", made["appregistry"], "latest"))

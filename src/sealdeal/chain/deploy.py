@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -83,7 +83,7 @@ class DeployOptions:
 async def deploy(
     sender: Sender, options: DeployOptions | None = None, *, first: int | None = None
 ) -> Addresses:
-    """Deploy token, registries, quorum and hub, settle what they start with, compare them with the artefacts.
+    """Deploy a network's contracts, settle what they start with, compare them with the artefacts.
 
     Nothing else may be sent from the account meanwhile: addresses follow from its nonces. `first`: go on with
     the deployment that began with this nonce, with the same options. Raises InvalidInput or ChainError before
@@ -102,7 +102,7 @@ async def deploy(
 
 
 async def deploy_data_protector(sender: Sender, datasetregistry: Address) -> Address:
-    """Deploy the door through which DataProtector's clients register datasets. Raises ChainError."""
+    """Deploy DataProtector for a network that has none yet. Raises ChainError."""
     submitted = await sender.submit(None, artefact("DataProtector").creation(datasetregistry))
     made = (await submitted.receipt()).contract
     if made is None:
@@ -145,13 +145,15 @@ class _Deployment:
         self.terms = options.broker if isinstance(options.broker, QuorumTerms) else None
         names = [] if options.token else ["Rlc"]
         names += [*reversed(hub_pieces()[1:]), *(f"{entry}Registry" for entry in REGISTRIES)]
-        names += [*(["Quorum"] if self.terms else []), "Hub"]  # the hub last: half a deployment has none
+        names += ["DataProtector", *(["Quorum"] if self.terms else [])]
+        names.append("Hub")  # last: half a deployment has none
         self.place = {name: create_address(sender.address, first + n) for n, name in enumerate(names)}
         if options.owner == "quorum" and not self.terms:
             raise InvalidInput("expected the terms of a quorum: the one that is deployed is to own the hub")
         apps, datasets, pools = (self.place[f"{entry}Registry"] for entry in REGISTRIES)
         token = options.token or self.place["Rlc"]
-        self.addresses = Addresses(self.place["Hub"], token, apps, datasets, pools, self.place.get("Quorum"))
+        quorum, protector = self.place.get("Quorum"), self.place["DataProtector"]
+        self.addresses = Addresses(self.place["Hub"], token, apps, datasets, pools, quorum, protector)
 
     @cached_property
     def arguments(self) -> dict[str, Any]:
@@ -306,7 +308,8 @@ class _Deployment:
             ]
         if found:
             raise IntegrityError(f"what is deployed is not what was meant, do not use it: {'; '.join(found)}")
-        return (await Hub.connect(self.rpc, self.addresses.hub)).addresses
+        connected = (await Hub.connect(self.rpc, self.addresses.hub)).addresses
+        return replace(connected, dataprotector=self.addresses.dataprotector)
 
 
 def _plain(value: Any) -> Any:

@@ -77,6 +77,8 @@ class Addresses:
     workerpoolregistry: Address
     quorum: Address | None = None
     """The SMS nodes' quorum: the hub's TEE broker, or, where it has none, whom its workerpools believe."""
+    dataprotector: Address | None = None
+    """Where DataProtector's clients register datasets; no other contract knows of it."""
 
     def to_json(self) -> dict[str, str | None]:
         """Name -> address."""

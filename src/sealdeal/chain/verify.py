@@ -4,7 +4,8 @@ What an address runs is compiled code and, behind it, the immutables that its co
 be equal, and each immutable the one value that the network's addresses give it; those that a deployer chooses
 are told. Equal code may still have been created by another constructor, one that hands out money or rights
 that no function would: so the transaction that created each contract with a state of its own must be that of
-the compiled creation code. Pieces of the hub and masters of entries have no state that anything reads.
+the compiled creation code. Pieces of the hub, masters of entries and DataProtector have none that anything
+reads.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class Compared:
 async def verify(
     rpc: Rpc, addresses: Addresses, *, since: int = 0, code_only: bool = False
 ) -> list[Compared]:
-    """Compare a hub, its pieces, registries, entries' masters, token and quorum with the compiled contracts.
+    """Compare a hub, its pieces, registries, entries' masters, token, quorum and DataProtector, as far as
+    `addresses` name them, with the compiled contracts.
 
     `since`: the block of the deployment, or one before it, for nodes that do not search all blocks at once.
     `code_only`: do not look at how the contracts were created. What differs is in the answer; raises
@@ -125,6 +127,9 @@ class _Comparison:
             known |= {"master": master, "proxyCode": proxy, "proxyCodeHash": keccak(proxy)}
             found.append(await self._compare(f"{entry}Registry", place, known))
             found.append(await self._compare(entry, master, {"registry": place}))
+        if at.dataprotector:
+            known = {"registry": at.datasetregistry}
+            found.append(await self._compare("DataProtector", at.dataprotector, known))
         code = await self._code(at.token)
         if not code or code.startswith(artefact("Rlc").runtime):
             found.append(await self._compare("Rlc", at.token, {}))
@@ -141,7 +146,7 @@ class _Comparison:
     async def _answers(self) -> tuple[dict[str, list[str]], Address, dict[str, Any]]:
         """What is wrong with the state of a hub whose code is right, by piece; its broker; its options."""
         wanted = {**self.addresses.to_json(), "teebroker": self.addresses.quorum}
-        del wanted["hub"], wanted["quorum"]
+        del wanted["hub"], wanted["quorum"], wanted["dataprotector"]
         reads = [(self.hub, name) for name in wanted]
         options = [(self.hub, name) for name in _OPTIONS]
         *said, count = await self.reader.read_many([*options, *reads, (self.hub, "countCategory")])

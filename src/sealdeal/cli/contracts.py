@@ -130,7 +130,12 @@ async def deploy(
         print(json_format.dumps(answer))
     else:
         session.show(
-            {**answer, "next": f"sealdeal contracts verify {made.hub} --rpc-url {rpc_url}"}, as_json=False
+            {
+                **answer,
+                "next": f"sealdeal contracts verify {made.hub} --dataprotector {made.dataprotector} "
+                f"--rpc-url {rpc_url}",
+            },
+            as_json=False,
         )
 
 
@@ -177,6 +182,7 @@ def _broker(
 async def verify_(
     hub: str | None = None,
     *,
+    dataprotector: str | None = None,
     rpc_url: str | None = None,
     since: int = 0,
     code_only: Annotated[bool, Parameter(negative=())] = False,
@@ -191,6 +197,8 @@ async def verify_(
     ----------
     hub
         The hub to compare, which names the other contracts; else those of the network file.
+    dataprotector
+        The network's DataProtector, which the hub does not know of.
     rpc_url
         The chain's node; else the network file's.
     since
@@ -201,6 +209,8 @@ async def verify_(
     url = rpc_url or session.network().rpc_url
     async with Rpc(url, timeout=60.0, patience=10.0) as rpc:
         addresses = (await Hub.connect(rpc, address(hub))).addresses if hub else session.network().contracts
+        if dataprotector:
+            addresses = replace(addresses, dataprotector=address(dataprotector))
         found = await verify(rpc, addresses, since=since, code_only=code_only)
         chain_id = await rpc.chain_id()
     same = not any(one.differences for one in found)

@@ -23,7 +23,6 @@ from sealdeal.chain import (
     Sender,
     Wallet,
     deploy,
-    deploy_data_protector,
 )
 from sealdeal.chain.local import give_gas_money, is_development_chain
 from sealdeal.model.errors import InvalidInput
@@ -65,6 +64,7 @@ async def write(
     *,
     rpc_url: str,
     hub: str | None = None,
+    dataprotector: str | None = None,
     workerpool: str | None = None,
     database: str = "",
     host: Words = (),
@@ -89,6 +89,8 @@ async def write(
         The chain's node.
     hub
         The hub that was deployed with these SMS nodes' addresses as its quorum.
+    dataprotector
+        The DataProtector that was deployed with it, which its market's subgraph then follows.
     workerpool
         The pool to schedule for, owned by `keys/pool.key`; without it one is registered.
     database
@@ -114,7 +116,8 @@ async def write(
     instances = _instances({"results": 1, "sms": sms, "market": market, "pool": pool, "worker": worker}, host)
     keys = {name: _key(folder, name) for name in dict.fromkeys(one.key for one in instances)}
     async with Rpc(rpc_url, timeout=60.0, patience=60.0) as rpc:
-        network = await _network(folder, rpc, hub, workerpool, instances, keys, threshold)
+        contracts = await _connected(rpc, hub, dataprotector) if hub else None
+        network = await _network(folder, rpc, contracts, workerpool, instances, keys, threshold)
     if network is None:
         members = " ".join(keys[one.name].address for one in instances if one.service == "sms")
         print(
@@ -176,7 +179,7 @@ def _key(folder: Path, name: str) -> Key:
 async def _network(
     folder: Path,
     rpc: Rpc,
-    hub: str | None,
+    contracts: Addresses | None,
     workerpool: str | None,
     instances: list[Instance],
     keys: Mapping[str, Key],
@@ -204,33 +207,30 @@ async def _network(
     if develops:
         for key in keys.values():
             await give_gas_money(rpc, key.address)
-    if hub:
-        contracts = (await Hub.connect(rpc, address(hub))).addresses
-    elif develops:
+    if contracts is None and not develops:
+        return None
+    if contracts is None:
         funder = _key(folder, "funder")
         members = [keys[one.name].address for one in instances if one.service == "sms"]
         contracts = await _found(rpc, funder, _key(folder, "owner"), members, threshold, keys["pool"])
+        await Hub(rpc, contracts).using(Sender(rpc, Wallet(keys["pool"]))).deposit(STAKE)
         accounts["funder"] = {"address": funder.address, "key": hexstr(funder.secret)}
-    else:
-        return None
     made = address(workerpool) if workerpool else await _workerpool(rpc, contracts, keys["pool"])
-    protector = None
-    if develops and not hub:
-        owner = Hub(rpc, contracts).using(Sender(rpc, Wallet(keys["pool"])))
-        await owner.deposit(STAKE)
-        sender = Sender(rpc, Wallet(_key(folder, "owner")))
-        protector = address(await deploy_data_protector(sender, contracts.datasetregistry))
     return Network(
         rpc_url=rpc.url,
         chain_id=await rpc.chain_id(),
         contracts=contracts,
         services=services,
         workerpool=made,
-        dataprotector=protector,
         trust="simulated",
         tee_root=hexstr(_platform(folder).root_der),
         accounts=accounts,
     )
+
+
+async def _connected(rpc: Rpc, hub: str, dataprotector: str | None) -> Addresses:
+    found = (await Hub.connect(rpc, address(hub))).addresses
+    return replace(found, dataprotector=address(dataprotector) if dataprotector else None)
 
 
 async def _found(

@@ -75,7 +75,6 @@ def _tell(network: Network, folder: Path, missing: tuple[str, ...]) -> None:
     for name, contract in network.contracts.to_json().items():
         print(f"  {name:<20} {contract}")
     print(f"  {'workerpool':<20} {network.workerpool}")
-    print(f"  {'dataprotector':<20} {network.dataprotector}")
     for limit in missing:
         print(f"not enforced on this machine: {limit}")
     print(

@@ -45,8 +45,6 @@ class Network:
     services: Services
     workerpool: Address | None = None
     """The workerpool that `services.scheduler` works for."""
-    dataprotector: Address | None = None
-    """The contract through which DataProtector registers datasets: its `dataprotectorContractAddress`."""
     trust: str = "hardware"
     """Trust class of the quorum: `hardware` or `simulated`."""
     tee_root: str | None = None
@@ -63,12 +61,11 @@ class Network:
         try:
             members = dict(value)
             services = dict(members.pop("services"))
-            pool, protector = members.pop("workerpool", None), members.pop("dataprotector", None)
+            pool = members.pop("workerpool", None)
             return cls(
                 contracts=Addresses.from_json(members.pop("contracts")),
                 services=Services(**{**services, "sms": tuple(services["sms"])}),
                 workerpool=address(pool) if pool else None,
-                dataprotector=address(protector) if protector else None,
                 **members,
             )
         except (TypeError, KeyError, ValueError, AttributeError) as wrong:

@@ -30,7 +30,7 @@ async def start(process: Process, options: MarketOptions) -> None:
     market.subgraphs = subgraphs = await Subgraphs.open(
         process.database,
         process.hub,
-        protector=process.network.dataprotector,
+        protector=process.network.contracts.dataprotector,
         fetch=partial(store.fetch, limit=MAX_DOCUMENT_BYTES),
         origin=said.origin,
     )
