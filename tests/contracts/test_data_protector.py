@@ -152,10 +152,10 @@ def test_longest_texts_fit_and_longer_ones_are_refused(door: Any, provider: str)
     made = door.createDatasetWithSchema(provider, *longest, CHECKSUM)
     assert logs(door)[1][2] == encode(["string"], [longest[1]])
     assert at("Dataset", made).m_datasetMultiaddr() == longest[2]
-    for place in range(3):
-        longer = [text + (text[:1] if n == place else text[:0]) for n, text in enumerate(longest)]
+    for place, longer in enumerate(("n" * 1025, "s" * (LONGEST + 1), b"m" * 2049)):
+        texts = (*longest[:place], longer, *longest[place + 1 :])
         with pytest.raises(Revert, match="b''"):  # refused by the ABI decoder, without data
-            boa.env.raw_call(door.address, data=calldata(CREATE, provider, *longer, CHECKSUM))
+            boa.env.raw_call(door.address, data=calldata(CREATE, provider, *texts, CHECKSUM))
 
 
 def test_calldata_that_end_too_early_are_refused(door: Any, provider: str) -> None:

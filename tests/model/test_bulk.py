@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealdeal.model.bulk import (
+    BULK_VOLUME,
     MAX_DATASETS,
     BulkDataset,
     BulkFault,
     Documents,
     bulk_datasets,
+    gives_in_bulk,
+    make_documents,
     signer_of,
     slice_orders,
     told,
@@ -96,6 +99,30 @@ def test_a_guest_is_told_what_no_block_changes() -> None:
     assert told(DatasetInfo(ZERO, "", b"\xff", bytes(32))) == ("", ZERO32)
     assert not BulkDataset(DATASET, ZERO, "ftp://host/file", bytes(32)).somewhere
     assert signer_of(Signed(ORDER.order, b"\1\2"), DOMAIN) == ZERO
+
+
+@pytest.mark.parametrize(("price", "volume"), [(1, BULK_VOLUME), (0, BULK_VOLUME - 1)])
+def test_what_costs_something_or_is_counted_is_not_given_in_bulk(price: int, volume: int) -> None:
+    order = DatasetOrder(DATASET, datasetprice=price, volume=volume)
+    assert not gives_in_bulk(order)
+    assert gives_in_bulk(DatasetOrder(DATASET, volume=BULK_VOLUME))
+    with pytest.raises(InvalidInput, match=f"got {volume} uses at {price} nRLC of {DATASET}"):
+        make_documents([ORDER, Signed.by(OWNER, order, DOMAIN)])
+
+
+@given(st.integers(1, 60), st.integers(1, MAX_DATASETS))
+def test_what_is_made_is_what_is_read(count: int, per_task: int) -> None:
+    signed = [Signed(DatasetOrder(address(n.to_bytes(20)), volume=BULK_VOLUME), b"") for n in range(count)]
+    index, slices = make_documents(signed, per_task)
+    read = [Documents(index, part).orders(cid_of(index), n) for n, part in enumerate(slices)]
+    assert [one for part in read for one in part] == signed
+    assert [len(part) for part in read[:-1]] == [per_task] * (len(read) - 1)
+
+
+def test_a_bulk_has_datasets_and_no_more_than_a_task_can_have() -> None:
+    for orders, per_task in (([], 1), ([ORDER], 0), ([ORDER], MAX_DATASETS + 1)):
+        with pytest.raises(InvalidInput, match="expected"):
+            make_documents(orders, per_task)
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(

@@ -71,10 +71,19 @@ async def bulk_of(
 async def test_keys_are_released_for_the_orders_that_fit_the_deal(
     nodes: Nodes, network: Network, guest_of: GuestOf
 ) -> None:
-    names = ("good", "counted", "for another app", "revoked", "not signed by its owner", "without a key")
+    names = (
+        "good",
+        "counted",
+        "for another app",
+        "for money",
+        "revoked",
+        "not signed by its owner",
+        "without a key",
+    )
     place = {name: await data(network, name) for name in names}
     order = {name: DatasetOrder(place[name], **FREE) for name in names}
     order["counted"] = replace(order["counted"], volume=10)
+    order["for money"] = replace(order["for money"], datasetprice=1)
     order["for another app"] = replace(order["for another app"], apprestrict=network.address("worker"))
     signed = {name: network.sign("data_provider", one) for name, one in order.items()}
     signed["not signed by its owner"] = network.sign("worker", order["not signed by its owner"])

@@ -79,6 +79,7 @@ async def grant(
     volume: int = UNLIMITED,
     requester: str = ZERO,
     workerpool: str = ZERO,
+    bulk: bool = False,
     allow_hosts: bool = False,
     wallet: WalletName = None,
     json: AsJson = False,
@@ -102,6 +103,8 @@ async def grant(
         Only for this requester (or group).
     workerpool
         Only on this workerpool (or group).
+    bulk
+        Also together with others' data in one task, for nothing and uncounted.
     allow_hosts
         The app may reach the hosts that it declares (`sealdeal app show`).
     """
@@ -114,6 +117,7 @@ async def grant(
             volume=volume,
             requester=address(requester),
             workerpool=address(workerpool),
+            bulk=bulk,
         )
     answer = {"order": hexstr(order), "dataset": dataset, "app": app, "hosts": hosts, "price": price}
     session.show(answer, as_json=json)

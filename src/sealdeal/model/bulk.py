@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ from .types import ZERO, ZERO32, Address, Bytes32, address, bytes32, hexstr, unh
 
 BULK_VOLUME: Final = 2**53 - 2
 """An order of at least this volume may be used in bulk: the same order in any number of deals, uncounted."""
+BULK_PRICE: Final = 0
+"""Of such an order: nobody pays for the data of a bulk."""
 MAX_DATASETS: Final = 100
 """Datasets of one task."""
 MAX_DOCUMENT_BYTES: Final = 1 << 20
@@ -96,6 +98,39 @@ class BulkDataset:
         return cls(
             address(value["dataset"]), address(value["owner"]), value["multiaddr"], bytes32(value["checksum"])
         )
+
+
+def gives_in_bulk(order: DatasetOrder) -> bool:
+    """Whether an owner lets any number of deals have the data, for nothing.
+
+    The hub would call an order with a price compatible too, and pays nobody for it.
+    """
+    return order.datasetprice == BULK_PRICE and order.volume >= BULK_VOLUME
+
+
+def make_documents(
+    orders: Sequence[Signed[DatasetOrder]], per_task: int = MAX_DATASETS
+) -> tuple[bytes, list[bytes]]:
+    """The list of slices, and the slices, of so many datasets each. Raises InvalidInput."""
+    if not 1 <= per_task <= MAX_DATASETS:
+        raise InvalidInput(f"expected 1 to {MAX_DATASETS} datasets for each task, got {per_task}")
+    if not orders:
+        raise InvalidInput("expected at least one dataset in a bulk, got none")
+    if wrong := next((signed.order for signed in orders if not gives_in_bulk(signed.order)), None):
+        raise InvalidInput(
+            f"expected orders for nothing and without end in a bulk, got {wrong.volume} uses at "
+            f"{wrong.datasetprice} nRLC of {wrong.dataset}"
+        )
+    parts = [orders[n : n + per_task] for n in range(0, len(orders), per_task)]
+    slices = [_compact([signed.to_json() for signed in part]) for part in parts]
+    index = _compact([cid_of(document) for document in slices])
+    for document in (index, *slices):
+        check_document(cid_of(document), document)
+    return index, slices
+
+
+def _compact(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _is_content(location: str) -> bool:

@@ -18,7 +18,7 @@ import contextlib
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -26,6 +26,7 @@ from typing import Any, Self, TypeVar
 from sealdeal.chain import Hub, Quorum, Rpc, Sender, Wallet
 from sealdeal.chain import Receipt as TxReceipt
 from sealdeal.model import results, sealing
+from sealdeal.model.bulk import BULK_VOLUME, MAX_DATASETS
 from sealdeal.model.cid import multiaddr_bytes
 from sealdeal.model.deals import AccountState, Deal, Task, TaskStatus, deal_id
 from sealdeal.model.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unavailable
@@ -50,6 +51,7 @@ from sealdeal.model.types import RLC, ZERO, Address, Bytes32, address, hexstr, u
 from sealdeal.tee import DcapVerifier
 
 from .archives import encrypt_file, unpack_result
+from .bulks import Bulk, granted_in_bulk, store_bulk
 from .buying import match_by_oneself
 from .custody import SecretId
 from .http import Transport
@@ -62,8 +64,9 @@ from .secrets import Secrets, SplitReceipt
 from .sms import RESULT_KEY_NAME, SmsClient
 from .vault import Vault
 
-UNLIMITED = 2**53 - 2
-"""The largest volume that every client of the network can read back exactly (wire.md §1.4)."""
+UNLIMITED = BULK_VOLUME - 1
+"""The largest volume that every client of the network can read back exactly (wire.md §1.4), and that does not
+give data away in bulk."""
 RESULT_LIMIT = 512 << 20
 """Bytes of a result archive that are held in memory."""
 
@@ -360,16 +363,22 @@ class Sealdeal:
         volume: int = UNLIMITED,
         requester: Address = ZERO,
         workerpool: Address = ZERO,
+        bulk: bool = False,
     ) -> Bytes32:
-        """Let one app (or group) use a dataset `volume` times at `price` nRLC each; the order's hash."""
+        """Let one app (or group) use a dataset `volume` times at `price` nRLC each; the order's hash.
+
+        `bulk`: also together with others' data in one task (`prepare_bulk`), for nothing and uncounted.
+        """
         if app == ZERO:
             raise InvalidInput(
                 "name the app that may read the data: a grant to every app gives the data to anyone"
             )
+        if bulk and (price, volume) != (0, UNLIMITED):
+            raise InvalidInput("nobody pays for data in bulk, or counts them: expected no price, no volume")
         order = DatasetOrder(
             dataset=dataset,
             datasetprice=price,
-            volume=volume,
+            volume=BULK_VOLUME if bulk else volume,
             tag=tag(TEE_TDX),
             apprestrict=app,
             workerpoolrestrict=workerpool,
@@ -546,6 +555,29 @@ class Sealdeal:
                     f"{held} SMS nodes hold the result key of {receiver}, {least} are needed: share it with "
                     "`sealdeal wallet result-key`, or ask for no encryption"
                 )
+
+    async def prepare_bulk(
+        self,
+        app: Address,
+        datasets: Sequence[Address],
+        *,
+        per_task: int = MAX_DATASETS,
+        workerpool: Address = ZERO,
+    ) -> Bulk:
+        """Share out datasets among tasks, `per_task` each, and store which task works on which.
+
+        Then `request(app, params=Params(bulk_cid=bulk.cid, …), volume=bulk.volume)` asks for these tasks.
+        `workerpool`: the one that the request will name, for grants that are restricted to it. Raises
+        NotFound for data that nobody granted to this requester and app in bulk, Conflict for data whose key
+        the SMS nodes lack.
+        """
+        me, pool = self.key.address, workerpool if workerpool != ZERO else None
+        orders = [
+            await granted_in_bulk(self.market, one, app=app, requester=me, pool=pool) for one in datasets
+        ]
+        for dataset in datasets:
+            await self._check_secrets(dataset, Params(), None)
+        return await store_bulk(self.results, orders, per_task)
 
     async def deal_of(self, request: Bytes32, *, timeout: float = 60.0, first: int = 0) -> Deal:
         """The deal that a request made (its part that begins at task `first`), as soon as it exists.

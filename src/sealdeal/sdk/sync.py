@@ -186,6 +186,7 @@ class Sealdeal:
     cancel = _blocking(client.Sealdeal.cancel)
     share_result_key = _blocking(client.Sealdeal.share_result_key)
     quote = _blocking(client.Sealdeal.quote)
+    prepare_bulk = _blocking(client.Sealdeal.prepare_bulk)
     request = _blocking(client.Sealdeal.request)
     deal_of = _blocking(client.Sealdeal.deal_of)
     wait = _blocking(client.Sealdeal.wait)

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from sealdeal.chain import Hub
-from sealdeal.model.bulk import BULK_VOLUME, BulkDataset, BulkFault, Documents, bulk_datasets, told
+from sealdeal.model.bulk import BulkDataset, BulkFault, Documents, bulk_datasets, gives_in_bulk, told
 from sealdeal.model.eip712 import hub_domain
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.types import Address
@@ -46,7 +46,7 @@ async def parcel_of(hub: Hub, chain_id: int, view: View, shown: Documents | None
     usable = {
         signed.order.dataset
         for signed, info, fit in zip(orders, infos, fits, strict=True)
-        if info is not None and fit and signed.order.volume >= BULK_VOLUME
+        if info is not None and fit and gives_in_bulk(signed.order)
     }
     domain = hub_domain(chain_id, hub.addresses.hub)
     return Parcel(bulk_datasets(orders, domain, map(told, infos)), frozenset(usable))

@@ -12,7 +12,7 @@ from typing import Any
 
 from sealdeal.chain import Hub
 from sealdeal.guest.hello import BulkPlace, Hello
-from sealdeal.model.bulk import BULK_VOLUME, BulkFault, Documents, check_named, told, told_slice
+from sealdeal.model.bulk import BulkFault, Documents, check_named, gives_in_bulk, told, told_slice
 from sealdeal.model.deals import Deal
 from sealdeal.model.errors import IntegrityError, InvalidInput, NotFound, TooLarge, Unavailable
 from sealdeal.model.types import Block
@@ -43,7 +43,7 @@ async def look_at_bulk(
     infos = await hub.datasets([signed.order.dataset for signed in orders], block)
     fits = await hub.compatible(orders, deal.dealid, block)
     return tuple(
-        BulkPlace(*told(info), info is not None and fit and signed.order.volume >= BULK_VOLUME)
+        BulkPlace(*told(info), info is not None and fit and gives_in_bulk(signed.order))
         for signed, info, fit in zip(orders, infos, fits, strict=True)
     )
 
