@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from sealdeal.db import (
     DERIVED,
+    MIGRATIONS,
     OWNED,
     AddressColumn,
     Bytes32,
@@ -176,6 +177,14 @@ async def test_a_database_of_a_newer_version_is_left_alone(url: str) -> None:
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(Conflict, match="newer Sealdeal"):
         await open_database(url, tables)
+
+
+def test_migrations_are_one_line_in_the_order_of_their_files() -> None:
+    files = sorted(path.stem for path in MIGRATIONS.glob("0*.py"))
+    modules = [importlib.import_module(f"sealdeal.migrations.{name}") for name in files]
+    numbers = [module.revision for module in modules]
+    assert numbers == [name[:4] for name in files] == [f"{n:04}" for n in range(1, len(files) + 1)]
+    assert [module.down_revision for module in modules] == [None, *numbers[:-1]]
 
 
 def shape(connection: sa.Connection) -> dict[str, object]:

@@ -223,7 +223,7 @@ def _upgrade(connection: sa.Connection) -> None:
     config.set_main_option("path_separator", "newline")
     script = ScriptDirectory.from_config(config)
     known = {revision.revision for revision in script.walk_revisions()}
-    with EnvironmentContext(config, script, fn=lambda at, _: script._upgrade_revs("heads", at)) as context:
+    with EnvironmentContext(config, script, fn=lambda at, _: script._upgrade_revs("head", at)) as context:
         context.configure(connection=connection, transactional_ddl=False)  # the caller has the transaction
         present = context.get_context().get_current_heads()
         if unknown := [revision for revision in present if revision not in known]:
