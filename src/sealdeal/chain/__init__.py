@@ -12,7 +12,7 @@ from .errors import (
     Reverted,
     RpcError,
 )
-from .follow import Batch, Follower, RolledBack
+from .follow import Batch, Follower, Progress, RolledBack
 from .hub import Hub
 from .local import Anvil, Heartbeat
 from .quorum import Quorum
@@ -39,6 +39,7 @@ __all__ = [
     "Hub",
     "KeystoreError",
     "NotMined",
+    "Progress",
     "Quorum",
     "QuorumTerms",
     "Receipt",

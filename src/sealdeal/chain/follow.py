@@ -1,7 +1,8 @@
 """Events in order, from a block on, over reorganisations and outages.
 
 The follower gives what lies between one block and the next it was shown, so a consumer that stores the last
-`Batch.block` together with what it derived from the batch misses nothing and repeats nothing.
+`Batch.block` together with what it derived from the batch misses nothing and repeats nothing. `Progress` has
+the consumer's own readers wait until it shows the head.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from sealdeal.model.errors import NotFound, Unavailable
 from sealdeal.model.types import Block, hexstr, unhex
 
 from .abi import Event
 from .contract import Contract, events
 from .errors import BadAnswer, ChainUnreachable, RpcError, WrongChain
-from .reads import header_block
+from .reads import Reader, header_block
 from .rpc import Rpc
 
 log = logging.getLogger("sealdeal.chain")
@@ -29,6 +32,8 @@ LINKED = 32
 """Up to this many new blocks, every header is read and the chain of hashes checked."""
 TRAIL = 256
 """Blocks remembered to find how far a reorganisation goes back."""
+PATIENCE = 5.0
+"""Seconds that a reader waits for a store to reach the head of the chain."""
 
 
 @dataclass(frozen=True)
@@ -197,3 +202,76 @@ class Follower:
         if self._names is not None:
             found = [event for event in found if event.name in self._names]
         return header_block(last_now), tuple(found)
+
+
+class Progress:
+    """How far somebody has come who stores what a follower gives; for readers who want no less than the head.
+
+    What was stored before the start may be of a branch that is gone since. Its block's number, however high,
+    says nothing until the chain has shown that very block.
+    """
+
+    def __init__(self, reader: Reader, confirmations: int = 0) -> None:
+        """`confirmations`: as the follower's."""
+        self._reader, self._confirmations = reader, confirmations
+        self._block: Block | None = None
+        self._seen = False  # whether the chain has shown it since the start
+        self._step = asyncio.Event()
+
+    @property
+    def block(self) -> Block | None:
+        """The block that the store shows; None until there is one."""
+        return self._block
+
+    def begin(self, stored: Block | None) -> None:
+        """Following begins, or begins again, from what is stored."""
+        self._move(stored, seen=False)
+
+    def move(self, block: Block) -> None:
+        """The store shows what the follower gave last."""
+        self._move(block, seen=True)
+
+    def _move(self, block: Block | None, *, seen: bool) -> None:
+        self._block, self._seen = block, seen
+        self._step.set()
+        self._step = asyncio.Event()
+
+    async def caught_up(self, patience: float = PATIENCE) -> Block:
+        """The block that the store shows, once it is no older than the head at the time of the call.
+
+        A chain that does not answer is not waited for: what is known is as good as it gets. Raises
+        Unavailable when the store does not get there within `patience` seconds.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                head = await self._reader.final_block(self._confirmations)
+        except (ChainUnreachable, TimeoutError):
+            if self._block is None:
+                raise Unavailable("the chain does not answer and nothing is indexed yet; try again") from None
+            return self._block
+        return await self.reached(head, patience)
+
+    async def reached(self, block: Block, patience: float = PATIENCE) -> Block:
+        """Wait until the store shows `block` or a later one. Raises Unavailable after `patience` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while True:
+                    step = self._step
+                    if (at := await self._shown(block)) is not None:
+                        return at
+                    await step.wait()
+        at_most = "nothing" if self._block is None else f"block {self._block.number}"
+        raise Unavailable(f"the index shows {at_most}, the chain is at block {block.number}; try again")
+
+    async def _shown(self, block: Block) -> Block | None:
+        """Where the store is, if that is `block` or a later one."""
+        at = self._block
+        if at is None or at.hash == block.hash:
+            return at
+        if at.number <= block.number:
+            return None
+        if not self._seen:
+            with suppress(NotFound):
+                kept = (await self._reader.block(at.number)).hash == at.hash
+                self._seen = self._seen or (kept and self._block == at)
+        return at if self._seen and self._block == at else None

@@ -10,16 +10,16 @@ from contextlib import suppress
 from sealdeal.chain import (
     Batch,
     BlockGone,
-    ChainUnreachable,
     Contract,
     Follower,
     Hub,
+    Progress,
     RolledBack,
     artefact,
 )
 from sealdeal.model.bulk import MAX_DOCUMENT_BYTES, check_document, slice_cids, slice_orders
 from sealdeal.model.deals import task_id
-from sealdeal.model.errors import ChainError, InvalidInput, SealdealError, Unavailable
+from sealdeal.model.errors import InvalidInput, SealdealError
 from sealdeal.model.types import Address, Block, hexstr, unhex
 
 from .reading import NAMES, Reading
@@ -30,8 +30,6 @@ log = logging.getLogger("sealdeal.market.subgraphs")
 Fetch = Callable[[str], Awaitable[bytes]]
 """CID -> its content."""
 
-PATIENCE = 5.0
-"""Seconds that a reader waits for the index to reach the head of the chain."""
 BULK_PATIENCE = 2.0
 """Seconds that a reader waits for the documents of the newest bulks."""
 STATES = 64
@@ -56,10 +54,8 @@ class Subgraphs:
         self._contracts = [hub.hub, *hub.registries.values()]
         if protector:
             self._contracts.append(Contract(protector, artefact("DataProtector").abi))
-        self.cursor: Block | None = None
-        """The block that the store shows."""
-        self._seen = False  # whether that block was on the chain since the start, and not only before
-        self._step, self._bulks, self._fetched = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._progress = Progress(hub)
+        self._bulks, self._fetched = asyncio.Event(), asyncio.Event()
         self._fetched.set()
 
     @classmethod
@@ -90,42 +86,18 @@ class Subgraphs:
             if self._fetch:
                 parts.create_task(self._fill())
 
-    async def caught_up(self, patience: float = PATIENCE) -> Block:
-        """The block that the store shows, no older than the head at the time of the call.
-
-        As `market.index.Index.caught_up`. Raises Unavailable.
-        """
-        try:
-            async with asyncio.timeout(patience):
-                head = await self.hub.block()
-        except (ChainUnreachable, TimeoutError):
-            if self.cursor is None:
-                raise Unavailable("the chain does not answer and nothing is indexed yet; try again") from None
-            return self.cursor
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while not self._shows(head):
-                    await self._step.wait()
-        if self.cursor is None or not self._shows(head):
-            raise Unavailable(f"the index has not come to block {head.number}; try again")
+    async def caught_up(self) -> Block:
+        """The block that the store shows, no older than the head now. Raises Unavailable."""
+        block = await self._progress.caught_up()
         if self._fetch and not self._fetched.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._fetched.wait(), BULK_PATIENCE)
-        return self.cursor
-
-    def _shows(self, block: Block) -> bool:
-        at = self.cursor
-        return at is not None and (at.hash == block.hash or (self._seen and at.number > block.number))
-
-    def _move(self, block: Block | None, *, seen: bool = False) -> None:
-        self.cursor, self._seen = block, seen
-        self._step.set()
-        self._step = asyncio.Event()
+        return self._progress.block or block
 
     async def _follow(self) -> None:
         while True:
             known = await self.store.recent_blocks()
-            self._move(known[0] if known else None)
+            self._progress.begin(known[0] if known else None)
             follower = Follower(
                 self.hub.rpc,
                 self._contracts,
@@ -142,17 +114,17 @@ class Subgraphs:
                         await self._apply(item)
             except (Overtaken, BlockGone):  # another market node was quicker, or the chain moved: start over
                 await asyncio.sleep(self._interval)
-            except (ChainError, Unavailable) as wrong:
+            except SealdealError as wrong:
                 log.warning("the subgraphs wait: %s", wrong)
                 await asyncio.sleep(_RETRY)
 
     async def _roll_back(self, to: Block) -> None:
         if any(block.hash == to.hash for block in await self.store.recent_blocks()):
             await self.store.roll_back(to)
-            self._move(to, seen=True)
+            self._progress.move(to)
             return
         await self.store.forget()  # further than can be undone: all over again
-        self._move(None)
+        self._progress.begin(None)
         raise Overtaken
 
     async def _apply(self, batch: Batch) -> None:
@@ -161,11 +133,11 @@ class Subgraphs:
             settled = await self.hub.final_block(STATES)
             block = settled if settled.number > batch.block.number else batch.block
             changes = await Reading(self.hub, self.store, batch, block).changes()
-        await self.store.apply(self.cursor, batch.block, changes)
+        await self.store.apply(self._progress.block, batch.block, changes)
         if any(entity == "Bulk" for _, entity, _ in changes.rows):
             self._fetched.clear()
             self._bulks.set()
-        self._move(batch.block, seen=True)
+        self._progress.move(batch.block)
 
     # --- bulks
 
@@ -199,7 +171,7 @@ class Subgraphs:
         made = sum(entity == "BulkSlice" for _, entity, _ in changes.rows)
         changes.put("Bulk", dealid, sliceCount=made)
         for _ in range(20):  # the index moves in between
-            at = self.cursor
+            at = self._progress.block
             if at is None or not (await self.store.get("poco", "Deal", [dealid])):
                 return
             with suppress(Overtaken):
