@@ -235,6 +235,37 @@ async def test_a_reorganisation_during_an_absence_is_noticed(running: Running) -
     assert (await book.client.deals()).count == 0
 
 
+async def test_a_chain_that_became_shorter_during_an_absence_is_not_outlived_by_what_was_stored(
+    running: Running,
+) -> None:
+    """A stored block with a higher number than the head says nothing: its branch may be gone."""
+    book = await running.start(matching=False)
+    network = book.network
+    signed, published = await four(book)
+    snapshot = await network.rpc.call("evm_snapshot")
+    await network.as_("requester").match_orders(*signed)
+    await network.mine(5)
+    assert (await book.client.deals()).count == 1
+    await running.stop()
+    assert await network.rpc.call("evm_revert", snapshot)
+    await network.mine()
+    book = await running.start(matching=False)
+    assert [await status(book, one) for one in published] == [("open", 1)] * 4
+    assert (await book.client.deals()).count == 0
+
+
+async def test_a_market_that_has_come_further_than_it_now_shows_answers_at_once(running: Running) -> None:
+    """More confirmations than before: what is stored is of this chain, and above what is asked for."""
+    book = await running.start(matching=False)
+    network = book.network
+    _, published = await four(book)
+    await running.stop()
+    book = await running.start(matching=False, confirmations=5)
+    assert await status(book, published[0]) == ("open", 1)
+    head = await network.hub.block()
+    assert book.market.index.cursor == head
+
+
 async def test_derived_tables_are_indexed_again_to_the_same(running: Running, monkeypatch: Any) -> None:
     """Drop everything derived: it comes back the same, from the chain and the publications."""
     book = await running.start(matching=False)

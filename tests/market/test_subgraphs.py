@@ -23,7 +23,8 @@ from sealdeal.model.orders import TEE_TDX, DatasetOrder, Params, tag
 from sealdeal.model.types import Address, address, hexstr, keccak
 from sealdeal.sdk.http import in_memory
 from tests.market.conftest import INTERVAL, Running
-from tests.network import Network
+from tests.market.test_boost import boosted, claimed, pushed
+from tests.network import QUICK, Network
 
 
 @dataclass
@@ -271,6 +272,18 @@ async def test_a_restart_goes_on_where_it_was(explorer: Explorer) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await again.close()
+
+
+async def test_a_boost_deal_is_passed_over(explorer: Explorer) -> None:
+    """The schema knows classic deals only, and a Boost deal, which anybody can make, stops nothing."""
+    network = explorer.network
+    dealid = await boosted(network, *await network.orders(volume=2, category=QUICK))
+    await pushed(network, dealid, 0, b"result")
+    await network.pass_time(60)
+    await claimed(network, dealid, 1)
+    classic = await network.deal(assets=await network.assets("classic"))
+    found = await explorer.ask("{ deals { id } tasks { id } seizes { task { id } } }")
+    assert found["deals"] == [{"id": hexstr(classic.dealid)}] and found["tasks"] == []
 
 
 def test_a_schema_is_read_as_far_as_it_is_one() -> None:

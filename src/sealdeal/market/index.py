@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sealdeal.chain import Batch, BlockGone, ChainUnreachable, Event, Follower, Hub, RolledBack
+from sealdeal.chain import Batch, BlockGone, Event, Follower, Hub, Progress, RolledBack
 from sealdeal.model.deals import Deal, Resource, task_id
-from sealdeal.model.errors import ChainError, Unavailable
+from sealdeal.model.errors import SealdealError
 from sealdeal.model.orders import Kind, owner_field
 from sealdeal.model.types import ZERO, Address, Block, address, hexstr
 
 from .book import Status, stake_needed, status_of
+from .boost import boost_deals, claimed_tasks
 from .journal import TaskStep, iso_time
 from .store import Change, MarketStore, Overtaken, Record
 
@@ -28,6 +28,7 @@ log = logging.getLogger("sealdeal.market")
 
 NAMES = (
     "OrdersMatched",
+    "SchedulerNoticeBoost",
     "ClosedAppOrder",
     "ClosedDatasetOrder",
     "ClosedWorkerpoolOrder",
@@ -39,8 +40,6 @@ NAMES = (
     "TaskClaimed",
     "ResultPushedBoost",
 )
-PATIENCE = 5.0
-"""Seconds that a reader waits for the index to reach the head of the chain."""
 STATES = 64
 """Blocks below the head whose state every node still has (full nodes keep 128)."""
 _RETRY = 1.0  # seconds after the chain, not the index, was at fault
@@ -72,6 +71,8 @@ class _Findings:
     debited: set[Address] = field(default_factory=set)
     credited: set[Address] = field(default_factory=set)
     matches: list[Event] = field(default_factory=list)
+    boosts: list[Event] = field(default_factory=list)
+    """What is told of those matches that made Boost deals."""
     categories: list[Event] = field(default_factory=list)
     steps: list[Event] = field(default_factory=list)
     """What happened to tasks."""
@@ -89,20 +90,23 @@ class Index:
         self._store, self._hub, self._origin, self._interval = store, hub, origin, interval
         self._confirmations = confirmations
         self._registries = {contract.address: kind for kind, contract in hub.registries.items()}
-        self._cursor: Block | None = None
-        self._step = asyncio.Event()
+        self._progress = Progress(hub, confirmations)
+        self.caught_up, self.reached = self._progress.caught_up, self._progress.reached
+        """For readers: see `chain.Progress`."""
         self.listeners: list[Callable[[Moved], None]] = []
 
     @property
     def cursor(self) -> Block | None:
         """The block that the store shows; None until the first is read."""
-        return self._cursor
+        return self._progress.block
 
     async def run(self) -> None:
         """Follow the chain for ever; ends by cancellation only."""
         while True:
             known = await self._store.recent_blocks()
-            self._move(Moved(known[0]) if known else None)
+            self._progress.begin(known[0] if known else None)
+            if known:
+                self._tell(Moved(known[0]))
             follower = Follower(
                 self._hub.rpc,
                 self._hub.contracts,
@@ -120,46 +124,15 @@ class Index:
                         await self._apply(item)
             except (Overtaken, BlockGone):  # another market node was quicker, or the chain moved: start over
                 await asyncio.sleep(self._interval)
-            except (ChainError, Unavailable) as wrong:
+            except SealdealError as wrong:
                 log.warning("the index waits: %s", wrong)
                 await asyncio.sleep(_RETRY)
 
-    async def caught_up(self, patience: float = PATIENCE) -> Block:
-        """The block that the store shows, once it is no older than the head at the time of the call.
+    def _move(self, moved: Moved) -> None:
+        self._progress.move(moved.block)
+        self._tell(moved)
 
-        A chain that does not answer is not waited for: what is known is as good as it gets. Raises
-        Unavailable when the index does not get there within `patience` seconds.
-        """
-        try:
-            async with asyncio.timeout(patience):
-                head = await self._hub.final_block(self._confirmations)
-        except (ChainUnreachable, TimeoutError):
-            if self._cursor is None:
-                raise Unavailable("the chain does not answer and nothing is indexed yet; try again") from None
-            return self._cursor
-        return await self.reached(head, patience)
-
-    async def reached(self, block: Block, patience: float = PATIENCE) -> Block:
-        """Wait until the store shows `block` or a later one. Raises Unavailable after `patience` seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while not self._shows(block):
-                    await self._step.wait()
-        if self._cursor is None or not self._shows(block):
-            at = "nothing" if self._cursor is None else f"block {self._cursor.number}"
-            raise Unavailable(f"the index shows {at}, the chain is at block {block.number}; try again")
-        return self._cursor
-
-    def _shows(self, block: Block) -> bool:
-        at = self._cursor
-        return at is not None and (at.number > block.number or at.hash == block.hash)
-
-    def _move(self, moved: Moved | None) -> None:
-        if moved is None:
-            return
-        self._cursor = moved.block
-        self._step.set()
-        self._step = asyncio.Event()
+    def _tell(self, moved: Moved) -> None:
         for listener in self.listeners:
             listener(moved)
 
@@ -168,19 +141,14 @@ class Index:
     async def _apply(self, batch: Batch) -> None:
         found = self._read(batch.events)
         block = await self._readable(batch.block) if batch.events else batch.block
-        matches = [bytes(event["dealid"]) for event in found.matches]
         times = await self._times(batch.block, [*found.matches, *found.categories, *found.steps])
-        views = await self._hub.deals(matches, block) if matches else []
-        deals = [
-            _deal_row(event, deal, times[event.block_number])
-            for event, deal in zip(found.matches, views, strict=True)
-        ]
+        deals = await self._deals(found, times, block)
         categories = [_category_row(event, times[event.block_number]) for event in found.categories]
-        steps = await self._steps(found.steps, times, block)
+        steps = await self._steps(found.steps, times, block, deals)
         records = await self._store.touched(hashes=found.hashes, assets=found.assets, signers=found.debited)
         changes = await self._changes(records, block, found.closed)
         changed = await self._store.apply(
-            self._cursor, batch.block, changes, deals, categories, steps, read_at=block.number
+            self.cursor, batch.block, changes, deals, categories, steps, read_at=block.number
         )
         documents = [row["document"] for row in deals]
         self._move(Moved(batch.block, frozenset(changed), frozenset(found.credited), documents))
@@ -217,6 +185,8 @@ class Index:
             elif event.name == "OrdersMatched":
                 found.matches.append(event)
                 found.hashes |= {bytes(event[name]) for name in _MATCHED}
+            elif event.name == "SchedulerNoticeBoost":
+                found.boosts.append(event)
             elif event.name == "CreateCategory":
                 found.categories.append(event)
             elif event.name in _STEPS:
@@ -250,10 +220,33 @@ class Index:
                 changes.append(Change(record.hash, status, remaining))
         return changes
 
-    async def _steps(self, events: Sequence[Event], times: dict[int, int], block: Block) -> list[TaskStep]:
-        """What these events say of tasks; which deal a task is of, its record says."""
+    async def _deals(self, found: _Findings, times: dict[int, int], block: Block) -> list[dict[str, Any]]:
+        """Rows of the deals that were made."""
+        boosts = await boost_deals(self._hub, found.boosts, times, block)
+        ids = [dealid for event in found.matches if (dealid := bytes(event["dealid"])) not in boosts]
+        classic = {deal.dealid: deal for deal in (await self._hub.deals(ids, block) if ids else [])}
+        rows = []
+        for event in found.matches:
+            at, dealid = times[event.block_number], bytes(event["dealid"])
+            if (boost := boosts.get(dealid)) is not None:
+                rows.append(_deal_row(event, boost.deal, at) | {"boost_until": boost.until})
+            else:
+                rows.append(_deal_row(event, classic[dealid], at) | {"boost_until": None})
+        return rows
+
+    async def _steps(
+        self,
+        events: Sequence[Event],
+        times: dict[int, int],
+        block: Block,
+        deals: Sequence[Mapping[str, Any]],
+    ) -> list[TaskStep]:
+        """What these events say of tasks. `deals`: those that were made in the same batch."""
         named = sorted({bytes(event["taskid"]) for event in events if event.name != "ResultPushedBoost"})
         views = {task.taskid: task for task in await self._hub.tasks(named, block)} if named else {}
+        bare = [e for e in events if e.name == "TaskClaimed" and not any(views[bytes(e["taskid"])].dealid)]
+        last = max(times.values(), default=0)
+        claimed = await claimed_tasks(self._hub, bare, self._overdue(deals, last)) if bare else {}
         steps = []
         for event in events:
             if event.name == "ResultPushedBoost":
@@ -263,7 +256,10 @@ class Index:
                 taskid = bytes(event["taskid"])
                 dealid, idx = views[taskid].dealid, views[taskid].idx
                 if not any(dealid):
-                    continue  # of a deal whose tasks have no record, claimed: nothing tells which
+                    if taskid not in claimed:
+                        log.warning("task %s was claimed: of which Boost deal, is not known", hexstr(taskid))
+                        continue
+                    dealid, idx = claimed[taskid]
             steps.append(
                 TaskStep(
                     taskid,
@@ -277,6 +273,14 @@ class Index:
                 )
             )
         return steps
+
+    async def _overdue(self, made: Sequence[Mapping[str, Any]], at: int) -> AsyncIterator[tuple[bytes, int]]:
+        """Boost deals that may be claimed from, and how many tasks each has: these, and those stored."""
+        for row in made:
+            if row["boost_until"] is not None and row["boost_until"] <= at:
+                yield row["dealid"], row["document"]["botSize"]
+        async for dealid, size in self._store.overdue_boosts(at):
+            yield dealid, size
 
     async def _times(self, last: Block, events: Sequence[Event]) -> dict[int, int]:
         """Block number -> timestamp, for the blocks of these events."""

@@ -8,7 +8,7 @@ on; deals, categories and the cursor come from the chain alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,6 +32,7 @@ from .journal import (
     order_document,
     record,
     tables,
+    tasks,
 )
 from .shelves import LIMBS, RESTRICTIONS, fill, put, shelf_of, take
 
@@ -136,9 +137,11 @@ deals = sa.Table(
     sa.Column("timestamp", sa.BigInteger, nullable=False),  # of the block, seconds since 1970
     sa.Column("document", sa.JSON, nullable=False),  # the wire's object
     sa.Column("category", sa.BigInteger, nullable=False),
+    sa.Column("boost_until", sa.BigInteger),  # of a Boost deal: when its tasks can be claimed, in seconds
     *(sa.Column(name, kind, nullable=False) for name, kind in _DEAL_KEYS.items()),
     sa.Index("market_deals_by_block", "block", "dealid"),
     sa.Index("market_deals_by_category", "category", "block"),
+    sa.Index("market_deals_by_boost", "boost_until"),
     sa.Index("market_deals_by_request", "requestorderHash"),
     sa.Index("market_deals_by_requester", "requester"),
     sa.Index("market_deals_by_app", "app"),
@@ -452,6 +455,19 @@ class MarketStore:
             for part in parts(list(signers)):
                 await add(book.c.signer.in_(part), book.c.kind.in_(("workerpool", "request")), OPEN)
         return list(found.values())
+
+    async def overdue_boosts(self, at: int) -> AsyncIterator[tuple[bytes, int]]:
+        """Boost deals that could be claimed from at `at` (s), the latest first, and how many tasks each has.
+
+        Those of which every task has ended are left out.
+        """
+        ended = sa.select(sa.func.count()).where(tasks.c.dealid == deals.c.dealid).scalar_subquery()
+        query = sa.select(deals.c.dealid, deals.c.document, ended.label("ended"))
+        query = query.where(deals.c.boost_until <= at).order_by(deals.c.boost_until.desc())
+        async with self._db.read() as connection:
+            async for row in await connection.stream(query):
+                if row.ended < row.document["botSize"]:
+                    yield row.dealid, row.document["botSize"]
 
     async def read_after(self, number: int) -> list[Record]:
         """Orders whose state was read at a block above `number`."""

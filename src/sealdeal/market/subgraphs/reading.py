@@ -19,9 +19,10 @@ from sealdeal.model.types import ZERO, Address, Block, address, hexstr, unhex
 from .store import Add, Changes, GraphStore
 
 NAMES = (
-    "Transfer", "Lock", "Unlock", "Reward", "Seize", "SchedulerNotice", "OrdersMatched", "TaskInitialize",
-    "TaskContribute", "TaskConsensus", "TaskReveal", "TaskReopen", "TaskFinalize", "TaskClaimed",
-    "AccurateContribution", "FaultyContribution", "CreateCategory", "DatasetSchema",
+    "Transfer", "Lock", "Unlock", "Reward", "Seize", "SchedulerNotice", "SchedulerNoticeBoost",
+    "OrdersMatched", "TaskInitialize", "TaskContribute", "TaskConsensus", "TaskReveal", "TaskReopen",
+    "TaskFinalize", "TaskClaimed", "AccurateContribution", "FaultyContribution", "CreateCategory",
+    "DatasetSchema",
 )  # fmt: skip
 _AT_ONCE = 50
 
@@ -52,6 +53,8 @@ class Reading:
         self._moved: dict[str, str] = {}
         """Dataset -> its new owner."""
         self._deals: list[Event] = []
+        self._boosts: set[bytes] = set()
+        """Deals that are no entities: the schema knows classic ones only."""
         self._tasks: dict[str, int] = {}
         """Tasks to read -> when they changed."""
         self._ended: list[Event] = []
@@ -101,7 +104,11 @@ class Reading:
         elif event.name == "SchedulerNotice":
             pool = event["workerpool"].lower()
             out.put("SchedulerNotice", id, workerpool=pool, deal=hexstr(event["dealid"]), **base)
+        elif event.name == "SchedulerNoticeBoost":  # comes before the match that it is about
+            self._boosts.add(bytes(event["dealId"]))
         elif event.name == "OrdersMatched":
+            if bytes(event["dealid"]) in self._boosts:
+                return
             self._deals.append(event)
             out.put("OrdersMatched", id, deal=hexstr(event["dealid"]), **base)
         elif event.name == "CreateCategory":
@@ -224,7 +231,7 @@ class Reading:
         for id, task in found.items():
             deal = hexstr(task.dealid)
             known = stored.get(deal) or self._out.rows.get(("poco", "Deal", deal))
-            if known is None:  # a deal of another form than the index reads, such as Boost
+            if known is None:  # of a Boost deal
                 self._drop_task(id)
                 continue
             self._out.put(
