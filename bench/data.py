@@ -1,7 +1,7 @@
 """Large data: how fast datasets open and results close against `openssl enc`, and how much memory they take.
 
-The memory is each part's own, at its peak, while one deal takes a dataset of 2 GiB and gives a result of as
-much: the worker, the result store and the guest are processes of their own then.
+The memory is each process's own, at its peak, while one deal takes a dataset of 2 GiB and gives a result of
+as much, on a network whose services are started as their operators start them (docs/operate.md).
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import io
 import os
 import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from bench import Ratio, fastest
-from bench._data_part import network
+from sealdeal.chain import Anvil
+from sealdeal.cli.units import write as write_units
 from sealdeal.model import streams
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import Params
@@ -28,14 +30,18 @@ from sealdeal.model.streams import Format, new_key
 from sealdeal.model.types import RLC, unhex
 from sealdeal.sdk.archives import encrypt_file
 from sealdeal.sdk.client import Sealdeal
+from sealdeal.sdk.guest_release import build_guest_release
 from sealdeal.sdk.images import build_app_image
+from sealdeal.sdk.network import Network
 from sealdeal.sdk.results import file_pieces
 
 MIB = 1 << 20
 THROUGHPUT_BYTES = 256 * MIB
 DATASET_BYTES = 2048 * MIB
+DISK = 16 << 30
+"""Bytes of the guest's volume; it lies in a file with holes, and takes what is written."""
 BOUND = 128
-"""MiB that each part may take, for data of any size."""
+"""MiB that each process may take, for data of any size."""
 COPY = """
 import json, os, shutil
 out = os.environ["IEXEC_OUT"]
@@ -121,18 +127,16 @@ def hashed(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 async def peaks(root: Path) -> AsyncIterator[Ratio]:
-    """One deal with data of DATASET_BYTES in and out; each part's peak of resident memory."""
-    state, cache = root / "state", root / "cache"
-    here = ("chain", "sms-0", "sms-1", "sms-2", "market", "scheduler")
+    """One deal with data of DATASET_BYTES in and out; each process's peak of resident memory."""
+    cache = root / "cache"
     async with contextlib.AsyncExitStack() as stack:
-        running = await stack.enter_async_context(network(state, cache, here))
-        results = await stack.enter_async_context(part(state, cache, "results"))
-        worker = await stack.enter_async_context(part(state, cache, "worker-0"))
+        there, started = await stack.enter_async_context(network(root / "network", cache))
+        results, worker = started["results"], started["worker-0"]
         idle = {"result store": resident(results), "worker": resident(worker)}
         seen = {"guest": 0.0}
         watch = asyncio.create_task(watch_guest(worker, seen))
         stack.callback(watch.cancel)
-        there, key = running.network, Key.generate(secrets.token_bytes)
+        key = Key.generate(secrets.token_bytes)
         private, public = generate_result_key(3072)
         async with Sealdeal(there, Key(unhex(there.accounts["funder"]["key"]))) as faucet:
             await faucet.faucet(key.address, 100 * RLC)
@@ -163,13 +167,44 @@ async def peaks(root: Path) -> AsyncIterator[Ratio]:
 
 
 @contextlib.asynccontextmanager
-async def part(state: Path, cache: Path, name: str) -> AsyncIterator[int]:
-    """A part of the network in a process of its own; its id."""
-    command = [sys.executable, "-m", "bench._data_part", str(state), str(cache), name]
-    child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+async def network(folder: Path, cache: Path) -> AsyncIterator[tuple[Network, dict[str, int]]]:
+    """A network with a process for each service, as `sealdeal units` writes it; their ids by name."""
+    async with contextlib.AsyncExitStack() as stack:
+        anvil = await stack.enter_async_context(Anvil(chain_id=65_535))
+        with contextlib.redirect_stdout(io.StringIO()):
+            await write_units(folder, rpc_url=anvil.url, worker=1)
+        await asyncio.to_thread(build_guest_release, cache)  # once, rather than in each process
+        there = Network.load(folder / "network.json")
+        names = [
+            "results",
+            "market-0",
+            *(f"sms-{n}" for n in range(len(there.services.sms))),
+            "pool-0",
+            "worker-0",
+        ]
+        settings = {
+            "CACHE": str(cache),
+            "WORKER_MEMORY": "512MiB",
+            "WORKER_CPUS": "2",
+            "WORKER_DISK": str(DISK),
+        }
+        ids = [await stack.enter_async_context(process(folder, name, settings)) for name in names]
+        yield there, dict(zip(names, ids, strict=True))
+
+
+@contextlib.asynccontextmanager
+async def process(folder: Path, name: str, settings: Mapping[str, str]) -> AsyncIterator[int]:
+    """A service in a process of its own; its id, once it answers."""
+    lines = (folder / f"{name}.env").read_text().splitlines()
+    own = dict(line.split("=", 1) for line in lines) | {f"SEALDEAL_{n}": v for n, v in settings.items()}
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sealdeal", "run", name.partition("-")[0]),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **own},
+    )
     assert child.stdout is not None
     try:
-        assert await asyncio.wait_for(child.stdout.readline(), 120) == b"ready\n", f"{name} did not start"
+        assert await asyncio.wait_for(child.stdout.readline(), 120), f"{name} did not start"
         yield child.pid
     finally:
         with contextlib.suppress(ProcessLookupError):

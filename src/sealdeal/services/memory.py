@@ -7,15 +7,20 @@ import ctypes
 
 _LARGE_BLOCK = 4 << 20
 """Bytes: above the pieces in which data stream, so that these are not mapped and unmapped one by one."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 def give_back() -> None:
-    """Have glibc return large blocks to the system when they are freed, also in threads other than the first.
+    """Have glibc return large blocks to the system when they are freed, and keep one heap for all threads.
 
     It raises its thresholds to the largest block that was ever freed, otherwise, and the 40 MiB in which a
-    guest's release was built stay with a process that holds less than that of data.
+    guest's release was built stay with a process that holds less than that of data. And each thread that
+    hashes or writes a piece of a stream would have a heap of its own, with a few pieces that were freed.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
-        for threshold in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            ctypes.CDLL(None).mallopt(threshold, _LARGE_BLOCK)
+        for option, value in (
+            (_M_MMAP_THRESHOLD, _LARGE_BLOCK),
+            (_M_TRIM_THRESHOLD, _LARGE_BLOCK),
+            (_M_ARENA_MAX, 1),
+        ):
+            ctypes.CDLL(None).mallopt(option, value)

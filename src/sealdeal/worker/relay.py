@@ -40,7 +40,8 @@ CALL_SECONDS: Final = 120.0
 """Time for one `http` call; an archive has the attempt's."""
 _ARCHIVE: Final = re.compile(r"/v1/results/0x[0-9a-f]{64}/archive\?[a-z0-9=&]*")
 _SMS_PATHS: Final = ("/tee/nonces", "/tee/releases")
-_QUEUED: Final = 4
+_QUEUED: Final = 2
+"""Frames of a body that wait for whom it goes to."""
 
 
 class Platform(Protocol):

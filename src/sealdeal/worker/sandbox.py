@@ -36,6 +36,8 @@ _LAUNCH: Final = Path(__file__).with_name("launch.py")
 _STDERR_LINES: Final = 40
 _PIPE_BYTES: Final = 1 << 20
 """As much as Linux gives to anybody."""
+_AHEAD: Final = 256 << 10
+"""Bytes: asyncio reads twice as many ahead of the relay, while that waits for whom a body goes to."""
 GUEST_UID: Final = "65534"
 """What a guest is to itself."""
 TMP_BYTES: Final = 1 << 20
@@ -161,7 +163,7 @@ class Launched(ABC):
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
-                limit=4 << 20,
+                limit=_AHEAD,
             )
         except BaseException:
             if group is not None:
