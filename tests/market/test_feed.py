@@ -17,6 +17,7 @@ import socketio
 from simple_websocket import AioClient, ConnectionClosed
 
 from sealdeal.market.app import create_app
+from sealdeal.market.feed import Feed, Wanted
 from sealdeal.market.limits import OpenStreams
 from sealdeal.model.deals import task_id
 from sealdeal.model.orders import AppOrder, Kind
@@ -242,6 +243,30 @@ async def test_a_stream_that_fell_behind_what_is_remembered_misses_nothing(runni
         async with stream(url, seen[9].id) as near:
             assert await near.several(2) == seen[10:]
         assert [one.data["orderHash"] for one in seen] == [hexstr(one.hash) for one in published]
+
+
+async def test_a_stream_that_begins_before_its_market_runs_misses_nothing(book: Stand) -> None:
+    """As clients do who come back at once when a node starts again."""
+    program, *_ = await book.network.assets()
+    journal, one, other = (
+        book.market.store.journal,
+        *(
+            book.network.sign("app_provider", AppOrder(program, price, salt=bytes([price]) * 32))
+            for price in (1, 2)
+        ),
+    )
+    await book.publish("app_provider", one)
+    feed = Feed(journal)
+    early = feed.stream(Wanted(), 0)
+    async with asyncio.timeout(10):
+        assert (await anext(early)).startswith("retry") and "apporder_published" in await anext(early)
+        waiting = asyncio.ensure_future(anext(early))
+        await asyncio.sleep(0.05)
+        await book.publish("app_provider", other)  # before the feed looks for the first time
+        running = asyncio.create_task(feed.run())
+        assert "apporder_published" in await waiting
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_client_has_so_many_streams(running: Running) -> None:

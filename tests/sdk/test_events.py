@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from sealdeal.market.webhooks import signature
 from sealdeal.model.errors import BadSignature, InvalidInput, NotFound, Unavailable
 from sealdeal.model.types import hexstr
 from sealdeal.sdk import events
-from sealdeal.sdk.events import add_webhook, drop_webhook, list_webhooks, verify_webhook, watch
+from sealdeal.sdk.events import (
+    add_webhook,
+    drop_webhook,
+    list_webhooks,
+    signature,
+    verify_webhook,
+    watch,
+)
 from sealdeal.sdk.market import MarketClient
 from tests.market.conftest import Running
 from tests.market.server import served

@@ -26,10 +26,11 @@ from sealdeal.model.errors import (
 )
 from sealdeal.model.orders import Kind
 from sealdeal.model.types import hexstr
+from sealdeal.sdk.events import FILTERS, TOPICS
 
 from . import quotes
 from .book import Nearest
-from .feed import TOPICS, EventStream, Wanted, cursor_of, sockets
+from .feed import EventStream, Wanted, cursor_of, sockets
 from .fields import (
     DEAL_ADDRESSES,
     DEAL_HASHES,
@@ -41,7 +42,6 @@ from .fields import (
     order_filter,
     signed_order,
 )
-from .journal import FILTERS
 from .limits import EXPOSED, OpenStreams, RateLimit
 from .market import Market
 from .store import Record

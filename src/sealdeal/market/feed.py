@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -24,13 +25,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.types import Address
+from sealdeal.sdk.events import TOPICS
 
 from .journal import UNREACHABLE, Journal, Recorded
 from .limits import OpenStreams
 
 log = logging.getLogger("sealdeal.market")
 
-TOPICS = ("orders", "deals", "tasks")
 HEARTBEAT = 15.0
 """Seconds after which a stream that has nothing to tell says so: proxies cut silent ones."""
 REMEMBERED = 1000
@@ -62,7 +63,7 @@ class Feed:
         """`interval`: seconds between looks at the journal, for what other nodes wrote."""
         self._journal, self._interval = journal, interval
         self._events: deque[Recorded] = deque(maxlen=REMEMBERED)
-        self._from = self._at = 0  # the events after _from, up to _at, are those of _events
+        self._from = self._at = sys.maxsize  # the events after _from, up to _at, are those of _events
         self._woken, self._grown = asyncio.Event(), asyncio.Event()
         self.listeners: list[Callable[[Recorded], Awaitable[None]]] = []
 
@@ -73,6 +74,7 @@ class Feed:
     async def run(self) -> None:
         """Follow the journal for ever; ends by cancellation only."""
         self._from = self._at = await self._journal.newest()
+        self._tell()  # streams that began before, of what was written until now
         forget_at = time.monotonic()
         while True:
             try:
@@ -94,14 +96,17 @@ class Feed:
                 self._from = self._events[0].id
             self._events.append(event)
         self._at = found[-1].id
-        self._grown.set()
-        self._grown = asyncio.Event()
+        self._tell()
         for event in found:
             for listener in self.listeners:
                 try:
                     await listener(event)
                 except Exception:
                     log.exception("event %d was not passed on", event.id)
+
+    def _tell(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
 
     async def _after(self, cursor: int) -> list[Recorded]:
         if cursor < self._from:

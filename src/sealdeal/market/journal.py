@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sealdeal.db import DERIVED, OWNED, AddressColumn, Bytes32, Database, tables_of
 from sealdeal.model.orders import Kind, Signed
 from sealdeal.model.types import ZERO, Address, Block, hexstr, keccak
+from sealdeal.sdk.events import FILTERS
 
 tables = tables_of("market")
 
@@ -84,8 +85,6 @@ deliveries = sa.Table(
 
 KEPT = 7 * 24 * 3600
 """Seconds for which events are kept, and can be read from a cursor on."""
-FILTERS = ("requester", "beneficiary", "app", "dataset", "workerpool", "dealid")
-"""What a webhook may name of a deal."""
 UNREACHABLE = (sa.exc.SQLAlchemyError, OSError)
 """What is raised while the database does not answer."""
 _TURN = 0x5EA1DE02  # PostgreSQL advisory lock: who writes events, until the transaction ends

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
-import hmac
 import json
 import logging
 import secrets
@@ -30,8 +28,9 @@ from sealdeal.model.errors import Forbidden, InvalidInput, NotFound
 from sealdeal.model.hosts import is_public
 from sealdeal.model.keys import Rng
 from sealdeal.model.types import Address, address, bytes32, hexstr, unhex
+from sealdeal.sdk.events import FILTERS, signature
 
-from .journal import FILTERS, UNREACHABLE, Delivery, Journal, Webhook, iso_time
+from .journal import UNREACHABLE, Delivery, Journal, Webhook, iso_time
 
 log = logging.getLogger("sealdeal.market")
 
@@ -52,12 +51,6 @@ async def resolve(name: str, port: int) -> list[str]:
     """The addresses of a name, by this machine's resolver."""
     found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
     return [str(entry[0]) for *_, entry in found]
-
-
-def signature(secret: bytes, id: str, timestamp: int, body: bytes) -> str:
-    """The header `webhook-signature` of a message."""
-    said = f"{id}.{timestamp}.".encode() + body
-    return f"v1,{base64.b64encode(hmac.digest(secret, said, hashlib.sha256)).decode()}"
 
 
 class Webhooks:

@@ -22,6 +22,9 @@ from sealdeal.model.types import Address, hexstr
 from .market import MarketClient, Signer
 
 Topic = Literal["orders", "deals", "tasks"]
+TOPICS: tuple[Topic, ...] = ("orders", "deals", "tasks")
+FILTERS = ("requester", "beneficiary", "app", "dataset", "workerpool", "dealid")
+"""What a webhook may name of a deal."""
 _RETRY = 2.0
 _TOLERANCE = 300  # seconds, as the specification of webhooks recommends
 
@@ -146,6 +149,12 @@ async def drop_webhook(client: MarketClient, id: str, signer: Signer) -> None:
     await client.authorized_json("DELETE", f"/webhooks/{id}", signer)
 
 
+def signature(secret: bytes, id: str, timestamp: int, body: bytes) -> str:
+    """The header `webhook-signature` of a message."""
+    said = f"{id}.{timestamp}.".encode() + body
+    return f"v1,{base64.b64encode(hmac.digest(secret, said, hashlib.sha256)).decode()}"
+
+
 def verify_webhook(
     secret: str, headers: Mapping[str, str], body: bytes, *, now: float | None = None
 ) -> dict[str, Any]:
@@ -162,8 +171,8 @@ def verify_webhook(
         raise BadSignature(f"a webhook's message must have the header {missing}") from None
     except ValueError:
         raise InvalidInput("expected a secret whsec_… and a timestamp in seconds") from None
-    right = base64.b64encode(hmac.digest(key, f"{id}.{at}.".encode() + body, hashlib.sha256)).decode()
-    if not any(hmac.compare_digest(f"v1,{right}".encode(), s.encode()) for s in signatures.split(" ")):
+    right = signature(key, id, sent, body).encode()
+    if not any(hmac.compare_digest(right, s.encode()) for s in signatures.split(" ")):
         raise BadSignature("the message is not signed with this webhook's secret: do not act on it")
     if abs((time.time() if now is None else now) - sent) > _TOLERANCE:
         raise BadSignature(f"the message was signed more than {_TOLERANCE} s ago: it may be a replay")
