@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from sealdeal.guest.hello import VERSION, Hello, Limits
+from sealdeal.guest.hello import VERSION, BulkPlace, Hello, Limits
 from sealdeal.model import streams
+from sealdeal.model.bulk import BulkDataset
 from sealdeal.model.cid import cid_of
 from sealdeal.model.deals import Assignment, Deal, Resource, pool_domain, task_id
 from sealdeal.model.eip712 import digest
@@ -213,6 +214,10 @@ class Scene:
     wanted: tuple[tuple[str, str], ...] = ()
     nodes: dict[Address, Node] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
+    bulk: tuple[BulkPlace, ...] = ()
+    """What the worker says of the datasets in the task's slice."""
+    datasets: tuple[BulkDataset, ...] = ()
+    """What the nodes know of them."""
     network: Callable[[], Awaitable[Proxy]] = nothing_offered
     files: dict[str, Path] = field(default_factory=dict)
     statuses: list[dict[str, Any]] = field(default_factory=list)
@@ -261,8 +266,10 @@ class Scene:
             self.files["dataset"].write_bytes(self.encrypted)
             self.split(SecretKind.DATASET_KEY, DATASET, "", key.encode())
 
-    def split(self, kind: str, subject: Address, name: str, value: bytes, owner: Key = OWNER) -> None:
-        """Give each node its share of a secret."""
+    def split(
+        self, kind: str, subject: Address, name: str, value: bytes, owner: Key = OWNER, shown: str = ""
+    ) -> None:
+        """Give each node its share of a secret, to be `shown` under its name if not under another."""
         document, shares = share_secret(
             value,
             kind=kind,
@@ -275,7 +282,7 @@ class Scene:
         )
         signature = owner.sign_digest(digest(secrets_domain(CHAIN_ID, HUB), document))
         for node, share in shares.items():
-            self.nodes[node].secrets.append((kind, name, document, signature, share))
+            self.nodes[node].secrets.append((kind, shown or name, document, signature, share))
 
     def give(self, node: Address, kind: str, subject: Address, name: str, value: bytes, owner: Key) -> None:
         """Give one node a whole secret."""
@@ -305,10 +312,11 @@ class Scene:
             assignment=assignment,
             signature=POOL.sign_digest(digest(pool_domain(CHAIN_ID, HUB), assignment)),
             limits=dataclasses.replace(Limits(seconds=self.seconds), **self.limits),
+            bulk=self.bulk,
         )
 
     def manifest(self, result_key: str) -> Manifest:
-        return self.hello.manifest(result_key)
+        return self.hello.manifest(result_key, self.datasets)
 
     async def run(self) -> Done:
         """Start a guest and serve it. Raises AttemptFailed."""

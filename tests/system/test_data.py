@@ -1,20 +1,23 @@
-"""Data and results from disk to disk: a file protected in our own format, a result with a sealed digest."""
+"""Data and results from disk to disk: a file protected in our own format, a result with a sealed digest; and
+the data of many owners in one deal."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sealdeal.model.errors import Conflict, IntegrityError, InvalidInput
+from sealdeal.model.deals import TaskStatus
+from sealdeal.model.errors import Conflict, IntegrityError, InvalidInput, NotFound
 from sealdeal.model.orders import Params
 from sealdeal.model.results import SEAL_ENTRY, digest_of
 from sealdeal.model.streams import Format
-from sealdeal.model.types import hexstr
+from sealdeal.model.types import RLC, Address, hexstr
 
-from .conftest import ECHO, World
+from .conftest import ECHO, World, told
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -50,3 +53,58 @@ async def test_from_a_file_to_a_folder(world: World, tmp_path: Path) -> None:
     with pytest.raises(Conflict, match="exists already"):
         await requester.save_result(task.taskid, tmp_path / "result", private)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.csv", "result"]
+
+
+MANY = """
+import json, os
+into, out = os.environ["IEXEC_IN"], os.environ["IEXEC_OUT"]
+size = int(os.environ["IEXEC_BULK_SLICE_SIZE"])
+names = [os.environ[f"IEXEC_DATASET_{n}_FILENAME"] for n in range(1, size + 1)]
+seen = {name: open(f"{into}/{name}").read() if os.path.exists(f"{into}/{name}") else None for name in names}
+json.dump({"seen": seen, "files": len(os.listdir(into))}, open(out + "/result.json", "w"))
+json.dump({"deterministic-output-path": out + "/result.json"}, open(out + "/computed.json", "w"))
+"""
+"""An app that says what it can read of its bulk."""
+
+
+async def test_data_of_many_owners_in_one_deal_but_those_that_their_owner_took_back(world: World) -> None:
+    """Whoever takes back a grant after the bulk was made is left out, and costs the others nothing."""
+    provider, requester = await world.person(), await world.requester()
+    owners = [await world.person() for _ in range(2)]
+    app = await world.app(provider, MANY)
+    data: list[Address] = []
+    for n, text in enumerate([b"one", b"two", b"three"]):
+        made = await owners[n % 2].protect_dataset(text, name=f"part {n}")
+        await owners[n % 2].grant(made.address, app=app.address, bulk=True)
+        data.append(made.address)
+    bulk = await requester.prepare_bulk(app.address, data, per_task=2)
+    assert bulk.slices == ((data[0], data[1]), (data[2],))
+    (taken,) = (await requester.market.dataset_orders(data[1], app=app.address)).items
+    await owners[1].cancel(taken.signed)
+
+    params = Params(bulk_cid=bulk.cid, result_encryption=True)
+    request = await requester.request(app.address, params=params, volume=bulk.volume)
+    deal = await requester.deal_of(request)
+    for index in range(deal.bot_size):
+        assert (await world.ended(requester, deal, index)).status is TaskStatus.COMPLETED
+    first, second = [told(await world.result(requester, task)) for task in deal.task_ids()]
+    assert first == {"seen": {data[0]: "one", data[1]: None}, "files": 1}
+    assert second == {"seen": {data[2]: "three"}, "files": 1}
+    assert [(await owner.balance()).total for owner in owners] == [100 * RLC] * 2  # nobody pays for a bulk
+
+    with pytest.raises(NotFound, match=f"dataset {data[1]} in bulk"):
+        await requester.prepare_bulk(app.address, data)
+
+
+async def test_a_grant_is_one_for_bulks_only_when_its_owner_says_so(world: World) -> None:
+    owner, requester = await world.person(), await world.requester()
+    app = await world.app(owner, MANY)
+    data = await owner.protect_dataset(b"for money", name="priced")
+    await owner.grant(data.address, app=app.address)
+    await owner.grant(data.address, app=app.address, price=RLC)
+    with pytest.raises(NotFound, match="in bulk"):
+        await requester.prepare_bulk(app.address, [data.address])
+    mistakes: list[dict[str, Any]] = [{"price": RLC}, {"volume": 3}]
+    for wrong in mistakes:
+        with pytest.raises(InvalidInput, match="nobody pays for data in bulk"):
+            await owner.grant(data.address, app=app.address, bulk=True, **wrong)
