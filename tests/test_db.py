@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -179,6 +180,20 @@ async def test_a_database_of_a_newer_version_is_left_alone(url: str) -> None:
         await open_database(url, tables)
 
 
+async def test_a_database_that_is_up_to_date_is_opened_without_the_tool(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("alembic.config", "alembic.script"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError):
+        await open_database(url, tables)
+    monkeypatch.undo()
+    await (await open_database(url, tables)).close()
+    for name in ("alembic.config", "alembic.script"):
+        monkeypatch.setitem(sys.modules, name, None)
+    await (await open_database(url, tables)).close()
+
+
 def test_migrations_are_one_line_in_the_order_of_their_files() -> None:
     files = sorted(path.stem for path in MIGRATIONS.glob("0*.py"))
     modules = [importlib.import_module(f"sealdeal.migrations.{name}") for name in files]
@@ -215,6 +230,7 @@ async def test_migrations_make_what_the_services_declare(database: Database) -> 
         for name in migrated:
             await connection.execute(sa.text(f"DROP TABLE {name}"))
         for service in SERVICES:
+            importlib.import_module(f"sealdeal.{service}.app")  # some declare tables in several files
             declared: sa.MetaData = importlib.import_module(f"sealdeal.{service}.store").tables
             owned = [table for table in declared.sorted_tables if table.info == OWNED]
             assert all(table.name.startswith(f"{service}_") for table in owned)
