@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from sealdeal.market.options import MarketOptions
 from sealdeal.model.errors import InvalidInput, NotFound
 from sealdeal.sdk import client, sync
 from sealdeal.sdk.network import Network
@@ -24,7 +25,7 @@ JOURNEYS = Path(__file__).parents[2] / "examples" / "journeys"
 async def network(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> AsyncIterator[Path]:
     """A running network's file."""
     state = tmp_path_factory.mktemp("examples") / "state"
-    async with local_network(state, cache):
+    async with local_network(state, cache, market=MarketOptions(private_webhooks=True)):
         yield state / "network.json"
 
 

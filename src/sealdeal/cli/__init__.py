@@ -32,6 +32,8 @@ for noun, what in {
     "deal": "Buy runs and look at deals.",
     "task": "Look at tasks, or follow one.",
     "result": "Fetch results.",
+    "market": "Watch what the market tells.",
+    "webhook": "Have ends of tasks told to a program.",
     "account": "Money in the hub's escrow.",
     "wallet": "Keys on this machine.",
     "contracts": "Deploy a network's contracts, compare them, change a quorum.",

@@ -54,6 +54,7 @@ from .archives import encrypt_file, unpack_result
 from .bulks import Bulk, granted_in_bulk, store_bulk
 from .buying import match_by_oneself
 from .custody import SecretId
+from .events import Event, Topic, Webhook, add_webhook, drop_webhook, list_webhooks, watch
 from .http import Transport
 from .images import BuiltImage
 from .market import MarketClient, MarketQuote
@@ -626,6 +627,59 @@ class Sealdeal:
         (taskid,) = (await self.deal_of(request, timeout=timeout)).task_ids()
         await self.wait(taskid, timeout=timeout)
         return await self.result(taskid, private_key)
+
+    # --- what the market tells --------------------------------------------------------------------
+
+    async def events(
+        self,
+        *,
+        topics: Collection[Topic] = (),
+        requester: Address | None = None,
+        dealid: Bytes32 | None = None,
+        after: int | None = None,
+    ) -> AsyncIterator[Event]:
+        """Orders, deals and tasks as they happen, for ever: `sdk.events.watch`.
+
+        `topics`: of `orders`, `deals`, `tasks`; all without it. `after`: an event's id, to go on after it; 0
+        for all that the market keeps; without it, from now on.
+        """
+        async for event in watch(self.market, topics=topics, requester=requester, dealid=dealid, after=after):
+            yield event
+
+    async def add_webhook(
+        self,
+        url: str,
+        *,
+        requester: Address | None = None,
+        beneficiary: Address | None = None,
+        app: Address | None = None,
+        dataset: Address | None = None,
+        workerpool: Address | None = None,
+        dealid: Bytes32 | None = None,
+    ) -> Webhook:
+        """Have the ends of this wallet's tasks told to `url`, which must answer already.
+
+        Or of one requester, beneficiary, app, dataset, workerpool or deal instead. The answer's `secret`,
+        which is not shown again, is for `sdk.events.verify_webhook`.
+        """
+        filters = {
+            "requester": requester,
+            "beneficiary": beneficiary,
+            "app": app,
+            "dataset": dataset,
+            "workerpool": workerpool,
+            "dealid": dealid,
+        }
+        given = {name: value for name, value in filters.items() if value is not None}
+        return await add_webhook(self.market, url, self.key, **given)
+
+    async def webhooks(self) -> list[Webhook]:
+        """This wallet's webhooks."""
+        return await list_webhooks(self.market, self.key)
+
+    async def drop_webhook(self, id: str) -> None:
+        """End a webhook. Raises NotFound."""
+        await drop_webhook(self.market, id, self.key)
 
     async def steps(self, taskid: Bytes32) -> AsyncIterator[TaskEvent]:
         """A task's steps from the first, each as its scheduler tells it, until the task has ended.

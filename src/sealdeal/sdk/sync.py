@@ -17,16 +17,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sealdeal.chain import Hub, Quorum, Sender
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.keys import Key
-from sealdeal.model.types import RLC, Bytes32
+from sealdeal.model.types import RLC, Address, Bytes32
 
 from . import client
+from .events import Event, Topic
 from .market import MarketClient
 from .network import Network
 from .pool import PoolClient, TaskEvent
@@ -195,6 +196,21 @@ class Sealdeal:
     save_result = _blocking(client.Sealdeal.save_result)
     receipt = _blocking(client.Sealdeal.receipt)
     verify = _blocking(client.Sealdeal.verify)
+
+    add_webhook = _blocking(client.Sealdeal.add_webhook)
+    webhooks = _blocking(client.Sealdeal.webhooks)
+    drop_webhook = _blocking(client.Sealdeal.drop_webhook)
+
+    def events(
+        self,
+        *,
+        topics: Collection[Topic] = (),
+        requester: Address | None = None,
+        dealid: Bytes32 | None = None,
+        after: int | None = None,
+    ) -> Iterator[Event]:
+        """Orders, deals and tasks as they happen, for ever; as `client.Sealdeal.events`."""
+        return self.each(self.client.events(topics=topics, requester=requester, dealid=dealid, after=after))
 
     def steps(self, taskid: Bytes32) -> Iterator[TaskEvent]:
         """A task's steps from the first, each as its scheduler tells it, until the task has ended."""
