@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from sealdeal.guest.unpack import unpack_image
 from sealdeal.model import streams
 from sealdeal.model.batches import short_digest
 from sealdeal.model.deals import enclave_message
 from sealdeal.model.errors import IntegrityError
+from sealdeal.model.images import ImageReader
 from sealdeal.model.keys import recover_message
 from sealdeal.model.orders import BATCH, TEE_TDX, Params
 from sealdeal.model.results import (
@@ -24,8 +29,11 @@ from sealdeal.model.results import (
     sealed_digest,
 )
 from sealdeal.model.types import hexstr
+from sealdeal.sdk.guest_release import GuestRelease
 from sealdeal.worker.relay import AttemptFailed
+from sealdeal.worker.sandbox import BubblewrapSandbox
 
+from .conftest import BOUNDS
 from .test_task import ECHO
 from .world import CALLBACK, WORKER, Scene
 
@@ -143,3 +151,24 @@ async def test_an_archive_that_the_wires_form_has_no_room_for_goes_as_it_is(
     assert hashlib.sha256(files["noise"]).digest() == done.digest
     assert json.loads(done.results)["location"].startswith("/ipfs/Qm")
     assert task.store.proof["storeReceipt"]["receipt"]["size"] == str(len(task.store.archive))
+
+
+async def test_what_the_app_read_makes_room_for_its_results_archive(
+    scene: MakeScene, release: GuestRelease, tmp_path: Path
+) -> None:
+    """Image and data, then image, output and archive are there at once; never all four."""
+    copy = """
+        import json, os, shutil
+        shutil.copyfile(f"/iexec_in/{os.environ['IEXEC_DATASET_FILENAME']}", "/iexec_out/copy")
+        json.dump({"deterministic-output-path": "/iexec_out/copy"}, open("/iexec_out/computed.json", "w"))
+    """
+    data = os.urandom(40 << 20)
+    task = scene(copy, dataset=data)
+    (root := tmp_path / "root").mkdir()
+    with task.image.archive.open("rb") as file:
+        unpack_image(ImageReader(file, task.image.checksum, max_bytes=1 << 30), root)
+    image = sum(-(-path.lstat().st_size // 4096) * 4096 for path in root.rglob("*"))
+    bounds = replace(BOUNDS, work=image + (5 * len(data)) // 2)
+    task.sandbox = BubblewrapSandbox(release, hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12], bounds)
+    done = await task.run()
+    assert done.digest == hashlib.sha256(data).digest()

@@ -82,7 +82,7 @@ def test_what_a_deal_may_bring_follows_from_the_disk_unless_it_is_said() -> None
     in_memory, on_disk = Bounds(), Bounds(disk=100 * GIB)
     assert WorkerOptions().limits(in_memory) == Limits(seconds=0)
     limits = WorkerOptions(output_bytes=GIB).limits(on_disk)
-    assert (limits.image_bytes, limits.dataset_bytes, limits.output_bytes) == (20 * GIB, 20 * GIB, GIB)
+    assert (limits.image_bytes, limits.dataset_bytes, limits.output_bytes) == (25 * GIB, 25 * GIB, GIB)
 
 
 def test_workers_are_as_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,10 @@ class _Place:
         for file in self._reserve.iterdir():
             file.unlink()
 
+    def drop_inputs(self) -> None:
+        """The app has ended, and its result's archive needs room: what it read goes."""
+        shutil.rmtree(self.inputs, ignore_errors=True)
+
     @property
     def _reserve(self) -> Path:
         return self.work / "reserve"
@@ -94,6 +99,7 @@ def run(channel: Channel, work: Path, bwrap: Path) -> None:
     place.make()
     admission, outcome = (_attested if hello.deal.tee else _standard)(channel, hello, place)
     channel.event("status", phase="COMPUTED")
+    place.drop_inputs()
     channel.event("done", **Delivery(channel, hello, admission, outcome).deliver(work))
 
 

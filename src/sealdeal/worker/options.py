@@ -11,8 +11,10 @@ from .cgroups import Bounds
 from .drivers import DEFAULT
 from .machine import Machine
 
-_ON_DISK: Final = 5
-"""Image, data as they came, data, output and archive: each may have this part of a guest's disk space."""
+_ON_DISK: Final = 4
+"""Image, data and output each may have this part of a guest's disk space, and the rest is for input files and
+what a file system itself needs. Data are decrypted while they come; when the output's archive is packed, they
+are gone."""
 
 
 @dataclass(frozen=True, slots=True)
