@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from queue import SimpleQueue
 
+from sealdeal.model.orders import Params
 from sealdeal.model.types import RLC
 from sealdeal.sdk.events import verify_webhook
 from sealdeal.sdk.images import build_app_image
@@ -47,7 +48,7 @@ with (
         "json.dump({'deterministic-output-path': out + '/done'}, open(out + '/computed.json', 'w'))\n"
     )
     app = alice.publish_app(build_app_image(Path(folder), cache=Path(folder) / "cache"))
-    deal = alice.deal_of(alice.request(app.address))
+    deal = alice.deal_of(alice.request(app.address, params=Params()))
 
     headers, body = heard.get(timeout=300)
     message = verify_webhook(hook.secret, headers, body)  # raises for what the market did not send
