@@ -107,6 +107,24 @@ async def test_a_result_from_token_to_proof(store: Store) -> None:
         await store.client.put_proof(token, store.task, {"manifest": "another"})
 
 
+async def test_a_callback_has_a_proof_and_nothing_else_to_upload(store: Store) -> None:
+    """Its result goes to a contract, on the chain."""
+    proof = {"evidence": "0x12", "storeReceipt": None}
+    token = await store.token()
+    with pytest.raises(NotFound, match="the proof comes after it"):
+        await store.client.put_proof(token, store.task, proof)
+    assets = await store.network.assets("second")
+    deal = await store.network.deal(assets=assets, callback=key("callback").address)
+    await store.network.as_("pool_owner").initialize(deal.dealid, 0)
+    called = replace(store, deal=deal)
+    with pytest.raises(NotFound, match="the proof comes after it"):
+        await store.client.put_proof(token, called.task, proof)  # it has asked for no token for this one
+    await store.client.put_proof(await called.token(), called.task, proof)
+    assert await store.client.proof(called.task) == proof
+    with pytest.raises(NotFound, match="no result"):
+        await store.client.link(called.task)
+
+
 @pytest.mark.parametrize("form", ["base64", "bytes"])
 async def test_the_wires_two_forms(store: Store, form: str) -> None:
     worker = store.network.address("worker")

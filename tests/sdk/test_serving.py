@@ -17,6 +17,8 @@ from sealdeal.sdk import serving
 from sealdeal.sdk.http import answer_errors
 from sealdeal.sdk.serving import Patient
 
+OBSERVER = 5
+"""Seconds between two questions of the official SDK's observers."""
 POST = b"POST /take HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
 GET = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -105,3 +107,9 @@ async def test_the_second_requests_headers_are_not_waited_for_either(port: int) 
     drops = [bytes([letter]) for letter in b"POST /take HTTP/1.1\r\nX: " + b"x" * 100]
     answer = await talk(port, POST + b"1234567890", *drops, pause=0.03)
     assert answer.count(b"200 OK") == 1
+
+
+def test_a_connection_outlasts_the_pauses_of_an_observer() -> None:
+    """Else it is now and then closed just when the next question is on its way."""
+    assert serving.config(FastAPI()).timeout_keep_alive > 2 * OBSERVER
+    assert Patient.head_seconds > 2 * OBSERVER

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Header, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from sealdeal import __version__
-from sealdeal.model.errors import InvalidInput, NotFound, TooLarge
+from sealdeal.model.errors import InvalidInput, TooLarge
 from sealdeal.model.types import address, bytes32, unhex
 from sealdeal.sdk.http import answer_errors
 from sealdeal.sdk.results import ARCHIVE_LIMIT, PROOF_LIMIT, UPLOAD_LIMIT, Authorisation
@@ -67,13 +67,13 @@ def create_app(results: Results) -> FastAPI:
 
     @app.get("/v1/results/{taskid}/ipfshash", response_class=PlainTextResponse)
     async def ipfshash(taskid: str) -> str:
-        return (await results.find(bytes32(taskid))).receipt.receipt.cid
+        return (await results.find(bytes32(taskid))).receipt.cid
 
     @app.get("/v1/results/{taskid}/receipt")
     async def receipt(taskid: str, worker: str | None = None) -> dict[str, Any]:
         """The store's signed receipt."""
         found = await results.find(bytes32(taskid), address(worker) if worker else None)
-        return found.receipt.to_json()
+        return found.to_json()
 
     @app.put("/v1/results/{taskid}/proof", status_code=204)
     async def publish_proof(taskid: str, request: Request, authorization: Token = "") -> Response:
@@ -84,10 +84,8 @@ def create_app(results: Results) -> FastAPI:
 
     @app.get("/v1/results/{taskid}/proof")
     async def proof(taskid: str, worker: str | None = None) -> Response:
-        found = await results.find(bytes32(taskid), address(worker) if worker else None)
-        if found.proof is None:
-            raise NotFound("no proof was published for this task")
-        return Response(found.proof, media_type="application/json")
+        found = await results.proof(bytes32(taskid), address(worker) if worker else None)
+        return Response(found, media_type="application/json")
 
     for routes in (kubo_routes(results.blobs), gateway_routes(results.blobs)):
         app.router.routes.extend(routes.routes)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from sealdeal.db import OWNED, AddressColumn, Bytes32, Database, Uint256, open_database, tables_of
-from sealdeal.model.errors import Conflict, NotFound, Unauthorized
+from sealdeal.model.errors import Conflict, Unauthorized
 from sealdeal.model.types import ZERO, Address
 from sealdeal.sdk.results import Authorisation, SignedReceipt, StorageReceipt
 
@@ -38,21 +37,18 @@ archives = sa.Table(
     sa.Column("timestamp", sa.BigInteger, nullable=False),
     sa.Column("store", AddressColumn, nullable=False),
     sa.Column("signature", sa.LargeBinary, nullable=False),
-    sa.Column("proof", sa.Text),
     info=OWNED,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """A result that is here: its receipt, and its public attestation bundle (JSON text) once published."""
-
-    receipt: SignedReceipt
-    proof: str | None
-
-    @property
-    def worker(self) -> Address:
-        return self.receipt.receipt.worker
+proofs = sa.Table(
+    "results_proofs",
+    tables,
+    sa.Column("task", Bytes32, primary_key=True),
+    sa.Column("worker", AddressColumn, primary_key=True),
+    sa.Column("proof", sa.Text, nullable=False),
+    info=OWNED,
+)
+"""Attestation bundles, as JSON. The result of a callback has one and no archive: it is on the chain."""
 
 
 class ResultStore:
@@ -113,7 +109,6 @@ class ResultStore:
             "timestamp": receipt.timestamp,
             "store": given.store,
             "signature": given.signature,
-            "proof": None,
         }
         async with self.database.write() as connection:
             spent = await connection.execute(
@@ -134,25 +129,31 @@ class ResultStore:
             await connection.execute(sa.delete(archives).where(which))
             await connection.execute(sa.insert(archives).values(row))
 
-    async def archives_of(self, task: bytes) -> list[Archive]:
-        """Every result uploaded for `task`, the latest first: one per worker that tried."""
+    async def archives_of(self, task: bytes) -> list[SignedReceipt]:
+        """The receipt of every result uploaded for `task`, the latest first: one per worker that tried."""
         query = sa.select(archives).where(archives.c.task == task)
         async with self.database.read() as connection:
             rows = (await connection.execute(query.order_by(archives.c.timestamp.desc()))).all()
-        return [_archive(row) for row in rows]
+        return [_receipt(row) for row in rows]
 
     async def keep_proof(self, task: bytes, worker: Address, proof: str) -> None:
-        """Publish a proof, once. Raises NotFound before the upload, Conflict for a second, different one."""
-        which = (archives.c.task == task) & (archives.c.worker == worker)
+        """Publish a proof, once. Raises Conflict for a second, different one."""
+        which = (proofs.c.task == task) & (proofs.c.worker == worker)
         async with self.database.write() as connection:
-            row = (await connection.execute(sa.select(archives.c.proof).where(which))).one_or_none()
+            row = (await connection.execute(sa.select(proofs.c.proof).where(which))).one_or_none()
             if row is None:
-                raise NotFound(f"{worker} has uploaded no result of this task: the proof comes after it")
-            if row.proof is not None and row.proof != proof:
+                values = {"task": task, "worker": worker, "proof": proof}
+                await connection.execute(sa.insert(proofs).values(values))
+            elif row.proof != proof:
                 raise Conflict("this task has a proof already, and a different one")
-            await connection.execute(sa.update(archives).where(which).values(proof=proof))
+
+    async def proofs_of(self, task: bytes) -> list[tuple[Address, str]]:
+        """Every proof published for `task`, with its worker."""
+        async with self.database.read() as connection:
+            rows = (await connection.execute(sa.select(proofs).where(proofs.c.task == task))).all()
+        return [(row.worker, row.proof) for row in rows]
 
 
-def _archive(row: Any) -> Archive:
+def _receipt(row: Any) -> SignedReceipt:
     receipt = StorageReceipt(row.task, row.worker, row.cid, row.sha256, row.size, row.timestamp)
-    return Archive(SignedReceipt(receipt, row.store, row.signature), row.proof)
+    return SignedReceipt(receipt, row.store, row.signature)

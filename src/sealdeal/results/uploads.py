@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sealdeal.chain import Hub, Reverted
 from sealdeal.model import eip712
@@ -51,8 +51,10 @@ from sealdeal.sdk.results import (
 
 from .blobs import Blobs
 from .contents import digest_of_archive
-from .store import Archive, ResultStore
+from .store import ResultStore
 from .tokens import make_token, wallet_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,30 +263,52 @@ class Results:
         """The wallet that holds `token`. Raises Unauthorized."""
         return wallet_of(self._secret, token, int(self._clock()))
 
-    async def find(self, taskid: bytes, worker: Address | None = None) -> Archive:
-        """The result of a task: of `worker`, or of the one the chain has accepted, or else the latest.
-
-        Raises NotFound.
+    async def find(self, taskid: bytes, worker: Address | None = None) -> SignedReceipt:
+        """The receipt of a task's result: of `worker`, or of the one whom the chain has accepted, or else the
+        latest. Raises NotFound.
         """
-        found = await self.store.archives_of(taskid)
+        found = [(signed.receipt.worker, signed) for signed in await self.store.archives_of(taskid)]
+        return await self._accepted(taskid, worker, found, "result of it was uploaded here")
+
+    async def proof(self, taskid: bytes, worker: Address | None = None) -> str:
+        """The public attestation bundle of a task's result, as JSON; whose: as `find`. Raises NotFound."""
+        found = await self.store.proofs_of(taskid)
+        return await self._accepted(taskid, worker, found, "proof of it was published here")
+
+    async def _accepted(
+        self, taskid: bytes, worker: Address | None, found: list[tuple[Address, T]], what: str
+    ) -> T:
         if worker is None and len(found) > 1:
             try:
                 contributors = (await self.hub.task(taskid)).contributors
             except NotFound:
                 contributors = ()
-            found.sort(key=lambda archive: archive.worker not in contributors)  # stable: the latest first
-        for archive in found:
-            if worker in (None, archive.worker):
-                return archive
-        raise NotFound(f"no result of task {hexstr(taskid)} was uploaded here")
+            found.sort(key=lambda one: one[0] not in contributors)  # stable: the latest first
+        for whose, one in found:
+            if worker in (None, whose):
+                return one
+        raise NotFound(f"task {hexstr(taskid)}: no {what}")
 
     async def publish_proof(self, token: str, taskid: bytes, body: bytes) -> None:
-        """Keep the public attestation bundle of a result, once. Raises Unauthorized, TooLarge, Conflict."""
+        """Keep the public attestation bundle of a result, once. It comes after the upload, unless the deal has
+        a callback, which leaves none to upload. Raises Unauthorized, NotFound, TooLarge, Conflict.
+        """
         worker = self.wallet(token)
         proof = json.dumps(_object(body), sort_keys=True, separators=(",", ":"))
         if len(proof) > PROOF_LIMIT:
             raise TooLarge(f"a proof may have {PROOF_LIMIT} bytes, this one has {len(proof)}")
+        if all(signed.receipt.worker != worker for signed in await self.store.archives_of(taskid)):
+            await self._check_called_back(taskid, worker)
         await self.store.keep_proof(taskid, worker, proof)
+
+    async def _check_called_back(self, taskid: bytes, worker: Address) -> None:
+        """Raises NotFound unless `worker` may work on this task, and its result goes to a contract."""
+        try:
+            _, _, deal = await self._on_chain(await self.store.authorisation(taskid, worker))
+        except Unauthorized:
+            deal = None
+        if deal is None or deal.callback == ZERO:
+            raise NotFound(f"{worker} has uploaded no result of this task: the proof comes after it")
 
     def _now(self, at: Block) -> float:
         # An idle local chain mines nothing, so its newest block may be old.

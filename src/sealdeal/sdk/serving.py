@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Iterator
 from typing import ClassVar
@@ -23,6 +24,9 @@ def config(app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=1,
+        # `Patient` ends idle connections. Who asks every five seconds, as the official SDK's observers do,
+        # would meet uvicorn's own end of five now and then: a request into a closing connection.
+        timeout_keep_alive=math.ceil(Patient.head_seconds),
     )
 
 
