@@ -12,7 +12,7 @@ import pytest
 
 from sealdeal.model.deals import TaskStatus
 from sealdeal.model.errors import Conflict, IntegrityError, InvalidInput, NotFound
-from sealdeal.model.orders import Params
+from sealdeal.model.orders import TEE_TDX, AppOrder, Params, RequestOrder, Signed, tag
 from sealdeal.model.results import SEAL_ENTRY, digest_of
 from sealdeal.model.streams import Format
 from sealdeal.model.types import RLC, Address, hexstr
@@ -108,3 +108,33 @@ async def test_a_grant_is_one_for_bulks_only_when_its_owner_says_so(world: World
     for wrong in mistakes:
         with pytest.raises(InvalidInput, match="nobody pays for data in bulk"):
             await owner.grant(data.address, app=app.address, bulk=True, **wrong)
+
+
+CALL = """
+import json
+json.dump({"callback-data": "0x0102"}, open("/iexec_out/computed.json", "w"))
+"""
+
+
+async def test_a_result_for_a_contract_is_called_back_and_has_a_receipt(world: World) -> None:
+    """It is on the chain, and in no store; what the enclave signed is published all the same."""
+    provider, requester = await world.person(), await world.requester()
+    app = await world.app(provider, CALL)
+    domain = await requester.hub.domain()
+    pool = (await requester.market.workerpool_orders(category=0)).items[0].signed
+    offer = Signed.by(provider.key, AppOrder(app=app.address, tag=tag(TEE_TDX)), domain)
+    asked = RequestOrder(
+        app=app.address,
+        workerpoolmaxprice=pool.order.workerpoolprice,
+        requester=requester.key.address,
+        tag=tag(TEE_TDX),
+        callback=provider.key.address,
+        params=Params().to_text(),
+    )
+    dealid, receipt = await requester.hub.match_orders(
+        offer, None, pool, Signed.by(requester.key, asked, domain)
+    )
+    task = await world.ended(requester, await requester.hub.deal(dealid, receipt.block))
+    assert (task.status, task.results_callback) == (TaskStatus.COMPLETED, b"\x01\x02")
+    found = await requester.receipt(task)
+    assert found is not None and found.proof["storeReceipt"] is None
