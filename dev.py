@@ -75,6 +75,8 @@ TOOLS = (
         unpacked=True,
         at="usr/bin/docker-registry",
     ),
+    Tool("ip", "iproute2", "services in network namespaces of their own", "test"),
+    Tool("chromium-headless-shell", "chromium-headless-shell", "the official SDK in a web page", "test"),
     Tool("veritysetup", "cryptsetup-bin", "a second opinion on measured disks", "test"),
     Tool(
         "busybox",

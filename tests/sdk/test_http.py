@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import httpx2
 import pydantic
@@ -12,7 +14,7 @@ from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResp
 
 from sealdeal.model import errors
 from sealdeal.model.errors import SealdealError
-from sealdeal.sdk.http import Client, answer_errors, error_of, in_memory
+from sealdeal.sdk.http import Client, Failover, answer_errors, error_of, in_memory
 
 
 class OnlyHere(errors.Conflict):
@@ -150,6 +152,91 @@ async def test_a_service_that_hangs_is_unavailable() -> None:
         async with Client(f"http://127.0.0.1:{port}", timeout=0.2) as client:
             with pytest.raises(errors.Unavailable):
                 await client.json("GET", "/")
+
+
+class Equal:
+    """One of several equal services: says its port, and remembers which Host it was asked as."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.url, self.asked = port, f"http://127.0.0.1:{port}", list[str]()
+        self.silent = False
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", self.port)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.asked += [
+            line.removeprefix("Host: ") for line in head.split("\r\n") if line.startswith("Host: ")
+        ]
+        if not self.silent:
+            text = str(self.port).encode()
+            length = b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(text)
+            writer.write(b"HTTP/1.1 200 OK\r\n" + length + text)
+        writer.close()
+
+
+@asynccontextmanager
+async def either(
+    ports: Callable[[], int], patience: float = 0.0
+) -> AsyncIterator[tuple[Client, Equal, Equal]]:
+    """A client of two equal services, which do not run yet."""
+    one, other = Equal(ports()), Equal(ports())
+    async with Client(one.url, Failover([one.url, other.url], patience)) as client:
+        try:
+            yield client, one, other
+        finally:
+            await one.stop()
+            await other.stop()
+
+
+async def test_of_equal_services_the_next_is_asked_when_one_takes_no_connection(
+    unused_tcp_port_factory: Callable[[], int],
+) -> None:
+    async with either(unused_tcp_port_factory) as (client, one, other):
+        await other.start()
+        assert await client.json("GET", "/") == other.port
+        await one.start()
+        assert await client.json("GET", "/") == other.port, "it stays with who answers"
+        await other.stop()
+        assert await client.json("GET", "/") == one.port
+        assert other.asked == [f"127.0.0.1:{other.port}"] * 2
+        assert one.asked == [f"127.0.0.1:{one.port}"]
+
+
+async def test_equal_services_that_all_refuse_are_unavailable_once_patience_ends(
+    unused_tcp_port_factory: Callable[[], int],
+) -> None:
+    async with either(unused_tcp_port_factory) as (client, one, _):
+        with pytest.raises(errors.Unavailable, match="is it running"):
+            await client.json("GET", "/")
+        await one.start()
+        assert await client.json("GET", "/") == one.port
+    async with either(unused_tcp_port_factory, patience=60) as (client, _, other):
+        asked = asyncio.create_task(client.json("GET", "/"))
+        await asyncio.sleep(0.1)
+        assert not asked.done()
+        await other.start()
+        assert await asked == other.port
+
+
+async def test_what_was_sent_to_one_service_is_not_sent_to_another(
+    unused_tcp_port_factory: Callable[[], int],
+) -> None:
+    """It may have been done: who asked decides whether to ask again."""
+    async with either(unused_tcp_port_factory, patience=60) as (client, one, other):
+        await one.start()
+        await other.start()
+        one.silent = True
+        with pytest.raises(errors.Unavailable):
+            await client.request("POST", "/", content=b"once")
+        assert (len(one.asked), other.asked) == (1, [])
 
 
 async def test_browsers_of_any_origin_may_call(client: Client) -> None:

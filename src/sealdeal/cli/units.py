@@ -134,7 +134,7 @@ async def write(
         _private(folder / f"{one.name}.env", "".join(f"{key}={value}\n" for key, value in said.items()))
     for made in ("systemd", "cache"):
         (folder / made).mkdir(exist_ok=True)
-    for name, text in _systemd(folder, instances):
+    for name, text in _systemd(folder, instances, root=os.geteuid() == 0):
         (folder / "systemd" / name).write_text(text)
     (folder / "compose.yaml").write_text(_compose(folder, instances))
     show(
@@ -301,32 +301,39 @@ def _arguments(one: Instance) -> list[str]:
     return ["run", one.service, *(["--unsafe-simulated-public"] if away else [])]
 
 
-def _systemd(folder: Path, instances: list[Instance]) -> Iterator[tuple[str, str]]:
-    """Name and text of each unit, and of the target that starts them all."""
+_NETWORKED = "After=network-online.target\nWants=network-online.target\n"
+_PROTECTED = (
+    "CapabilityBoundingSet=\nProtectSystem=strict\nProtectHome=read-only\nPrivateTmp=yes\nPrivateDevices=yes\n"
+    "RestrictNamespaces=yes\nLimitNOFILE=65536\n"
+)
+"""Of a service that only listens, writes its folder and asks others."""
+_FOR_WORKERS = "Delegate=yes\nNice=5\n"
+"""Their sandboxes make namespaces and control groups of their own."""
+_OF_A_USER = "RestrictNamespaces=yes\nLimitNOFILE=65536\n"
+"""What a user's own manager can do everywhere."""
+
+
+def _systemd(folder: Path, instances: list[Instance], *, root: bool) -> Iterator[tuple[str, str]]:
+    """Name and text of each unit, and of the target that starts them all: for the machine's manager, or, for
+    who is not `root`, for their own (`systemctl --user`)."""
     program = shutil.which("sealdeal") or "/usr/local/bin/sealdeal"
     wanted = " ".join(f"sealdeal-{one.name}.service" for one in instances)
+    began, after = ("multi-user.target", _NETWORKED) if root else ("default.target", "")
     yield (
         "sealdeal.target",
-        (f"[Unit]\nDescription=Sealdeal network\nWants={wanted}\n\n[Install]\nWantedBy=multi-user.target\n"),
+        f"[Unit]\nDescription=Sealdeal network\nWants={wanted}\n\n[Install]\nWantedBy={began}\n",
     )
+    writable = f"ReadWritePaths={folder / 'state'} {folder / 'cache'}\n"
+    others = f"{_PROTECTED}{writable}" if root else _OF_A_USER
     for one in instances:
-        # a worker's sandboxes make namespaces and control groups of their own
-        shut = (
-            "Delegate=yes\nNice=5\n"
-            if one.service == "worker"
-            else "ProtectSystem=strict\nProtectHome=read-only\nPrivateTmp=yes\nPrivateDevices=yes\n"
-            "RestrictNamespaces=yes\nLimitNOFILE=65536\n"
-            f"ReadWritePaths={folder / 'state'} {folder / 'cache'}\n"
-        )
         yield (
             f"sealdeal-{one.name}.service",
             (
-                f"[Unit]\nDescription=Sealdeal {one.name}\nAfter=network-online.target\n"
-                "Wants=network-online.target\nPartOf=sealdeal.target\n\n"
+                f"[Unit]\nDescription=Sealdeal {one.name}\n{after}PartOf=sealdeal.target\n\n"
                 f"[Service]\nEnvironmentFile={folder / f'{one.name}.env'}\n"
                 f"ExecStart={program} {' '.join(_arguments(one))}\n"
                 "Restart=always\nRestartSec=2\nNoNewPrivileges=yes\n"
-                f"{shut}"
+                f"{_FOR_WORKERS if one.service == 'worker' else others}"
                 "\n[Install]\nWantedBy=sealdeal.target\n"
             ),
         )

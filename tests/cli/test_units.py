@@ -1,0 +1,149 @@
+"""`sealdeal units`: what is written for each process, for whom, and what is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealdeal.chain import Hub, Rpc
+from sealdeal.cli import units
+from sealdeal.cli.units import write
+from sealdeal.model.errors import InvalidInput
+from sealdeal.sdk.network import Network
+
+DATABASE = "postgresql+asyncpg://us:er@db/{service}"
+
+
+async def written(folder: Path, chain: Rpc, **options: Any) -> dict[str, Any]:
+    """Write a network's folder; what the command printed."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        await write(folder, rpc_url=chain.url, json=True, **options)
+    printed: dict[str, Any] = json.loads(out.getvalue())
+    return printed
+
+
+def environment(folder: Path, name: str) -> dict[str, str]:
+    lines = (folder / f"{name}.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def unit(folder: Path, name: str) -> str:
+    return (folder / "systemd" / f"sealdeal-{name}.service").read_text()
+
+
+async def test_a_folder_has_what_each_process_needs_and_is_kept(chain: Rpc, tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    hosts = ("10.0.0.2", "sms-1=10.0.0.9")
+    printed = await written(folder, chain, database=DATABASE, host=hosts, market=2, pool=2, worker=1)
+    names = ["results", "sms-0", "sms-1", "sms-2", "market-0", "market-1", "pool-0", "pool-1", "worker-0"]
+    assert list(printed) == ["network", *names]
+    assert (printed["sms-1"], printed["market-1"]) == ("http://10.0.0.9:7201", "http://10.0.0.2:7301")
+
+    network = Network.load(folder / "network.json")
+    assert network.trust == "simulated" and network.services.market == printed["market-0"]
+    assert network.services.sms == tuple(printed[f"sms-{n}"] for n in range(3))
+    assert network.workerpool and network.contracts.dataprotector
+    assert (await Hub.connect(chain, network.contracts.hub)).addresses.quorum == network.contracts.quorum
+
+    private = [*(folder / "keys").iterdir(), folder / "network.json", *folder.glob("*.env")]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
+    own = {"results", "sms-0", "sms-1", "sms-2", "market-0", "market-1", "pool", "worker-0"}
+    assert {path.stem for path in (folder / "keys").glob("*.key")} == {*own, "owner", "funder"}
+
+    sms, pools = environment(folder, "sms-1"), [environment(folder, f"pool-{n}") for n in range(2)]
+    assert sms["SEALDEAL_DATABASE"].endswith("/sms_1") and sms["SEALDEAL_LISTEN"] == "10.0.0.9:7201"
+    assert (
+        Path(sms["SEALDEAL_SMS_STORAGE_KEY_FILE"]).read_text() != Path(sms["SEALDEAL_KEY_FILE"]).read_text()
+    )
+    assert pools[0]["SEALDEAL_KEY_FILE"] == pools[1]["SEALDEAL_KEY_FILE"]
+    assert (
+        pools[0]["SEALDEAL_DATABASE"] == pools[1]["SEALDEAL_DATABASE"] == "postgresql+asyncpg://us:er@db/pool"
+    )
+    assert pools[0]["SEALDEAL_STATE"] != pools[1]["SEALDEAL_STATE"]
+    worker = environment(folder, "worker-0")
+    assert worker["SEALDEAL_SCHEDULERS"] == f"{printed['pool-0']},{printed['pool-1']}"
+    assert "SEALDEAL_LISTEN" not in worker and "SEALDEAL_DATABASE" not in worker
+
+    composed = json.loads((folder / "compose.yaml").read_text())["services"]
+    assert list(composed) == names
+    assert composed["worker-0"]["privileged"] and composed["market-0"]["read_only"]
+    assert composed["sms-0"]["command"] == ["run", "sms", "--unsafe-simulated-public"]
+
+    before = {path: path.read_bytes() for path in (folder / "keys").iterdir()}
+    again = await written(folder, chain, database=DATABASE, worker=2)
+    assert again["worker-0"] == printed["worker-0"] and again["market-0"] == "http://127.0.0.1:7300"
+    assert {path: path.read_bytes() for path in before} == before
+    assert Network.load(folder / "network.json").contracts == network.contracts
+    assert composed["sms-0"]["command"] != ["run", "sms"]
+    assert json.loads((folder / "compose.yaml").read_text())["services"]["sms-0"]["command"] == ["run", "sms"]
+
+
+async def test_units_are_for_the_manager_of_whoever_writes_them(
+    chain: Rpc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root's start with the machine and are shut in; another's need nothing that only root may do."""
+    folder = tmp_path / "net"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    await written(folder, chain, market=2, worker=1)
+    market, worker = unit(folder, "market-0"), unit(folder, "worker-0")
+    assert f"ExecStart={shutil.which('sealdeal') or '/usr/local/bin/sealdeal'} run market\n" in market
+    assert f"EnvironmentFile={folder}/market-0.env\n" in market and "After=network-online.target" in market
+    assert "ProtectSystem=strict\n" in market and "CapabilityBoundingSet=\n" in market
+    assert f"ReadWritePaths={folder}/state {folder}/cache\n" in market
+    assert "Delegate=yes\n" in worker and "RestrictNamespaces" not in worker and "Capability" not in worker
+    target = (folder / "systemd" / "sealdeal.target").read_text()
+    assert "WantedBy=multi-user.target" in target and "sealdeal-worker-0.service" in target
+    # two markets without a server share a file, which both may write
+    shared = {environment(folder, f"market-{n}")["SEALDEAL_DATABASE"] for n in range(2)}
+    assert shared == {f"sqlite+aiosqlite:///{folder}/state/market.db"}
+
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    await written(folder, chain, market=2, worker=1)
+    market = unit(folder, "market-0")
+    assert "RestrictNamespaces=yes\n" in market and "NoNewPrivileges=yes\n" in market
+    for system in ("network-online", "Protect", "Private", "Capability", "multi-user"):
+        assert system not in market
+    assert "WantedBy=default.target" in (folder / "systemd" / "sealdeal.target").read_text()
+    assert "Delegate=yes\n" in unit(folder, "worker-0")
+
+
+async def test_on_another_chain_the_accounts_to_fund_are_told_first(
+    chain: Rpc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def no_development_chain(_: Rpc) -> bool:
+        return False
+
+    monkeypatch.setattr(units, "is_development_chain", no_development_chain)
+    folder = tmp_path / "net"
+    accounts = await written(folder, chain)
+    assert {"pool", "market-0", "sms-0", "worker-1"} <= accounts.keys()
+    told = capsys.readouterr().err
+    assert "sealdeal contracts deploy" in told and accounts["sms-2"] in told and "--threshold 2" in told
+    assert not (folder / "network.json").exists() and not list(folder.glob("*.env"))
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"database": "postgresql+asyncpg://db/one"}, "services do not share a database"),
+        ({"host": ("10.0.0.1", "10.0.0.2")}, "expected one --host for all"),
+        ({"host": ("kitchen-0=10.0.0.1",)}, "kitchen-0"),
+        ({"market": 0}, "expected 1 to 100 of market"),
+        ({"worker": 101}, "expected 1 to 100 of worker"),
+    ],
+)
+async def test_what_makes_no_network_is_refused_before_anything_is_written(
+    options: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        await write(tmp_path / "net", rpc_url="http://127.0.0.1:9", **options)
+    assert list(tmp_path.iterdir()) == []
