@@ -41,8 +41,12 @@ async def measure() -> AsyncIterator[Ratio]:
                 await purses(network.network, PURSES, network.transports),
                 await push_app(network.network, image),
             )
-            checks, said = await run(place(root), "latency", {**told, "deals": DEALS})
-            if wrong := [f"{name}: {check.error}" for name, check in checks.items() if not check.ok] or said:
+            went = await run(place(root), "latency", {**told, "deals": DEALS})
+            checks = went.checks
+            if (
+                wrong := [f"{name}: {check.error}" for name, check in checks.items() if not check.ok]
+                or went.said
+            ):
                 raise RuntimeError(f"the JavaScript SDK's deals did not all work: {wrong}")
             ours = await _deals(network, image)
     asked = min(checks[f"deal {n + 1}"].seconds for n in range(DEALS))

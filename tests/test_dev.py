@@ -140,7 +140,7 @@ def test_the_javascript_tools_are_pinned_with_all_that_they_need() -> None:
     packages = json.loads(text)["packages"]
     asked = json.loads((folder / "package.json").read_text())["dependencies"]
     assert packages.pop("")["dependencies"] == asked
-    assert {"iexec", "@iexec/dataprotector", "graphql", "undici", "socket.io-client"} == set(asked)
+    assert {"iexec", "@iexec/dataprotector", "esbuild", "graphql", "socket.io-client", "undici"} == set(asked)
     for name, package in packages.items():
         assert re.match(r"\d+\.\d+\.\d+", package["version"]), name
         kind, _, digest = package["integrity"].partition("-")

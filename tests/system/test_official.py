@@ -71,6 +71,6 @@ async def test_a_deal_made_by_the_official_sdk_is_run(world: World, tmp_path: Pa
     image = build_app_image(world.image_folder(APP), cache=world.cache)
     app = await push_app(network.network, image)
     keys = await purses(network.network, PURSES, network.transports)
-    found, said = await run(place(tmp_path), "deal", document(network.network, keys, app, QUICK))
-    assert set(found) == set(names("deal")), said[-2000:]
-    assert {name: check.error for name, check in found.items() if not check.ok} == {}
+    went = await run(place(tmp_path), "deal", document(network.network, keys, app, QUICK))
+    assert set(went.checks) == set(names("deal")), went.said[-2000:]
+    assert {name: check.error for name, check in went.checks.items() if not check.ok} == {}

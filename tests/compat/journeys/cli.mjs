@@ -91,8 +91,8 @@ await check('requester push-secret and check-secret', async () => {
   same((await requester.run('requester check-secret', 'login')).isSet, true);
 });
 
-await check('result generate-keys, push-encryption-key and check-encryption-key', async () => {
-  await requester.run('result generate-keys', '--force', '--password', 'word');
+await check('result generate-encryption-keypair, push-encryption-key and check-encryption-key', async () => {
+  await requester.run('result generate-encryption-keypair', '--force', '--password', 'word');
   same((await requester.run('result push-encryption-key')).isPushed, true);
   same((await requester.run('result check-encryption-key')).isEncryptionKeySet, true);
 });
@@ -127,6 +127,13 @@ await check('task show: the result, decrypted', async () => {
   same([told.args, told.data], [['one', 'two words'], PLAIN]);
   same(told.secrets.IEXEC_REQUESTER_SECRET_1, 'of the requester');
   same(told.secrets.IEXEC_APP_DEVELOPER_SECRET, SECRET);
+});
+
+await check('result decrypt', async () => {
+  const encrypted = await (await buying.sdk.task.fetchResults(run.taskid)).arrayBuffer();
+  requester.write('encrypted.zip', Buffer.from(encrypted));
+  const { resultsPath } = await requester.run('result decrypt', 'encrypted.zip');
+  expect((await JSZip.loadAsync(readFileSync(resultsPath))).file('result.json'), 'no result.json');
 });
 
 await check('task debug', async () => {

@@ -3,7 +3,7 @@
 import { mkdirSync } from 'node:fs';
 
 import { chains, Folder } from './console.mjs';
-import { check, end, expect, person, refused, rlc, same, world } from './journey.mjs';
+import { check, end, expect, person, refused, rlc, same, until, world } from './journey.mjs';
 
 const provider = new Folder('provider');
 const requester = new Folder('requester');
@@ -56,6 +56,11 @@ await check('account approve, allowance and revoke', async () => {
   await requester.run('account revoke', selling.address);
 });
 
+await check("category init and create, which only the hub's owner may", async () => {
+  await provider.run('category init');
+  await refused(() => provider.run('category create'), 'only category owner');
+});
+
 await check('category show and count', async () => {
   const [{ category }, { count }] = await Promise.all([provider.run('category show', 0), provider.run('category count')]);
   same(category.name, 'XS');
@@ -87,6 +92,28 @@ await check('workerpool publish, orderbook workerpool and unpublish', async () =
   await provider.run('workerpool unpublish', '--force');
 });
 
+const idle = await check('app run, by a workerpool that does not work', async () => {
+  const terms = ['--price', 1, 'RLC', '--volume', 2, '--category', world.idle, '--tag', 'tee,tdx', '--force'];
+  await provider.run('workerpool publish', ...terms);
+  const terms_of_mine = ['--workerpool', pool, '--category', world.idle, '--tag', 'tee,tdx', '--force'];
+  const deals = [];
+  for (const args of ['one', 'two']) {
+    deals.push((await requester.run('app run', app, '--args', args, ...terms_of_mine)).deals[0].dealid);
+  }
+  const contract = (await buying.sdk.config.resolveContractsClient()).getIExecContract();
+  await (await contract.initialize(deals[1], 0)).wait();
+  return { deals, taskid: await buying.sdk.deal.computeTaskId(deals[1], 0) };
+});
+
+await check('dataset push-secret, publish, unpublish and orderbook dataset', async () => {
+  provider.write('key', selling.sdk.dataset.generateEncryptionKey());
+  await provider.run('dataset push-secret', dataset, '--secret-path', 'key');
+  await provider.run('dataset publish', dataset, '--price', 1, 'RLC', '--volume', 5, '--force');
+  same((await requester.run('orderbook dataset', dataset)).count, 1, 'dataset orders');
+  await provider.run('dataset unpublish', dataset, '--force');
+  same((await requester.run('orderbook dataset', dataset)).count, 0, 'left');
+});
+
 await check('order init, sign, publish, show, unpublish and cancel', async () => {
   await provider.run('order init', '--app');
   provider.change((told) => Object.assign(told.order.apporder, { app, appprice: '7 RLC', volume: 3 }));
@@ -115,6 +142,11 @@ await check('app request-execution: an order at a price', async () => {
   expect(/^0x[0-9a-f]{64}$/.test(said.orderHash), JSON.stringify(said));
 });
 
+await check('orderbook requester', async () => {
+  const { count } = await provider.run('orderbook requester', buying.address, '--category', world.category);
+  expect(count >= 1, count);
+});
+
 await check('order fill: orders from the marketplace', async () => {
   const [{ appOrders }, { workerpoolOrders }] = await Promise.all([
     requester.run('orderbook app', app),
@@ -139,10 +171,19 @@ await check('order fill: orders from the marketplace', async () => {
 });
 
 await check('app, dataset and workerpool transfer', async () => {
-  for (const [kind, address] of Object.entries({ app, dataset, workerpool: pool })) {
-    await provider.run(`${kind} transfer`, address, '--to', buying.address, '--force');
-    same((await requester.run(`${kind} count`)).count, '1', kind);
-  }
+  const to = ['--to', buying.address, '--force'];
+  await provider.run('app transfer', app, ...to);
+  await provider.run('dataset transfer', dataset, ...to);
+  await provider.run('workerpool transfer', pool, ...to);
+  for (const kind of ['app', 'dataset', 'workerpool']) same((await requester.run(`${kind} count`)).count, '1', kind);
+});
+
+await check('deal claim and task claim', async () => {
+  const { deals, taskid } = idle;
+  await until(async () => (await buying.sdk.task.show(taskid)).taskTimedOut);
+  same(Object.keys((await requester.run('deal claim', deals[0])).claimed).length, 1, 'claimed');
+  await requester.run('task claim', taskid);
+  same((await requester.run('task show', taskid)).task.statusName, 'FAILED');
 });
 
 await check('wallet sweep', async () => {

@@ -3,7 +3,7 @@
 import { IExecDataProtectorCore } from '@iexec/dataprotector';
 import JSZip from 'jszip';
 
-import { check, end, expect, options, person, refused, rlc, same, until, world } from './journey.mjs';
+import { check, end, expect, options, person, refused, rlc, same, until, watched, world } from './journey.mjs';
 
 console.error = () => {}; // it prints what it also throws
 
@@ -12,13 +12,16 @@ const requester = person();
 const other = person();
 
 const core = ({ wallet }) =>
-  new IExecDataProtectorCore(wallet, {
-    dataprotectorContractAddress: world.dataprotector,
-    subgraphUrl: world.subgraph,
-    ipfsNode: world.node,
-    ipfsGateway: world.gateway,
-    iexecOptions: options,
-  });
+  watched(
+    'protector',
+    new IExecDataProtectorCore(wallet, {
+      dataprotectorContractAddress: world.dataprotector,
+      subgraphUrl: world.subgraph,
+      ipfsNode: world.node,
+      ipfsGateway: world.gateway,
+      iexecOptions: options,
+    }),
+  );
 const protector = core(owner);
 const buyer = core(requester);
 
@@ -141,6 +144,11 @@ const processed = await check(
   },
   { seconds: 90 },
 );
+
+await check('waitForTaskCompletion', async () => {
+  const { dealId, taskId } = processed;
+  same(await buyer.waitForTaskCompletion({ dealId, taskId }), { status: 'COMPLETED', success: true });
+});
 
 await check('getResultFromCompletedTask: the whole archive', async () => {
   const { result } = await buyer.getResultFromCompletedTask({ taskId: processed.taskId });

@@ -100,6 +100,15 @@ await check('a browser wallet (EIP-1193) works as well', async () => {
   same(String((await browser.account.checkBalance(one.address)).stake), rlc(12));
 });
 
+await check('amounts, tags and keys are read and written', async () => {
+  same([utils.parseRLC('1.5 RLC'), utils.parseEth('2 gwei')].map(String), ['1500000000', '2000000000'], 'parsed');
+  same([utils.formatRLC(1_500_000_000), utils.formatEth('2000000000')], ['1.5', '0.000000002'], 'formatted');
+  const tag = utils.encodeTag(['tee', 'tdx']);
+  same(utils.decodeTag(utils.sumTags([tag, utils.encodeTag(['gpu'])])), ['tee', 'tdx', 'gpu'], 'tags');
+  const signer = utils.getSignerFromPrivateKey(world.rpc, one.key);
+  same(await new IExec({ ethProvider: signer }, options).wallet.getAddress(), one.address, 'address');
+});
+
 await check('all is swept into another wallet', async () => {
   await sdk.wallet.sweep(other.address);
   const { nRLC } = await sdk.wallet.checkBalances(one.address);
