@@ -33,7 +33,7 @@ with (
 
     deal = alice.do(alice.hub.deal(dealid))
     time.sleep(11)  # ten times what the category allows
-    alice.do(alice.hub.initialize_and_claim_array([(dealid, 0)]))
+    alice.claim(dealid)
     (taskid,) = deal.task_ids()
     assert alice.do(alice.hub.task(taskid)).status is TaskStatus.FAILED
     assert alice.balance().stake == 10 * RLC

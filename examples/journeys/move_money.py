@@ -1,4 +1,4 @@
-"""RLC are sent, deposited in the hub's escrow, and withdrawn: move_money.py NETWORK_FILE"""
+"""RLC are sent, deposited in the hub's escrow, withdrawn, approved, swept: move_money.py NETWORK_FILE"""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,8 @@ from sealdeal.sdk.sync import Sealdeal
 
 network = Network.load(Path(sys.argv[1]))
 with Sealdeal.newcomer(network, 10 * RLC) as alice, Sealdeal.newcomer(network, 0) as bob:
-    alice.do(alice.hub.transfer_token(bob.key.address, 4 * RLC))
+    alice.send(bob.key.address, 4 * RLC)
+    alice.send_ether(bob.key.address, 10**15)  # the chain's own money, for gas
     bob.deposit(3 * RLC)  # deals are paid from the escrow
     bob.withdraw(1 * RLC)
     balance = bob.balance()
@@ -17,6 +18,12 @@ with Sealdeal.newcomer(network, 10 * RLC) as alice, Sealdeal.newcomer(network, 0
     assert alice.balance().wallet == 6 * RLC
     print(f"{bob.key.address} has {balance.wallet} nRLC in the wallet and {balance.stake} in escrow")
 
-    alice.do(alice.sender.send(bob.key.address, value=10**15))  # the chain's own money, for gas
+    bob.approve(alice.key.address, 2 * RLC)
+    alice.do(alice.hub.transfer_stake(alice.key.address, 1 * RLC, source=bob.key.address))
+    assert (bob.allowance(alice.key.address), alice.balance().stake) == (1 * RLC, 1 * RLC)
+
+    alice.sweep(bob.key.address)  # all that is in the wallet
+    assert (alice.balance().wallet, bob.balance().wallet) == (0, 8 * RLC)
+
     for category in alice.do(alice.hub.categories()):
         print(f"category {category.id}, {category.name}: up to {category.reference_time} s")

@@ -39,7 +39,10 @@ with provider, requester:
         params=Params(args="hello").to_text(),
         salt=secrets.token_bytes(32),
     )
-    dealid, _ = requester.do(requester.hub.match_orders(best, None, pool, requester.sign(asked)))
+    request = requester.sign(asked)
+    terms = requester.estimate(best, None, pool, request)
+    print(f"{terms.volume} task for {terms.payer_lock} nRLC")
+    dealid, _ = requester.do(requester.hub.match_orders(best, None, pool, request))
     deal = requester.do(requester.hub.deal(dealid))
     locked = requester.balance().locked
     print(f"deal 0x{dealid.hex()}: {deal.bot_size} task at {deal.price} nRLC, {locked} are locked")

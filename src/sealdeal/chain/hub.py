@@ -7,10 +7,10 @@ reason; `intent` names the act so that it is done once, also over a crash (see `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sealdeal.model.batches import Batch, Proof
-from sealdeal.model.deals import Deal
+from sealdeal.model.deals import Deal, TaskStatus
 from sealdeal.model.errors import Conflict, InvalidInput, NotFound
 from sealdeal.model.orders import (
     NO_DATASET,
@@ -31,6 +31,9 @@ from .errors import BadAnswer, Reverted, RpcError
 from .reads import Addresses, HubReads, Reader
 from .rpc import Rpc
 from .sender import Receipt, Sender, mined
+
+CLAIMS: Final = 64
+"""Tasks that are claimed in one transaction, so that it fits into a block; the hub takes twice as many."""
 
 
 class Hub(HubReads):
@@ -119,6 +122,20 @@ class Hub(HubReads):
     async def transfer_token(self, to: Address, amount: int, *, intent: bytes | None = None) -> Receipt:
         """Give nRLC from the wallet to another wallet."""
         return await self._act(self.token, "transfer", to, amount, intent=intent)
+
+    # --- the escrow as an ERC-20 token
+
+    async def approve(self, spender: Address, amount: int, *, intent: bytes | None = None) -> Receipt:
+        """Let `spender` move up to `amount` nRLC of the sender's free stake; 0 takes that back."""
+        return await self._act(self.hub, "approve", spender, amount, intent=intent)
+
+    async def transfer_stake(
+        self, to: Address, amount: int, *, source: Address | None = None, intent: bytes | None = None
+    ) -> Receipt:
+        """Give free stake (nRLC) to another account's: one's own, or what `source` approved."""
+        if source is None:
+            return await self._act(self.hub, "transfer", to, amount, intent=intent)
+        return await self._act(self.hub, "transferFrom", source, to, amount, intent=intent)
 
     # --- assets
 
@@ -351,6 +368,16 @@ class Hub(HubReads):
         dealids, indices = [dealid for dealid, _ in tasks], [index for _, index in tasks]
         return await self._act(self.hub, "initializeAndClaimArray", dealids, indices, intent=intent)
 
+    async def claim_deal(self, deal: Deal) -> list[Receipt]:
+        """Claim all tasks of a deal that have not ended, begun or not, up to `CLAIMS` in a transaction."""
+        tasks = dict(zip(deal.indices(), await self.tasks(deal.task_ids()), strict=True))
+        idle = [(deal.dealid, n) for n, task in tasks.items() if task.status is TaskStatus.UNSET]
+        begun = [t.taskid for t in tasks.values() if t.status is not TaskStatus.UNSET and not t.ended]
+        return [
+            *[await self.initialize_and_claim_array(idle[n : n + CLAIMS]) for n in _steps(idle)],
+            *[await self.claim_array(begun[n : n + CLAIMS]) for n in _steps(begun)],
+        ]
+
     # --- the hub's owner
 
     async def create_category(
@@ -364,3 +391,7 @@ class Hub(HubReads):
     async def set_tee_broker(self, broker: Address, *, intent: bytes | None = None) -> Receipt:
         """Say who authorises enclaves from now on."""
         return await self._act(self.hub, "setTeeBroker", broker, intent=intent)
+
+
+def _steps(items: Sequence[Any]) -> range:
+    return range(0, len(items), CLAIMS)

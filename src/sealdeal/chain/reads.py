@@ -255,6 +255,10 @@ class HubReads(Reader):
         """nRLC in the wallet, outside the hub."""
         return int(await self.read(self.token, "balanceOf", account, at=at))
 
+    async def allowance(self, owner: Address, spender: Address, at: Block | None = None) -> int:
+        """How many nRLC of `owner`'s free stake `spender` may still move."""
+        return int(await self.read(self.hub, "allowance", owner, spender, at=at))
+
     async def consumed(self, order_hash: Bytes32, at: Block | None = None) -> int:
         """How much of an order's volume deals have used; all of it after it was closed."""
         return int(await self.read(self.hub, "viewConsumed", order_hash, at=at))

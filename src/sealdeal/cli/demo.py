@@ -27,9 +27,10 @@ from sealdeal.model.orders import Params
 from sealdeal.model.results import generate_result_key
 from sealdeal.model.types import RLC, Address, format_rlc, hexstr, unhex
 from sealdeal.node import LocalNetwork
-from sealdeal.sdk.client import Balance, Published, Sealdeal
+from sealdeal.sdk.client import Published, Sealdeal
 from sealdeal.sdk.images import build_app_image
 from sealdeal.sdk.pool import Attempt
+from sealdeal.sdk.purse import Balance
 
 from . import options, session
 from .result import save_receipt

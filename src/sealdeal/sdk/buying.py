@@ -1,19 +1,60 @@
-"""Matching a request of one's own, unpublished: nobody sees it before it is a deal."""
+"""Matching orders by oneself: what it would give, and with a request that nobody sees before it is a deal."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from sealdeal.chain import Hub, Reverted
-from sealdeal.model.errors import Conflict, NotFound
-from sealdeal.model.orders import Kind, RequestOrder, Signed
-from sealdeal.model.types import Bytes32
+from sealdeal.model.errors import Conflict, Mismatch, NotFound
+from sealdeal.model.matching import Remaining, Terms, match, reasons
+from sealdeal.model.orders import AppOrder, DatasetOrder, Kind, RequestOrder, Signed, WorkerpoolOrder
+from sealdeal.model.types import Address, Bytes32
 
 from .market import MarketClient
 
 TRIES = 20
 """Deals that one request is matched into at most, with the tries in which others were quicker."""
+
+
+async def estimate_match(
+    hub: Hub,
+    app: Signed[AppOrder],
+    dataset: Signed[DatasetOrder] | None,
+    workerpool: Signed[WorkerpoolOrder],
+    request: Signed[RequestOrder],
+) -> Terms:
+    """What a match would give at the newest block. Raises Mismatch naming all that does not fit."""
+    domain, block = await hub.domain(), await hub.block()
+    orders: list[Signed[Any]] = [app, workerpool, request, *([dataset] if dataset else [])]
+    used = await hub.consumed_many([signed.hash(domain) for signed in orders], block)
+    left = [signed.order.volume - count for signed, count in zip(orders, used, strict=True)]
+    remaining = Remaining(left[0], left[3] if dataset else 0, left[1], left[2])
+    parts = app.order, dataset.order if dataset else None, workerpool.order, request.order
+    asked: list[tuple[Address, Address]] = []
+
+    def note(restriction: Address, account: Address) -> bool:
+        asked.append((restriction, account))
+        return True
+
+    reasons(*parts, remaining, note)  # groups answer on chain: first which are asked, then what they say
+    admitted = {pair: await hub.admits(*pair, block) for pair in set(asked)}
+    terms = match(*parts, remaining, lambda *pair: admitted[pair])
+    owner = await hub.owner_of(workerpool.order.workerpool, block)
+    payer, scheduler = [await hub.account(who, block) for who in (request.order.requester, owner)]
+    one = replace(terms, volume=1)
+    for role, account, lock in (
+        ("the requester", payer, one.payer_lock),
+        ("the workerpool's owner", scheduler, one.scheduler_lock),
+    ):
+        if lock and (tasks := account.stake // lock) < terms.volume:
+            if not tasks:
+                text = f"{role} has {account.stake} nRLC free in the escrow, {lock} are needed for a task"
+                raise Mismatch(text, (text,))
+            terms = replace(terms, volume=tasks)
+    return terms
 
 
 async def match_by_oneself(hub: Hub, market: MarketClient, request: Signed[RequestOrder]) -> Bytes32:

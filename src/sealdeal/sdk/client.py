@@ -23,14 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sealdeal.chain import Hub, Quorum, Rpc, Sender, Wallet
+from sealdeal.chain import Quorum
 from sealdeal.chain import Receipt as TxReceipt
 from sealdeal.model import results, sealing
 from sealdeal.model.bulk import BULK_VOLUME, MAX_DATASETS
 from sealdeal.model.cid import multiaddr_bytes
-from sealdeal.model.deals import AccountState, Deal, Task, TaskStatus, deal_id
+from sealdeal.model.deals import Deal, Task, TaskStatus, deal_id
 from sealdeal.model.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unavailable
 from sealdeal.model.keys import Key
+from sealdeal.model.matching import Terms
 from sealdeal.model.orders import (
     BATCH,
     TEE_TDX,
@@ -41,6 +42,7 @@ from sealdeal.model.orders import (
     RequestOrder,
     Signed,
     T,
+    WorkerpoolOrder,
     choosing,
     tag,
 )
@@ -52,7 +54,7 @@ from sealdeal.tee import DcapVerifier
 
 from .archives import encrypt_file, unpack_result
 from .bulks import Bulk, granted_in_bulk, store_bulk
-from .buying import match_by_oneself
+from .buying import estimate_match, match_by_oneself
 from .custody import SecretId
 from .events import Event, Topic, Webhook, add_webhook, drop_webhook, list_webhooks, watch
 from .http import Transport
@@ -60,6 +62,7 @@ from .images import BuiltImage
 from .market import MarketClient, MarketQuote
 from .network import Network
 from .pool import PoolClient, TaskEvent
+from .purse import Purse
 from .results import ARCHIVE_LIMIT, ResultsClient, SignedReceipt, store_domain
 from .secrets import Secrets, SplitReceipt
 from .sms import RESULT_KEY_NAME, SmsClient
@@ -70,19 +73,6 @@ UNLIMITED = BULK_VOLUME - 1
 give data away in bulk."""
 RESULT_LIMIT = 512 << 20
 """Bytes of a result archive that are held in memory."""
-
-
-@dataclass(frozen=True)
-class Balance:
-    """What an account owns, in nRLC."""
-
-    wallet: int
-    stake: int
-    locked: int
-
-    @property
-    def total(self) -> int:
-        return self.wallet + self.stake + self.locked
 
 
 @dataclass(frozen=True)
@@ -152,7 +142,7 @@ class Completed:
             raise IntegrityError("the deal asks for a sealed digest, and the one on chain is plain")
 
 
-class Sealdeal:
+class Sealdeal(Purse):
     """A network as one user sees it. Use it as an async context, or call `close`."""
 
     def __init__(
@@ -166,13 +156,9 @@ class Sealdeal:
         """`key` signs orders and transactions; without one the network can only be read. `outbox`: a folder
         in which transactions survive a crash. `transports`: by URL, for services in this process.
         """
+        super().__init__(network, key, outbox)
         inside = transports or {}
         at = network.services
-        self.network = network
-        self._key = key
-        self.rpc = Rpc(network.rpc_url, patience=30.0)
-        self._sender = Sender(self.rpc, Wallet(key), outbox=outbox) if key else None
-        self.hub = Hub(self.rpc, network.contracts, self._sender)
         quorum = network.contracts.quorum
         self.quorum = Quorum(self.rpc, quorum) if quorum else None
         self.market = MarketClient(at.market, network.chain_id, transport=inside.get(at.market))
@@ -193,50 +179,6 @@ class Sealdeal:
         if self.scheduler:
             closing.append(self.scheduler.close())
         await asyncio.gather(*closing, self.rpc.aclose())
-
-    @property
-    def key(self) -> Key:
-        """The key that signs. Raises InvalidInput when this client can only read."""
-        if self._key is None:
-            raise InvalidInput("this needs a wallet: create one with `sealdeal wallet create`, or pass a key")
-        return self._key
-
-    @property
-    def sender(self) -> Sender:
-        """Sends this wallet's transactions. Raises as `key` does."""
-        if self._sender is None:
-            raise InvalidInput("this needs a wallet: create one with `sealdeal wallet create`, or pass a key")
-        return self._sender
-
-    # --- money ------------------------------------------------------------------------------------
-
-    async def balance(self, who: Address | None = None) -> Balance:
-        """Wallet, stake and locked amounts of an account (default: one's own), in nRLC."""
-        account = who or self.key.address
-        block = await self.hub.block()
-        escrow: AccountState = await self.hub.account(account, block)
-        return Balance(await self.hub.token_balance(account, block), escrow.stake, escrow.locked)
-
-    async def deposit(self, amount: int) -> TxReceipt:
-        """Move nRLC from the wallet to the hub's escrow, where deals can use them."""
-        have = await self.hub.token_balance(self.key.address)
-        if have < amount:
-            raise Conflict(
-                f"the wallet holds {have} nRLC, a deposit of {amount} was asked for: fund it first"
-            )
-        return await self.hub.deposit(amount)
-
-    async def withdraw(self, amount: int) -> TxReceipt:
-        """Move free nRLC from the escrow back to the wallet."""
-        have = (await self.hub.account(self.key.address)).stake
-        if have < amount:
-            raise Conflict(f"{have} nRLC are free in the escrow, a withdrawal of {amount} was asked for")
-        return await self.hub.withdraw(amount)
-
-    async def faucet(self, to: Address, amount: int, gas_money: int = 10**18) -> TxReceipt:
-        """Give away `amount` nRLC and `gas_money` wei: what a local network's funder does for newcomers."""
-        await self.sender.send(to, value=gas_money)
-        return await self.hub.transfer_token(to, amount)
 
     # --- apps and data ----------------------------------------------------------------------------
 
@@ -468,6 +410,20 @@ class Sealdeal:
             data.items[0].order.datasetprice if data else 0,
             pools.items[0].order.workerpoolprice,
         )
+
+    async def estimate(
+        self,
+        app: Signed[AppOrder],
+        dataset: Signed[DatasetOrder] | None,
+        workerpool: Signed[WorkerpoolOrder],
+        request: Signed[RequestOrder],
+    ) -> Terms:
+        """What a match of these orders would give now: how many tasks, at what price.
+
+        Not more than what is left of each order, and what the escrows of requester and workerpool can pay
+        for. Raises Mismatch naming all that does not fit.
+        """
+        return await estimate_match(self.hub, app, dataset, workerpool, request)
 
     async def request(
         self,

@@ -174,8 +174,15 @@ class Sealdeal:
     # --- acts -------------------------------------------------------------------------------------
 
     balance = _blocking(client.Sealdeal.balance)
+    ether = _blocking(client.Sealdeal.ether)
+    send = _blocking(client.Sealdeal.send)
+    send_ether = _blocking(client.Sealdeal.send_ether)
     deposit = _blocking(client.Sealdeal.deposit)
     withdraw = _blocking(client.Sealdeal.withdraw)
+    approve = _blocking(client.Sealdeal.approve)
+    allowance = _blocking(client.Sealdeal.allowance)
+    sweep = _blocking(client.Sealdeal.sweep)
+    claim = _blocking(client.Sealdeal.claim)
     faucet = _blocking(client.Sealdeal.faucet)
     push_image = _blocking(client.Sealdeal.push_image)
     publish_app = _blocking(client.Sealdeal.publish_app)
@@ -188,6 +195,7 @@ class Sealdeal:
     share_result_key = _blocking(client.Sealdeal.share_result_key)
     quote = _blocking(client.Sealdeal.quote)
     prepare_bulk = _blocking(client.Sealdeal.prepare_bulk)
+    estimate = _blocking(client.Sealdeal.estimate)
     request = _blocking(client.Sealdeal.request)
     deal_of = _blocking(client.Sealdeal.deal_of)
     wait = _blocking(client.Sealdeal.wait)
