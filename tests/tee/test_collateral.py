@@ -133,7 +133,7 @@ async def test_many_at_once_are_one_question() -> None:
     with served(pccs_routes(PLATFORM.collateral(NOW))) as (url, asked):
         own = Collateral({DCAP: Pccs(vendor_get(), url)})
         assert len(set(await asyncio.gather(*(own.for_(BARE, NOW) for _ in range(20))))) == 1
-        assert len(asked) == 4
+        assert asked and len(asked) == len(set(asked))  # the first to be away ends the round
 
 
 async def test_what_came_along_counts_for_nothing() -> None:
@@ -170,7 +170,7 @@ async def test_a_vendor_that_is_away_is_not_asked_by_everyone() -> None:
         asked.clear()
         for seconds in range(59):
             assert await own.for_(BARE, NOW + DAY + seconds) == first
-        assert len(asked) == 4
+        assert asked and len(asked) == len(set(asked))  # the first to be away ends the round
         routes.update(pccs_routes(PLATFORM.collateral(NOW + DAY)))
         assert await own.for_(BARE, NOW + DAY + 60) != first
 
