@@ -26,12 +26,14 @@ def gateway_routes(blobs: Blobs) -> APIRouter:
     """`/ipfs/…` of a store."""
     routes = APIRouter()
 
-    @routes.api_route("/ipfs/{cid}", methods=["GET", "HEAD"])
+    @routes.head("/ipfs/{cid}")
+    @routes.get("/ipfs/{cid}")
     async def root(cid: str, request: Request) -> Response:
         """Content by its CID, whole or a range of it; a directory's list, or its block with `format=raw`."""
         return await _answer(blobs, cid, "", request)
 
-    @routes.api_route("/ipfs/{cid}/{path:path}", methods=["GET", "HEAD"])
+    @routes.head("/ipfs/{cid}/{path:path}")
+    @routes.get("/ipfs/{cid}/{path:path}")
     async def below(cid: str, path: str, request: Request) -> Response:
         """What lies under this path in a directory."""
         return await _answer(blobs, cid, path, request)
