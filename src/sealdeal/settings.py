@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     confirmations: int = Field(default=1, ge=0)
     """Blocks on top of a deal before its task is given out and its secrets may leave (local network)."""
     result_store: str = ""
-    """Where the result store keeps content: a folder, `s3://BUCKET/PREFIX`, or `ipfs+http://HOST:5001`."""
+    """Where a result store keeps content: a folder, `s3://BUCKET/PREFIX`, or `ipfs+http://HOST:5001`."""
     sms_door: Literal["own", "split", "single"] = "split"
     """What the local network's SMS nodes do with a secret that is pushed whole: refuse, split or keep it."""
     sms_storage_key_file: Path | None = None
@@ -103,8 +103,6 @@ class Settings(BaseSettings):
     """A block before the network's contracts were deployed: earlier ones are not read."""
     platform: Path | None = None
     """File of the simulated TEE platform that a worker of a simulated network pretends to have."""
-    blobs: str = ""
-    """Where a result store keeps content: a folder, a bucket, an IPFS node."""
     schedulers: str = ""
     """URLs of the pool's schedulers, with commas: a worker turns to the next when one does not answer."""
     offers: str = ""

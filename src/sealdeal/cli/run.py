@@ -112,7 +112,7 @@ def start_of(service: Service, settings: Settings, *, simulated_public: bool = F
         case "results":
             from sealdeal.services import results
 
-            return partial(results.start, place=settings.blobs)
+            return partial(results.start, place=settings.result_store)
 
 
 def endpoint(text: str) -> tuple[str, int]:
