@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
-from sealdeal.chain import Hub, Rpc
+from sealdeal.chain import DeployOptions, Hub, Quorum, Rpc, Sender, Wallet, deploy
+from sealdeal.chain.local import give_gas_money
 from sealdeal.cli import units
 from sealdeal.cli.units import write
 from sealdeal.model.errors import InvalidInput
+from sealdeal.model.keys import Key
+from sealdeal.model.types import ZERO, unhex
 from sealdeal.sdk.network import Network
 
 DATABASE = "postgresql+asyncpg://us:er@db/{service}"
@@ -87,6 +90,28 @@ async def test_a_folder_has_what_each_process_needs_and_is_kept(chain: Rpc, tmp_
     assert json.loads((folder / "compose.yaml").read_text())["services"]["sms-0"]["command"] == ["run", "sms"]
 
 
+async def test_a_hub_without_a_broker_gets_a_quorum_beside_it(chain: Rpc, tmp_path: Path) -> None:
+    """As the official one, which is not ours to change; only on a development chain without being asked."""
+    owner = Sender(chain, Wallet(Key(bytes([7]) * 32)))
+    await give_gas_money(chain, owner.address)
+    hub = (await deploy(owner)).hub
+    await written(tmp_path / "net", chain, hub=hub)
+    network = Network.load(tmp_path / "net" / "network.json")
+    assert network.contracts.quorum and network.contracts.hub == hub
+    assert await Hub(chain, network.contracts).tee_broker() == ZERO
+    quorum = Quorum(chain, network.contracts.quorum)
+    keys = [(tmp_path / "net" / "keys" / f"sms-{n}.key").read_text().strip() for n in range(3)]
+    assert sorted(await quorum.members()) == sorted(Key(unhex(key)).address for key in keys)
+    assert (await quorum.threshold(), await quorum.trust()) == (2, "simulated")
+
+    await written(tmp_path / "named", chain, hub=hub, quorum=network.contracts.quorum)
+    named = Network.load(tmp_path / "named" / "network.json")
+    assert named.contracts.quorum == network.contracts.quorum
+    broker = (await deploy(owner, DeployOptions(broker=network.contracts.quorum))).hub
+    with pytest.raises(InvalidInput, match="has the TEE broker"):
+        await written(tmp_path / "other", chain, hub=broker, quorum=network.contracts.quorum)
+
+
 async def test_units_are_for_the_manager_of_whoever_writes_them(
     chain: Rpc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +154,13 @@ async def test_on_another_chain_the_accounts_to_fund_are_told_first(
     told = capsys.readouterr().err
     assert "sealdeal contracts deploy" in told and accounts["sms-2"] in told and "--threshold 2" in told
     assert not (folder / "network.json").exists() and not list(folder.glob("*.env"))
+
+    owner = Sender(chain, Wallet(Key(bytes([7]) * 32)))
+    await give_gas_money(chain, owner.address)
+    accounts = await written(folder, chain, hub=(await deploy(owner)).hub)  # which has no broker
+    told = capsys.readouterr().err
+    assert "sealdeal contracts quorum deploy" in told and accounts["sms-2"] in told and "--quorum" in told
+    assert not (folder / "network.json").exists()
 
 
 @pytest.mark.parametrize(

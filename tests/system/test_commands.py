@@ -451,6 +451,20 @@ async def test_the_members_of_a_quorum_change_it(shell: Shell, anvil: Anvil) -> 
     assert "is not of this decision" in err
 
 
+async def test_a_quorum_is_deployed_alone(shell: Shell, anvil: Anvil) -> None:
+    node = ("--rpc-url", anvil.url)
+    payer = await shell.json("wallet", "create", "quorum-payer")
+    await anvil.fund(address(payer["address"]))
+    members = [f"0x{n:040x}" for n in (1, 2, 3)]
+    terms = ("--threshold", "2", "--trust", "hardware", "--grace", "60")
+    made = await shell.json(
+        "contracts", "quorum", "deploy", *members, *terms, *node, "--wallet", "quorum-payer"
+    )
+    assert (made["members"], made["threshold"], made["trust"], made["grace"]) == (members, 2, "hardware", 60)
+    shown = await shell.json("contracts", "quorum", "show", "--at", made["quorum"], *node)
+    assert shown == made
+
+
 async def test_a_quorum_that_owns_the_hub_calls_it(shell: Shell, anvil: Anvil) -> None:
     members = [(await shell.json("wallet", "create", f"owner-{n}"))["address"] for n in range(2)]
     node = ("--rpc-url", anvil.url)

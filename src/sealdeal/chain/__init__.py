@@ -2,7 +2,14 @@
 
 from .abi import Event
 from .contract import Contract, artefact
-from .deploy import CATEGORIES, DeployOptions, QuorumTerms, deploy, deploy_data_protector
+from .deploy import (
+    CATEGORIES,
+    DeployOptions,
+    QuorumTerms,
+    deploy,
+    deploy_data_protector,
+    deploy_quorum,
+)
 from .errors import (
     BlockGone,
     ChainUnreachable,
@@ -52,5 +59,6 @@ __all__ = [
     "artefact",
     "deploy",
     "deploy_data_protector",
+    "deploy_quorum",
     "verify",
 ]

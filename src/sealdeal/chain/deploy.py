@@ -103,10 +103,18 @@ async def deploy(
 
 async def deploy_data_protector(sender: Sender, datasetregistry: Address) -> Address:
     """Deploy DataProtector for a network that has none yet. Raises ChainError."""
-    submitted = await sender.submit(None, artefact("DataProtector").creation(datasetregistry))
-    made = (await submitted.receipt()).contract
+    return await _alone(sender, "DataProtector", datasetregistry)
+
+
+async def deploy_quorum(sender: Sender, terms: QuorumTerms) -> Address:
+    """Deploy a quorum beside a hub of somebody else's, which knows nothing of it. Raises ChainError."""
+    return await _alone(sender, "Quorum", list(terms.members), terms.threshold, terms.grace, terms.trust)
+
+
+async def _alone(sender: Sender, name: str, *arguments: Any) -> Address:
+    made = (await sender.send(None, artefact(name).creation(*arguments))).contract
     if made is None:
-        raise ChainError("expected the address of a contract in the receipt of DataProtector, got none")
+        raise ChainError(f"expected the address of a contract in the receipt of {name}, got none")
     return made
 
 

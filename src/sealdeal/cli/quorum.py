@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from cyclopts import App, Parameter
 
-from sealdeal.chain import Quorum, Rpc, Sender, Wallet, artefact
+from sealdeal.chain import Quorum, QuorumTerms, Rpc, Sender, Wallet, artefact, deploy_quorum
 from sealdeal.chain.errors import WrongChain
 from sealdeal.model.deals import Change, Execute, quorum_domain
 from sealdeal.model.eip712 import digest
@@ -24,7 +24,7 @@ from sealdeal.model.types import Address, Bytes32, address, hexstr, unhex
 from . import session
 from .session import AsJson, WalletName, Words
 
-quorum = App(name="quorum", help="Look at a quorum, change its members, call as it.")
+quorum = App(name="quorum", help="Deploy a quorum, look at it, change its members, call as it.")
 
 LIFE = 7 * 24 * 3600
 """Seconds for which a decision may be submitted, unless its proposer says otherwise."""
@@ -108,6 +108,38 @@ async def show(*, at: str | None = None, rpc_url: str | None = None, json: AsJso
     """
     async with _node(rpc_url) as rpc:
         session.show(await _described(_quorum(rpc, at)), as_json=json)
+
+
+@quorum.command(name="deploy")
+async def deploy_(
+    *members: str,
+    threshold: int,
+    trust: Literal["hardware", "simulated"],
+    grace: int = 3600,
+    rpc_url: str | None = None,
+    wallet: WalletName = None,
+    json: AsJson = False,
+) -> None:
+    """Deploy a quorum alone: beside a hub without a TEE broker, such as the official one.
+
+    Parameters
+    ----------
+    members
+        The addresses with which its SMS nodes sign.
+    threshold
+        How many of them must agree.
+    trust
+        The only evidence of TEEs that they accept.
+    grace
+        Seconds for which grants of a removed member still count.
+    rpc_url
+        The chain's node; else the network file's.
+    """
+    terms = QuorumTerms([address(member) for member in members], threshold, trust, grace)
+    async with _node(rpc_url) as rpc:
+        outbox = session.settings().wallets / "outbox"
+        made = await deploy_quorum(Sender(rpc, Wallet(session.unlock(wallet)), outbox=outbox), terms)
+        session.show(await _described(_quorum(rpc, made)), as_json=json)
 
 
 @quorum.command

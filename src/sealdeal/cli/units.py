@@ -23,6 +23,7 @@ from sealdeal.chain import (
     Sender,
     Wallet,
     deploy,
+    deploy_quorum,
 )
 from sealdeal.chain.local import give_gas_money, is_development_chain
 from sealdeal.model.errors import InvalidInput
@@ -64,6 +65,7 @@ async def write(
     *,
     rpc_url: str,
     hub: str | None = None,
+    quorum: str | None = None,
     dataprotector: str | None = None,
     workerpool: str | None = None,
     database: str = "",
@@ -88,7 +90,10 @@ async def write(
     rpc_url
         The chain's node.
     hub
-        The hub that was deployed with these SMS nodes' addresses as its quorum.
+        The hub that was deployed with these SMS nodes' addresses as its quorum; or one without a TEE broker,
+        such as the official one.
+    quorum
+        The quorum of these SMS nodes beside a hub without a broker; on a development chain one is deployed.
     dataprotector
         The DataProtector that was deployed with it, which its market's subgraph then follows.
     workerpool
@@ -116,15 +121,16 @@ async def write(
     instances = _instances({"results": 1, "sms": sms, "market": market, "pool": pool, "worker": worker}, host)
     keys = {name: _key(folder, name) for name in dict.fromkeys(one.key for one in instances)}
     async with Rpc(rpc_url, timeout=60.0, patience=60.0) as rpc:
-        contracts = await _connected(rpc, hub, dataprotector) if hub else None
+        contracts = await _connected(rpc, hub, quorum, dataprotector) if hub else None
         network = await _network(folder, rpc, contracts, workerpool, instances, keys, threshold)
     if network is None:
         members = " ".join(keys[one.name].address for one in instances if one.service == "sms")
-        print(
-            f"fund these accounts, run `sealdeal contracts deploy --rpc-url {rpc_url} --quorum {members} "
-            f"--threshold {threshold} --trust simulated --wallet NAME`, then this command with --hub",
-            file=sys.stderr,
-        )
+        terms = f"--threshold {threshold} --trust simulated --rpc-url {rpc_url} --wallet NAME"
+        if hub:
+            first, then = f"sealdeal contracts quorum deploy {members} {terms}", "--quorum too"
+        else:
+            first, then = f"sealdeal contracts deploy --quorum {members} {terms}", "--hub"
+        print(f"fund these accounts, run `{first}`, then this command with {then}", file=sys.stderr)
         show({name: key.address for name, key in keys.items()}, as_json=json)
         return
     _private(folder / "network.json", _public_text(network))
@@ -207,14 +213,18 @@ async def _network(
     if develops:
         for key in keys.values():
             await give_gas_money(rpc, key.address)
-    if contracts is None and not develops:
+    if (contracts is None or contracts.quorum is None) and not develops:
         return None
+    members = [keys[one.name].address for one in instances if one.service == "sms"]
+    terms = QuorumTerms(members, threshold, "simulated")
     if contracts is None:
         funder = _key(folder, "funder")
-        members = [keys[one.name].address for one in instances if one.service == "sms"]
-        contracts = await _found(rpc, funder, _key(folder, "owner"), members, threshold, keys["pool"])
+        contracts = await _found(rpc, funder, _key(folder, "owner"), terms, keys["pool"])
         await Hub(rpc, contracts).using(Sender(rpc, Wallet(keys["pool"]))).deposit(STAKE)
         accounts["funder"] = {"address": funder.address, "key": hexstr(funder.secret)}
+    elif contracts.quorum is None:
+        beside = await deploy_quorum(Sender(rpc, Wallet(keys["pool"])), terms)
+        contracts = replace(contracts, quorum=beside)
     made = address(workerpool) if workerpool else await _workerpool(rpc, contracts, keys["pool"])
     return Network(
         rpc_url=rpc.url,
@@ -228,18 +238,18 @@ async def _network(
     )
 
 
-async def _connected(rpc: Rpc, hub: str, dataprotector: str | None) -> Addresses:
+async def _connected(rpc: Rpc, hub: str, quorum: str | None, dataprotector: str | None) -> Addresses:
     found = (await Hub.connect(rpc, address(hub))).addresses
-    return replace(found, dataprotector=address(dataprotector) if dataprotector else None)
+    if quorum and found.quorum:
+        raise InvalidInput(f"expected no --quorum: the hub {hub} has the TEE broker {found.quorum}")
+    beside = address(quorum) if quorum else found.quorum
+    return replace(found, quorum=beside, dataprotector=address(dataprotector) if dataprotector else None)
 
 
-async def _found(
-    rpc: Rpc, funder: Key, owner: Key, members: list[Address], threshold: int, pool: Key
-) -> Addresses:
+async def _found(rpc: Rpc, funder: Key, owner: Key, terms: QuorumTerms, pool: Key) -> Addresses:
     """Deploy the contracts on a development chain."""
     for key in (funder, owner):
         await give_gas_money(rpc, key.address)
-    terms = QuorumTerms(members, threshold, "simulated")
     made = await deploy(Sender(rpc, Wallet(owner)), DeployOptions(holder=funder.address, broker=terms))
     await Hub(rpc, made).using(Sender(rpc, Wallet(funder))).transfer_token(pool.address, STAKE)
     return made
