@@ -97,6 +97,9 @@ async def test_the_task_document_is_the_wires(pool: Pool, http: httpx2.AsyncClie
     assert replicate["walletAddress"] == pool.network.address("worker")
     assert (replicate["appExitCode"], replicate["cause"]) == (3, "APP_COMPUTE_FAILED")
     assert [step["status"] for step in replicate["statusUpdateList"]][:2] == ["CREATED", "STARTED"]
+    assert replicate["contributionHash"] == found["consensus"] != running["consensus"]
+    assert replicate["resultLink"] == found["resultLink"]
+    assert running["replicates"][0]["contributionHash"] is None
     one = await http.get(f"/tasks/{hexstr(work.task)}/replicates/{replicate['walletAddress'].lower()}")
     assert one.json() == replicate
 

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Header, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from sealdeal import __version__
+from sealdeal.model.deals import Task
 from sealdeal.model.errors import InvalidInput, NotFound, TooLarge
 from sealdeal.model.types import Address, address, bytes32, hexstr
 from sealdeal.sdk.http import answer_errors
@@ -100,11 +101,11 @@ def create_app(scheduler: Scheduler, secret: bytes | None = None) -> FastAPI:
         made, domain = gate.challenge(_address(address))
         return made.typed_data(domain)
 
-    async def replicates(taskid: bytes) -> list[dict[str, Any]]:
+    async def replicates(taskid: bytes, task: Task) -> list[dict[str, Any]]:
         steps = await store.events(taskid, 0)
         logs = {log.worker: log for log in await store.logs_of(taskid)}
         latest = {row.worker: row for row in await store.attempts_of([taskid])}
-        return [replicate(row, steps, logs.get(row.worker)) for row in latest.values()]
+        return [replicate(row, steps, logs.get(row.worker), task) for row in latest.values()]
 
     @app.get("/tasks/{taskid}")
     async def task(taskid: str) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def create_app(scheduler: Scheduler, secret: bytes | None = None) -> FastAPI:
         sent = any(step.status == "INITIALIZING" for step in steps)
         status = task_status(task, attempts, view.contribution_deadline, scheduler.clock(), sent)
         deadlines = (view.contribution_deadline, view.final_deadline)
-        parts = await replicates(known)
+        parts = await replicates(known, task)
         return task_document(
             known, task, deal, info, category.reference_time, status, steps, parts, deadlines
         )
@@ -134,10 +135,11 @@ def create_app(scheduler: Scheduler, secret: bytes | None = None) -> FastAPI:
 
     @app.get("/tasks/{taskid}/replicates/{wallet}")
     async def one_replicate(taskid: str, wallet: str) -> dict[str, Any]:
-        wanted = address(wallet)
-        for found in await replicates(bytes32(taskid)):
-            if found["walletAddress"] == wanted:
-                return found
+        known, wanted = bytes32(taskid), address(wallet)
+        if any(row.worker == wanted for row in await store.attempts_of([known])):
+            for found in await replicates(known, await scheduler.hub.task(known, scheduler.block)):
+                if found["walletAddress"] == wanted:
+                    return found
         raise NotFound(f"worker {wanted} has no part in task {taskid}")
 
     async def logs_of(taskid: str, authorization: str) -> list[Log]:

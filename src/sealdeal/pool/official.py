@@ -42,8 +42,12 @@ def task_status(task: Task, attempts: Sequence[AttemptRow], deadline: int, now: 
     return "RUNNING" if any(row.status != Attempt.CREATED for row in attempts) else "INITIALIZED"
 
 
-def replicate(row: AttemptRow, steps: Sequence[TaskEvent], log: Log | None) -> dict[str, Any]:
-    """One worker's part in a task: the official scheduler knows one attempt of each, ours shows the last."""
+def replicate(row: AttemptRow, steps: Sequence[TaskEvent], log: Log | None, task: Task) -> dict[str, Any]:
+    """One worker's part in a task: the official scheduler knows one attempt of each, ours shows the last.
+
+    What it contributed is told once the chain has it.
+    """
+    contributed = row.worker in task.contributors
     updates = [
         {"status": step.status, "date": date(step.time), "cause": step.cause or None}
         for step in steps
@@ -55,9 +59,9 @@ def replicate(row: AttemptRow, steps: Sequence[TaskEvent], log: Log | None) -> d
         "walletAddress": row.worker,
         "currentStatus": row.status,
         "statusUpdateList": updates,
-        "resultLink": None,
-        "chainCallbackData": None,
-        "contributionHash": None,
+        "resultLink": _location(task.results) if contributed else None,
+        "chainCallbackData": _called_back(task) if contributed else None,
+        "contributionHash": _consensus(task) if contributed else None,
         "appLogs": f"/tasks/{hexstr(row.task)}/replicates/{row.worker}/logs" if log else None,
         "appExitCode": row.exit_code,
         "teeSessionGenerationError": None,
@@ -101,12 +105,12 @@ def task_document(
         "currentStatus": status,
         "trust": deal.trust,
         "uploadingWorkerWalletAddress": task.contributors[0] if task.contributors else None,
-        "consensus": hexstr(task.consensus_value) if task.consensus_value != ZERO32 else None,
+        "consensus": _consensus(task),
         "contributionDeadline": date(deadlines[0]),
         "revealDeadline": date(task.reveal_deadline) if task.reveal_deadline else None,
         "finalDeadline": date(deadlines[1]),
         "resultLink": _location(task.results),
-        "chainCallbackData": hexstr(task.results_callback) if task.results_callback else None,
+        "chainCallbackData": _called_back(task),
         "dateStatusList": [
             {
                 "date": date(step.time),
@@ -126,6 +130,14 @@ def task_document(
             if step.kind == "task" and step.cause
         ],
     }
+
+
+def _called_back(task: Task) -> str | None:
+    return hexstr(task.results_callback) if task.results_callback else None
+
+
+def _consensus(task: Task) -> str | None:
+    return hexstr(task.consensus_value) if task.consensus_value != ZERO32 else None
 
 
 def _location(results: bytes) -> str | None:
