@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
 
+import httpx2
 import pytest
 import pytest_asyncio
 import requests
@@ -27,7 +28,12 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sealdeal.model.deals import Deal
+from sealdeal.model.errors import InvalidInput, NotFound
+from sealdeal.model.keys import Key
+from sealdeal.model.orders import tag_bits
 from sealdeal.node import LocalNetwork
+from sealdeal.sdk.client import Sealdeal
 from sealdeal.sdk.images import build_app_image
 
 from .conftest import World, distributed, local_network
@@ -168,6 +174,7 @@ async def furnish(world: World, ground: Ground) -> None:
     deal = await world.buy(requester, app.address, dataset=data.address)
     await world.ended(requester, deal)
     ground.answer = (await world.result(requester, deal.task_ids()[0])).files["answer.txt"].decode()
+    await look_around(world, requester.key, deal, data.multiaddr.removeprefix("/ipfs/"))
     assert at.scheduler
     ground.urls = {"market": at.market, "scheduler": at.scheduler, "results": at.results, "sms-0": at.sms[0]}
     people = [requester.key.address, app.address, data.address]
@@ -182,8 +189,46 @@ async def furnish(world: World, ground: Ground) -> None:
             "app_address": [app.address],
             "wait": ["0", "0.01", "-1"],
         },
+        "name": ["poco", "dataprotector"],
+        "topics": ["orders", "deals,tasks"],
         "any": [*people, task, dealid, order],
     }
+
+
+async def look_around(world: World, key: Key, deal: Deal, cid: str) -> None:
+    """Ask what a deal does not: what it costs and why, what the market tells, the graphs, the store."""
+    network = world.network.network
+    at = network.services
+    async with (
+        Sealdeal(network, key) as who,
+        httpx2.AsyncClient() as http,
+    ):  # by sockets: a stream is among it
+        order = await who.market.deal(deal.dealid)
+        await who.market.quote(deal.app.pointer, dataset=deal.dataset.pointer, bits=tag_bits(deal.tag))
+        await who.market.why(order.request_hash)
+        await who.market.match_of(deal.dealid)
+        async for _ in who.events(dealid=deal.dealid, after=0):
+            break
+        with pytest.raises(InvalidInput, match="not on the public internet"):
+            await who.add_webhook("https://127.0.0.1/")
+        with pytest.raises(NotFound):
+            await who.drop_webhook("wh_0")
+        assert await who.webhooks() == []
+        for url, query in (
+            (
+                at.poco_subgraph,
+                "query ($n: Int) { deals(first: $n) { id tasks(orderBy: index) { status } } }",
+            ),
+            (at.subgraph, 'query ($n: Int) { protectedDatas(first: $n, where: {or: [{name: "x"}]}) { id } }'),
+        ):
+            answer = await http.post(str(url), json={"query": query, "variables": {"n": 5}})
+            assert "data" in answer.json(), answer.text
+        for path in (f"cat?arg={cid}", f"block/get?arg={cid}", f"dag/get?arg={cid}", f"pin/ls?arg={cid}"):
+            await http.post(f"{at.ipfs_node}/api/v0/{path}")
+        made = await http.post(f"{at.ipfs_node}/api/v0/add?pin=true", files={"file": ("x", b"content")})
+        assert made.json()["Hash"]
+        for headers in ({}, {"Range": "bytes=1-3"}, {"Accept": "application/vnd.ipld.raw"}):
+            await http.get(f"{at.ipfs_gateway}/ipfs/{cid}", headers=headers)
 
 
 # ---- drawing requests --------------------------------------------------------------------------------------
@@ -227,6 +272,17 @@ def changed(draw: Draw, ground: Ground, value: Any, name: str = "") -> Any:
     return draw(leaves) if draw(st.booleans()) else other(draw, ground, name)
 
 
+def ask(session: requests.Session, **asked: Any) -> requests.Response:
+    """What is answered; of a stream that goes on for ever, only that it began."""
+    answer = session.request(**asked, timeout=PATIENCE, stream=True)
+    if answer.headers.get("content-type", "").startswith("text/event-stream"):
+        next(answer.iter_content(1))
+        answer.close()
+    else:
+        _ = answer.content
+    return answer
+
+
 def described(ground: Ground, url: str, invalid: bool) -> Iterator[tuple[str, Sending]]:
     """How to send a request to each route of a service. `invalid`: also ones that violate its description."""
     for result in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
@@ -259,7 +315,7 @@ def described(ground: Ground, url: str, invalid: bool) -> Iterator[tuple[str, Se
                 asked.pop("json", None)
                 asked["data"] = json.dumps(draw(documents)).encode()
                 asked["headers"] = {**dict(asked["headers"]), "Content-Type": "application/json"}
-            return session.request(**asked, timeout=PATIENCE)
+            return ask(session, **asked)
 
         yield operation.label, send
 
@@ -290,9 +346,7 @@ def replayed(ground: Ground, url: str, heard: dict[str, list[Recorded]]) -> Iter
             if "wait" in query:
                 query["wait"] = "0.01"
             text = urlencode(query, errors="replace")
-            return session.request(
-                request.method, f"{url}{path}?{text}", data=body, headers=headers, timeout=PATIENCE
-            )
+            return ask(session, method=request.method, url=f"{url}{path}?{text}", data=body, headers=headers)
 
         yield kind, send
 

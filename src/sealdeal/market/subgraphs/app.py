@@ -29,10 +29,28 @@ SECONDS = 20.0
 """For one request, besides waiting for the index."""
 
 
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["query"],
+                "properties": {
+                    "query": {"type": "string", "example": "{ deals(first: 10) { id tasks { id status } } }"},
+                    "variables": {"type": "object"},
+                    "operationName": {"type": "string"},
+                },
+            }
+        }
+    },
+}
+
+
 def add_subgraphs(app: FastAPI, subgraphs: Subgraphs) -> None:
     """`POST /subgraphs/poco` and `POST /subgraphs/dataprotector`: `{query, variables, operationName}`."""
 
-    @app.post("/subgraphs/{name}")
+    @app.post("/subgraphs/{name}", openapi_extra={"requestBody": _BODY})
     async def answer(name: str, request: Request) -> JSONResponse:
         if name not in MODELS:
             raise NotFound(f"expected a subgraph among {', '.join(MODELS)}, got {name!r:.80}")
