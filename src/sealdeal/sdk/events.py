@@ -51,7 +51,8 @@ async def watch(
     """Events as they happen, for ever: those after the cursor `after` (0: all that are kept), or new ones.
 
     Connects again when the stream breaks off, and misses nothing that is still kept. Raises what the market
-    refuses with, and Unavailable when it does not answer at the first try.
+    refuses with, and Unavailable when it does not answer at the first try. `client` must reach the market by
+    a socket: a transport in memory gives whole answers only.
     """
     query = {"chainId": str(client.chain_id)}
     query |= {"topics": ",".join(topics)} if topics else {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pydantic
@@ -655,7 +656,10 @@ class MarketClient(Client):
     async def prices(self, category: int) -> list[tuple[int, int, int]]:
         """(block time in s, workerpool price in nRLC, tasks) of a category's last 100 deals, newest first."""
         answer = await self._call("GET", "/ohlc", {"category": category})
-        return [(int(time), int(price), int(volume)) for time, price, volume in answer["ohlc"]]
+        return [
+            (int(datetime.fromisoformat(time).timestamp()), int(price), int(volume))
+            for time, price, volume in answer["ohlc"]
+        ]
 
     async def every_deal(self, **filters: Any) -> AsyncIterator[DealRecord]:
         """All deals that `deals` with these filters gives, page after page."""
