@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import http.client
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from sealdeal.chain import CATEGORIES, Addresses, Hub, Sender, Wallet
+from sealdeal.chain import CATEGORIES, Addresses, Anvil, Hub, QuorumTerms, Sender, Wallet, deploy_quorum
 from sealdeal.chain.contract import artefact
+from sealdeal.model.keys import Key
 from sealdeal.model.types import Address
 from sealdeal.node import GAS_MONEY, NODES, POOL_STAKE, THRESHOLD, LocalNetwork
 from tests.contracts import official
@@ -25,12 +27,9 @@ class OfficialNetwork(LocalNetwork):
         await asyncio.gather(*(self.anvil.fund(self._key(n).address, GAS_MONEY) for n in self._kept.keys))
         owner, funder, pool = (self._key(n) for n in ("hub_owner", "funder", "workerpool_owner"))
         members = [self._key(f"sms-{n}").address for n in range(NODES)]
-        sender = Sender(self.rpc, Wallet(owner))
-        token = await _create(sender, "Rlc", funder.address)
-        quorum = await _create(sender, "Quorum", members, THRESHOLD, 3_600, "simulated")
-        categories = (*CATEGORIES, *self._categories)
-        places = await asyncio.to_thread(_deploy, self.anvil.port, owner.address, token, categories)
-        addresses = Addresses(places[0], token, *places[1:], quorum)
+        found = await official_contracts(self.anvil, funder, owner, self._categories)
+        terms = QuorumTerms(members, THRESHOLD, "simulated")
+        addresses = replace(found, quorum=await deploy_quorum(Sender(self.rpc, Wallet(owner)), terms))
         hub = Hub(self.rpc, addresses)
         await hub.using(Sender(self.rpc, Wallet(funder))).transfer_token(pool.address, POOL_STAKE)
         scheduler = hub.using(Sender(self.rpc, Wallet(pool)))
@@ -39,11 +38,20 @@ class OfficialNetwork(LocalNetwork):
         return addresses
 
 
-async def _create(sender: Sender, name: str, *arguments: Any) -> Address:
-    submitted = await sender.submit(None, artefact(name).creation(*arguments))
-    made = (await submitted.receipt()).contract
-    assert made is not None
-    return made
+async def official_contracts(
+    anvil: Anvil, funder: Key, owner: Key | None = None, categories: Sequence[tuple[str, str, int]] = ()
+) -> Addresses:
+    """The official hub and registries around a token that the funder has all of, owned by `owner`, else by
+    the funder; with the usual categories and these."""
+    owner = owner or funder
+    for key in (funder, owner):
+        await anvil.fund(key.address, GAS_MONEY)
+    created = await Sender(anvil.rpc, Wallet(owner)).send(None, artefact("Rlc").creation(funder.address))
+    assert created.contract is not None
+    places = await asyncio.to_thread(
+        _deploy, anvil.port, owner.address, created.contract, (*CATEGORIES, *categories)
+    )
+    return Addresses(places[0], created.contract, *places[1:])
 
 
 def _deploy(

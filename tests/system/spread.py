@@ -118,6 +118,9 @@ class Spread:
             child.kill()
         await child.wait()
 
+    async def end(self) -> None:
+        await asyncio.gather(*(self.kill(name) for name in list(self.children)))
+
 
 @asynccontextmanager
 async def relay(host: str, port: int, to: int) -> AsyncIterator[None]:
@@ -187,11 +190,7 @@ async def spread(folder: Path, cache: Path) -> AsyncIterator[tuple[World, Spread
         )
         await asyncio.to_thread(build_guest_release, cache)  # once, rather than in each process
         made = Spread(network, cache, bridge, f"{subnet}.2" if bridge else "127.0.0.1")
-
-        async def end() -> None:
-            await asyncio.gather(*(made.kill(name) for name in list(made.children)))
-
-        stack.push_async_callback(end)
+        stack.push_async_callback(made.end)
         await asyncio.gather(*(made.start(name) for name in NAMES))
         world = World(made.seen_from(0), folder, cache)
         await stack.enter_async_context(world.stack)

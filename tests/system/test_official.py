@@ -1,25 +1,40 @@
 """The way out: our SDK, market, scheduler and workers on the official contracts, unmodified.
 
 Their hub has no TEE broker. There it takes the word of the workerpool's owner for an enclave, and our
-scheduler gives it only for what enough SMS nodes granted.
+scheduler gives it only for what enough SMS nodes granted. That `sealdeal units` sets up such a network is
+tested in tests/cli/test_units.py; here its processes run.
 """
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from sealdeal.chain import Anvil, Hub
+from sealdeal.cli import units
 from sealdeal.model.deals import TaskStatus
+from sealdeal.model.keys import Key
 from sealdeal.model.orders import Params
-from sealdeal.model.types import RLC, ZERO
+from sealdeal.model.types import RLC, ZERO, hexstr
+from sealdeal.sdk.client import Sealdeal
+from sealdeal.sdk.guest_release import build_guest_release
 from sealdeal.sdk.images import build_app_image
 from tests.compat.world import APP, PURSES, document, names, node, place, purses, push_app, run
 
 from .conftest import ECHO, POOL_PRICE, QUICK, World, local_network, told
-from .official import OfficialNetwork
+from .official import OfficialNetwork, official_contracts
+from .spread import Spread
+from .test_distributed import offered
 from .test_standard import bought
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -32,6 +47,19 @@ async def world(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> AsyncI
         made = World(network, folder, cache)
         async with made.stack:
             yield made
+
+
+def ports() -> dict[str, int]:
+    """First port of each kind of service, as `units.PORTS`: free ones, three in a row."""
+    found: dict[str, int] = {}
+    while len(found) < len(units.PORTS):
+        with ExitStack() as stack, suppress(OSError):
+            first = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            for port in (first + 1, first + 2):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            if all(abs(first - other) > 2 for other in found.values()):
+                found[list(units.PORTS)[len(found)]] = first
+    return found
 
 
 async def test_a_standard_deal_is_run_and_paid(world: World) -> None:
@@ -60,6 +88,46 @@ async def test_a_deal_with_protected_data_is_run_in_an_enclave_that_the_pool_vou
     assert (await provider.balance()).total == 101 * RLC
     assert (await owner.balance()).total == 102 * RLC
     assert (await requester.balance()).total == 100 * RLC - 3 * RLC - POOL_PRICE
+
+
+@pytest.mark.soak
+async def test_a_pool_of_separate_processes_serves_the_official_hub(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As docs/pool.md says: `sealdeal units --hub`, a deposit, and a `sealdeal run` for each service."""
+    monkeypatch.setattr(units, "PORTS", ports())
+    network = tmp_path / "network"
+    async with Anvil(chain_id=65_535) as anvil, AsyncExitStack() as stack:
+        funder = Key.generate(secrets.token_bytes)
+        addresses = await official_contracts(anvil, funder)
+        await units.write(network, rpc_url=anvil.url, hub=addresses.hub, worker=1)
+        spread = Spread(network, cache, "", "127.0.0.1")
+        there = spread.network
+        assert await Hub(anvil.rpc, addresses).tee_broker() == ZERO and there.contracts.quorum
+        for key, give in ((funder, True), (spread.key("pool"), False)):
+            async with Sealdeal(there, key) as one:
+                await (
+                    one.send(spread.key("pool").address, 1_000 * RLC) if give else one.deposit(1_000 * RLC)
+                )
+        await asyncio.to_thread(build_guest_release, cache)
+        stack.push_async_callback(spread.end)
+        names = ["results", "sms-0", "sms-1", "sms-2", "market-0", "pool-0", "worker-0"]
+        await asyncio.gather(*(spread.start(name) for name in names))
+
+        accounts = {"funder": {"address": funder.address, "key": hexstr(funder.secret)}}
+        seen: Any = SimpleNamespace(network=replace(there, accounts=accounts), transports={})
+        world = World(seen, tmp_path, cache)
+        await stack.enter_async_context(world.stack)
+        await offered(world)
+        provider, owner, requester = await world.person(), await world.person(), await world.requester()
+        app = await world.app(provider, ECHO, price=RLC)
+        data = await world.data(owner, b"a row\n", app.address, price=2 * RLC)
+        deal = await world.buy(requester, app.address, dataset=data.address)
+        task = await world.ended(requester, deal, timeout=180)
+        assert task.status is TaskStatus.COMPLETED and deal.tee
+        result = await world.result(requester, task.taskid)
+        assert told(result)["bytes"] == 6 and result.receipt is not None
+        assert (await owner.balance()).total == 102 * RLC
 
 
 @pytest.mark.skipif(
