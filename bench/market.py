@@ -24,7 +24,9 @@ from sealdeal.db import open_database
 from sealdeal.market.book import Offer, best_fill
 from sealdeal.market.journal import tables
 from sealdeal.market.lists import Lists
-from sealdeal.market.store import MarketStore, OrderFilter, Publication, orders
+from sealdeal.market.records import OrderFilter, Publication
+from sealdeal.market.store import MarketStore
+from sealdeal.market.tables import orders
 from sealdeal.model.orders import (
     SCONE,
     TEE,

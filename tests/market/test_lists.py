@@ -12,7 +12,8 @@ import pytest
 
 from sealdeal.market.book import Candidates, Offer, Status, best_fill
 from sealdeal.market.lists import Lists
-from sealdeal.market.store import Change, MarketStore, OrderFilter, Publication
+from sealdeal.market.records import Change, OrderFilter, Publication
+from sealdeal.market.store import MarketStore
 from sealdeal.model.orders import (
     SCONE,
     TEE,
@@ -195,7 +196,7 @@ async def test_a_list_is_as_long_as_it_says_and_in_order_however_it_is_read(
                 assert {count for _, count in pages} == {len(orders)}
                 read.append([order.hash for order in orders])
             assert read[0] == read[1]
-            ranks = [(order.offer.price, order.published_at, order.hash) for order in orders]
+            ranks = [(order.rank, order.published_at, order.hash) for order in orders]
             assert ranks == sorted(ranks)
     counts = await lists.counts()
     assert sum(counts.values()) == len({hash for kind in Kind for hash in await hashes(lists, kind)})

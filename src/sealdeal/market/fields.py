@@ -14,7 +14,7 @@ from sealdeal.model.errors import InvalidInput, TooLarge
 from sealdeal.model.orders import ORDER_TYPES, Kind, Signed
 from sealdeal.model.types import ZERO, Address, address, bytes32, unhex
 
-from .store import MAX_SAFE, OrderFilter
+from .records import MAX_SAFE, OrderFilter
 
 MAX_BODY = 256 * 1024
 """Bytes of a request's body; an order without long params has under 2 KiB."""

@@ -22,7 +22,8 @@ from sealdeal.model.types import ZERO, Address, Block, address, hexstr
 from .book import Status, stake_needed, status_of
 from .boost import boost_deals, claimed_tasks
 from .journal import TaskStep, iso_time
-from .store import Change, MarketStore, Overtaken, Record
+from .records import Change, Record
+from .store import MarketStore, Overtaken
 
 log = logging.getLogger("sealdeal.market")
 

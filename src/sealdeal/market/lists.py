@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -23,22 +24,10 @@ from sealdeal.model.types import ZERO, Address
 
 from .book import Candidates, Offer
 from .journal import tasks
+from .records import OrderFilter, conditions, order_text, parts, record_of, records
 from .shelves import shelves
-from .store import (
-    OPEN,
-    MarketStore,
-    OrderFilter,
-    Record,
-    book,
-    categories,
-    conditions,
-    deals,
-    identity,
-    is_kind,
-    parts,
-    record_of,
-    records,
-)
+from .store import MarketStore
+from .tables import OPEN, book, categories, deals, identity, is_kind, orders
 
 CANDIDATES = 200
 """Offers of one app or dataset, cheapest first, that are looked at; and of a category, to explain."""
@@ -49,6 +38,21 @@ MERGED = 32
 TIMED = 1_000
 """Tasks whose time is looked at, the newest deals' first."""
 _ORDER = (book.c.rank, book.c.published_at, book.c.hash)
+_TEXT_OF_ORDER = sa.type_coerce(orders.c.document, sa.Text).label("text")
+_TEXT_OF_DEAL = sa.type_coerce(deals.c.document, sa.Text).label("text")
+"""As it is stored, to be passed on unread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An open order in a list."""
+
+    hash: bytes
+    rank: int
+    """Its price; of a request negative."""
+    published_at: int
+    text: str
+    """JSON of its document, less its chain."""
 
 
 class Lists:
@@ -57,19 +61,24 @@ class Lists:
     def __init__(self, store: MarketStore) -> None:
         self._store = store
 
-    async def list_orders(self, wanted: OrderFilter, skip: int, limit: int) -> tuple[list[Record], int]:
+    async def list_orders(self, wanted: OrderFilter, skip: int, limit: int) -> tuple[list[Listed], int]:
         """A page of open orders, best price first, then oldest; and how many there are in all.
 
         The number is exact, or at least COUNTED.
         """
         async with self._store.read() as connection:
             count, page = await _page(connection, wanted)
-            hashes = list((await connection.execute(page.offset(skip).limit(limit))).scalars())
-            found = {}
-            for part in parts(hashes):
-                for row in await connection.execute(records().where(book.c.hash.in_(part))):
-                    found[row.hash] = record_of(row)
-        return [found[hash] for hash in hashes], count
+            if skip >= count < COUNTED:
+                return [], count
+            top = page.offset(skip).limit(limit).subquery()
+            whole = (
+                sa.select(book, _TEXT_OF_ORDER)
+                .join(top, top.c.hash == book.c.hash)
+                .join(orders, orders.c.hash == top.c.hash)
+            )
+            rows = (await connection.execute(whole)).all()
+        found = [Listed(row.hash, row.rank, row.published_at, order_text(row)) for row in rows]
+        return sorted(found, key=lambda one: (one.rank, one.published_at, one.hash)), count
 
     async def deal(self, dealid: bytes) -> dict[str, Any] | None:
         """A deal's document."""
@@ -77,16 +86,23 @@ class Lists:
             query = sa.select(deals.c.document).where(deals.c.dealid == dealid)
             return (await connection.execute(query)).scalar()
 
-    async def list_deals(
-        self, equal: Mapping[str, Any], skip: int, limit: int
-    ) -> tuple[list[dict[str, Any]], int]:
-        """A page of deals, newest first. `equal`: column -> value, as named on the wire."""
+    async def list_deals(self, equal: Mapping[str, Any], skip: int, limit: int) -> tuple[list[str], int]:
+        """A page of deals, newest first: the JSON of each. `equal`: column -> value, as named on the wire.
+
+        How many there are in all is exact up to COUNTED.
+        """
         where = [deals.c[name] == value for name, value in equal.items()]
-        page = sa.select(deals.c.document).where(*where).order_by(deals.c.block.desc(), deals.c.dealid)
+        page = sa.select(_TEXT_OF_DEAL).where(*where).order_by(deals.c.block.desc(), deals.c.dealid.desc())
         async with self._store.read() as connection:
-            count = await connection.execute(sa.select(sa.func.count()).select_from(deals).where(*where))
+            count = await _counted(connection, sa.select(sa.literal(1)).select_from(deals).where(*where))
             rows = await connection.execute(page.offset(skip).limit(limit))
-            return [row.document for row in rows], int(count.scalar_one())
+            return list(rows.scalars()), max(count, skip + 1) if count == COUNTED else count
+
+    async def last_deals(self, category: int | None, limit: int) -> list[dict[str, Any]]:
+        """The documents of a category's newest deals."""
+        page = sa.select(deals.c.document).order_by(deals.c.block.desc(), deals.c.dealid.desc()).limit(limit)
+        async with self._store.read() as connection:
+            return list((await connection.execute(page.where(deals.c.category == category))).scalars())
 
     async def category(self, catid: int) -> dict[str, Any] | None:
         """A category's document."""

@@ -35,7 +35,8 @@ from .feed import Feed
 from .index import Index
 from .limits import Limits
 from .lists import Lists
-from .store import MarketStore, Overtaken, Publication, Record
+from .records import Publication, Record
+from .store import MarketStore, Overtaken
 from .subgraphs import Subgraphs
 from .webhooks import Webhooks
 from .words import match_of

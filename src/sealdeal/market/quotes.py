@@ -13,7 +13,7 @@ from sealdeal.model.types import ZERO, hexstr
 from .book import Candidates, Explanation, Fill, Offer, best_fill, explain
 from .fields import Fields
 from .lists import Lists
-from .store import MAX_SAFE
+from .records import MAX_SAFE
 
 PARTS = 50
 """Deals at most that a quote takes a request apart into."""

@@ -1,26 +1,22 @@
-"""The market's tables and every query on them.
-
-`market_orders` and `market_challenges` are owned. The rest is derived from them and from the chain:
-`market_book` holds, for each published order, what the chain says of it and the columns that lists filter
-on; deals, categories and the cursor come from the chain alone.
-"""
+"""What happens to the market's orders: publication, and what the chain makes of them. The market's SQL that
+writes; `lists` has what reads."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sealdeal.db import DERIVED, OWNED, AddressColumn, Bytes32, Database, open_database
-from sealdeal.model.orders import TEE, Kind, RequestOrder, Signed, tag_bits
+from sealdeal.db import Database, open_database
+from sealdeal.model.orders import TEE, Kind, RequestOrder, tag_bits
 from sealdeal.model.types import ZERO, Address, Block, hexstr
 
-from .book import Offer, Status, price_of
+from .book import Status
 from .journal import (
     Happening,
     Journal,
@@ -29,235 +25,31 @@ from .journal import (
     forget_tasks_after,
     is_news,
     note_tasks,
-    order_document,
     record,
     tables,
     tasks,
 )
-from .shelves import LIMBS, RESTRICTIONS, fill, put, shelf_of, take
-
-orders = sa.Table(
-    "market_orders",
-    tables,
-    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("hash", Bytes32, nullable=False, unique=True),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("signer", AddressColumn, nullable=False),
-    sa.Column("document", sa.JSON, nullable=False),  # the wire's flat object, with sign
-    sa.Column("published_at", sa.BigInteger, nullable=False),  # ms since 1970
-    sa.Column("published_block", sa.BigInteger, nullable=False),  # where the publication's checks were read
-    sa.Column("remaining", sa.BigInteger, nullable=False),  # tasks left at that block
-    sa.Column("standing", sa.Boolean, nullable=False),  # a request that waits even without an app's offer
-    sqlite_autoincrement=True,
-    info=OWNED,
+from .records import (
+    Change,
+    OrderFilter,
+    Publication,
+    Record,
+    book_row,
+    conditions,
+    parts,
+    publication_of,
+    record_of,
+    records,
 )
-
-challenges = sa.Table(
-    "market_challenges",
-    tables,
-    sa.Column("hash", Bytes32, primary_key=True),
-    sa.Column("address", AddressColumn, nullable=False),
-    sa.Column("issued_at", sa.BigInteger, nullable=False),  # ms since 1970
-    sa.Index("market_challenges_by_age", "issued_at"),
-    info=OWNED,
-)
-
-book = sa.Table(
-    "market_book",
-    tables,
-    sa.Column("hash", Bytes32, primary_key=True),
-    sa.Column("sequence", sa.BigInteger, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Column("status", sa.Text, nullable=False),
-    sa.Column("remaining", sa.BigInteger, nullable=False),
-    sa.Column("block", sa.BigInteger, nullable=False),  # the block at which status and remaining were read
-    sa.Column("signer", AddressColumn, nullable=False),
-    sa.Column("published_at", sa.BigInteger, nullable=False),
-    sa.Column("standing", sa.Boolean, nullable=False),
-    sa.Column("price", sa.BigInteger, nullable=False),  # of the offer; of a request, the workerpool's maximum
-    sa.Column("rank", sa.BigInteger, nullable=False),  # lowest first: a request's price counts negative
-    sa.Column("shelf", sa.LargeBinary(16), nullable=False),
-    sa.Column("volume", sa.BigInteger, nullable=False),
-    *(sa.Column(limb, sa.BigInteger, nullable=False) for limb in LIMBS),
-    *(
-        sa.Column(name, AddressColumn)
-        for name in ("app", "dataset", "workerpool", "requester", "beneficiary")
-    ),
-    *(sa.Column(name, AddressColumn) for name in RESTRICTIONS),
-    sa.Column("category", sa.BigInteger),
-    sa.Column("trust", sa.BigInteger),
-    sa.Column("bulk", sa.Boolean, nullable=False),
-    info=DERIVED,
-)
-OPEN = book.c.status == sa.literal_column("'open'")
-"""Literally, as a planner knows the partial indexes by it; so with kinds."""
-_PRIORITY = ("rank", "published_at", "hash")
-for _name, _kind, _columns in (
-    ("apps", "app", ("app", *_PRIORITY)),
-    ("datasets", "dataset", ("dataset", *_PRIORITY)),
-    ("workerpools", "workerpool", ("workerpool", *_PRIORITY)),
-    ("requests_of_app", "request", ("app", *_PRIORITY)),
-    ("requests_of_dataset", "request", ("dataset", *_PRIORITY)),
-    ("requests_of_requester", "request", ("requester", *_PRIORITY)),
-    ("requests_of_beneficiary", "request", ("beneficiary", *_PRIORITY)),
-    ("by_shelf", None, ("shelf", *_PRIORITY)),
-    ("by_time", None, ("shelf", "rank", "sequence")),
-    ("by_rank", None, ("kind", *_PRIORITY)),
-    ("by_category", None, ("kind", "category", *_PRIORITY)),
-    ("by_signer", None, ("signer", "kind")),
-):
-    _where = sa.and_(book.c.kind == sa.literal_column(f"'{_kind}'"), OPEN) if _kind else OPEN
-    sa.Index(
-        f"market_book_{_name}",
-        *(book.c[column] for column in _columns),
-        sqlite_where=_where,
-        postgresql_where=_where,
-    )
-sa.Index("market_book_by_block", book.c.block)
-
-_DEAL_KEYS: dict[str, type[sa.types.TypeDecorator[Any]]] = {
-    "requester": AddressColumn,
-    "beneficiary": AddressColumn,
-    "app": AddressColumn,
-    "dataset": AddressColumn,
-    "workerpool": AddressColumn,
-    "appOwner": AddressColumn,
-    "datasetOwner": AddressColumn,
-    "workerpoolOwner": AddressColumn,
-    "apporderHash": Bytes32,
-    "datasetorderHash": Bytes32,
-    "workerpoolorderHash": Bytes32,
-    "requestorderHash": Bytes32,
-}
-deals = sa.Table(
-    "market_deals",
-    tables,
-    sa.Column("dealid", Bytes32, primary_key=True),
-    sa.Column("block", sa.BigInteger, nullable=False),
-    sa.Column("timestamp", sa.BigInteger, nullable=False),  # of the block, seconds since 1970
-    sa.Column("document", sa.JSON, nullable=False),  # the wire's object
-    sa.Column("category", sa.BigInteger, nullable=False),
-    sa.Column("boost_until", sa.BigInteger),  # of a Boost deal: when its tasks can be claimed, in seconds
-    *(sa.Column(name, kind, nullable=False) for name, kind in _DEAL_KEYS.items()),
-    sa.Index("market_deals_by_block", "block", "dealid"),
-    sa.Index("market_deals_by_category", "category", "block"),
-    sa.Index("market_deals_by_boost", "boost_until"),
-    sa.Index("market_deals_by_request", "requestorderHash"),
-    sa.Index("market_deals_by_requester", "requester"),
-    sa.Index("market_deals_by_app", "app"),
-    sa.Index("market_deals_by_dataset", "dataset"),
-    sa.Index("market_deals_by_workerpool", "workerpool"),
-    info=DERIVED,
-)
-
-categories = sa.Table(
-    "market_categories",
-    tables,
-    sa.Column("catid", sa.BigInteger, primary_key=True),
-    sa.Column("block", sa.BigInteger, nullable=False),
-    sa.Column("work_clock_time_ref", sa.BigInteger, nullable=False),
-    sa.Column("document", sa.JSON, nullable=False),
-    info=DERIVED,
-)
-
-cursor = sa.Table(
-    "market_cursor",
-    tables,
-    sa.Column("number", sa.BigInteger, primary_key=True),
-    sa.Column("hash", Bytes32, nullable=False),
-    sa.Column("timestamp", sa.BigInteger, nullable=False),
-    info=DERIVED,
-)
+from .shelves import fill, put, shelf_of, take
+from .tables import OPEN, book, categories, challenges, cursor, deals, identity, is_kind, orders
 
 KEPT_BLOCKS = 256
 """Blocks behind the cursor that are remembered, to find the way back after a reorganisation."""
-_CHUNK = 500  # values in one IN (…)
 
 
 class Overtaken(Exception):
     """The index is not, or no longer, at the block that a decision read: read again, decide again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A published order as the market knows it."""
-
-    hash: bytes
-    kind: Kind
-    signed: Signed[Any]
-    signer: Address
-    sequence: int
-    published_at: int
-    """Milliseconds since 1970."""
-    standing: bool
-    status: Status
-    remaining: int
-    block: int
-    """Number of the block at which status and remaining were read."""
-
-    @property
-    def offer(self) -> Offer[Any]:
-        return Offer(self.hash, self.sequence, self.signed, self.remaining, self.signer)
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """As the wire shows it, less its chain."""
-        return order_document(
-            self.hash,
-            self.kind,
-            self.signed,
-            self.signer,
-            self.status,
-            self.remaining,
-            self.published_at,
-            BULK_VOLUME,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """An order about to enter the book, with what its checks saw."""
-
-    hash: bytes
-    kind: Kind
-    signed: Signed[Any]
-    signer: Address
-    published_at: int
-    remaining: int
-    standing: bool
-    block: Block
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a block made of an order."""
-
-    hash: bytes
-    status: Status
-    remaining: int
-
-
-@dataclass(frozen=True, slots=True)
-class OrderFilter:
-    """Which open orders a list wants (wire.md §1.3)."""
-
-    kind: Kind
-    equal: Mapping[str, Address] = field(default_factory=dict)
-    """Column -> the value it must have."""
-    admits: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
-    """Column of a restriction -> the values it may have."""
-    category: int | None = None
-    min_tag: int = 0
-    max_tag: int | None = None
-    min_volume: int = 0
-    min_trust: int = 0
-    max_trust: int | None = None
-    bulk_only: bool = False
-
-
-MAX_SAFE = 2**53 - 1
-"""The largest number that the marketplace's JSON carries: JavaScript's Number.MAX_SAFE_INTEGER."""
-BULK_VOLUME = MAX_SAFE - 1
 
 
 class MarketStore:
@@ -279,7 +71,7 @@ class MarketStore:
                 published = await connection.stream(sa.select(orders).order_by(orders.c.sequence))
                 counted, known = Counter[bytes](), dict[bytes, Any]()
                 async for part in published.partitions(1000):
-                    rows = [_book_row(_publication(row), row.sequence) for row in part]
+                    rows = [book_row(publication_of(row), row.sequence) for row in part]
                     for shelf in map(shelf_of, rows):
                         known[shelf["key"]] = shelf
                         counted[shelf["key"]] += 1
@@ -349,7 +141,7 @@ class MarketStore:
                 )
             )
             sequence = int(added.inserted_primary_key[0])  # type: ignore[index]
-            row = _book_row(new, sequence)
+            row = book_row(new, sequence)
             await connection.execute(sa.insert(book).values(row))
             await put(connection, shelf_of(row))
             published = Record(
@@ -543,103 +335,7 @@ class MarketStore:
             return changed
 
 
-# ------------------------------------------------------------------------------------------- queries
-
-
-def identity(kind: Kind) -> str:
-    """The column that names whose orders they are."""
-    return "requester" if kind is Kind.REQUEST else kind.value
-
-
-def is_kind(kind: Kind, of: sa.Table = book) -> sa.ColumnElement[bool]:
-    """Whether an order, or all of a shelf, is of this kind."""
-    return of.c.kind == sa.literal_column(f"'{kind.value}'")
-
-
-def _limbs(bits: int) -> dict[str, int]:
-    """A tag as SQL can mask it: its four 64-bit words, lowest first, as signed numbers."""
-    words = ((bits >> 64 * i) & (2**64 - 1) for i in range(4))
-    return {limb: word - 2**64 if word >> 63 else word for limb, word in zip(LIMBS, words, strict=True)}
-
-
-def _book_row(new: Publication, sequence: int) -> dict[str, Any]:
-    order = new.signed.order
-    row = {
-        "hash": new.hash,
-        "sequence": sequence,
-        "kind": new.kind,
-        "status": Status.OPEN,
-        "remaining": new.remaining,
-        "block": new.block.number,
-        "signer": new.signer,
-        "published_at": new.published_at,
-        "standing": new.standing,
-        "price": (price := price_of(order)),
-        "rank": -price if new.kind is Kind.REQUEST else price,
-        "volume": order.volume,
-        **_limbs(tag_bits(order.tag)),
-    }
-    row["bulk"] = new.kind is Kind.DATASET and price == 0 and order.volume >= BULK_VOLUME
-    for column in (c.name for c in book.c):
-        if column not in row:
-            row[column] = getattr(order, column, None)
-    row["shelf"] = shelf_of(row)["key"]
-    return row
-
-
-def _publication(row: Any) -> Publication:
-    kind = Kind(row.kind)
-    block = Block(row.published_block, bytes(32), 0)
-    signed = Signed.from_json(kind, row.document)
-    return Publication(
-        row.hash, kind, signed, row.signer, row.published_at, row.remaining, row.standing, block
-    )
-
-
-def records() -> sa.Select[Any]:
-    return sa.select(book, orders.c.document).join(orders, orders.c.hash == book.c.hash)
-
-
-def record_of(row: Any) -> Record:
-    return Record(
-        row.hash,
-        Kind(row.kind),
-        Signed.from_json(Kind(row.kind), row.document),
-        row.signer,
-        row.sequence,
-        row.published_at,
-        row.standing,
-        Status(row.status),
-        row.remaining,
-        row.block,
-    )
-
-
-def conditions(wanted: OrderFilter, of: sa.Table = book) -> list[sa.ColumnElement[bool]]:
-    """What a filter asks of the open orders, or of the shelves, on which no asset and no volume is told."""
-    found: list[sa.ColumnElement[bool]] = [is_kind(wanted.kind, of)]
-    if of is book:
-        found.append(OPEN)
-    found += [of.c[column] == value for column, value in wanted.equal.items()]
-    found += [of.c[column].in_(values) for column, values in wanted.admits.items()]
-    if wanted.category is not None:
-        found.append(of.c.category == wanted.category)
-    for limb, mask in _limbs(wanted.min_tag).items():
-        if mask:
-            found.append(of.c[limb].bitwise_and(mask) == mask)
-    if wanted.max_tag is not None:
-        for limb, mask in _limbs(2**256 - 1 ^ wanted.max_tag).items():
-            if mask:
-                found.append(of.c[limb].bitwise_and(mask) == 0)
-    if wanted.min_volume > 1 and of is book:  # an open order has a task left
-        found.append(of.c.remaining >= wanted.min_volume)
-    if wanted.min_trust:
-        found.append(of.c.trust >= wanted.min_trust)
-    if wanted.max_trust is not None:
-        found.append(of.c.trust <= wanted.max_trust)
-    if wanted.bulk_only:
-        found.append(of.c.bulk)
-    return found
+# ------------------------------------------------------------------------------------ in a transaction
 
 
 async def _best_price(connection: AsyncConnection, kind: Kind, request: RequestOrder) -> int | None:
@@ -698,9 +394,11 @@ async def _change(
     changed: list[bytes] = []
     gone: list[Any] = []
     happened: list[Happening] = []
-    for change in changes:
-        row = (await connection.execute(records().where(book.c.hash == change.hash))).first()
-        if row is None or row.block > number:
+    rows = [(c, (await connection.execute(records().where(book.c.hash == c.hash))).first()) for c in changes]
+    present = [(change, row) for change, row in rows if row is not None and row.block <= number]
+    for change, row in sorted(present, key=lambda pair: bool(pair[1].kind == Kind.REQUEST)):  # offers first
+        revives = change.status is Status.OPEN and row.status == Status.DEAD
+        if revives and not await _may_revive(connection, row):
             continue
         await connection.execute(
             sa.update(book)
@@ -726,6 +424,21 @@ async def _change(
     return changed + died, happened + [_unpublished(Kind.REQUEST, hash) for hash in died]
 
 
+async def _may_revive(connection: AsyncConnection, row: Any) -> bool:
+    """Whether a dead order, of which the chain says nothing bad any more, does not die as a dependant."""
+    if row.kind != Kind.REQUEST or row.standing:
+        return True
+    order = record_of(row).signed.order
+    wanted = [(Kind.APP, order.appmaxprice)]
+    if order.dataset != ZERO:
+        wanted.append((Kind.DATASET, order.datasetmaxprice))
+    for kind, most in wanted:
+        best = await _best_price(connection, kind, order)
+        if best is None or best > most:
+            return False
+    return True
+
+
 async def _kill_dependants(connection: AsyncConnection, gone: Iterable[Any], number: int) -> list[bytes]:
     """Requests (not the standing ones) whose app or dataset has no offer left that they can afford."""
     dead: list[bytes] = []
@@ -746,7 +459,3 @@ async def _kill_dependants(connection: AsyncConnection, gone: Iterable[Any], num
                 await take(connection, [row.shelf])
                 dead.append(row.hash)
     return dead
-
-
-def parts(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    return (values[i : i + _CHUNK] for i in range(0, len(values), _CHUNK))

@@ -15,7 +15,9 @@ from sealdeal.model.types import Block
 
 from .book import Fill
 from .journal import tables
-from .store import MarketStore, Record, orders
+from .records import Record
+from .store import MarketStore
+from .tables import orders
 
 matches = sa.Table(
     "market_matches",
