@@ -10,7 +10,7 @@ import pytest
 
 from sealdeal.chain import Hub
 from sealdeal.market.index import STATES
-from sealdeal.model.errors import Unavailable
+from sealdeal.model.errors import Forbidden, Unavailable
 from sealdeal.model.orders import (
     AppOrder,
     DatasetOrder,
@@ -108,6 +108,9 @@ async def test_deals_are_listed_newest_first_by_every_filter(book: Stand) -> Non
     assert [deal.dealid async for deal in book.client.every_deal(category=0)] == deals[::-1]
     prices = await book.get("/ohlc", category=0)
     assert prices.json()["ohlc"] == [[deal.block_timestamp, 40 * RLC, 1] for deal in everything]
+    times = [(await network.hub.block(deal.block_number)).timestamp for deal in everything]
+    assert await book.client.prices(0) == [(time, 40 * RLC, 1) for time in times]
+    assert await book.client.prices(1) == []
 
 
 async def test_a_deal_is_listed_as_soon_as_it_is_mined(book: Stand) -> None:
@@ -129,10 +132,9 @@ async def test_orders_closed_on_chain_are_canceled(book: Stand) -> None:
         await network.as_(role).manage_order(order, "close")
         assert await status(book, shown) == ("canceled", 0)
     assert (await book.client.app_orders("any")).count == 0
-    answer = await book.http.post(
-        "/apporders", params={"chainId": "65432"}, json={"order": signed[0].to_json()}
-    )
-    assert answer.status_code == 403
+    for role, order in zip(roles, everything, strict=True):
+        with pytest.raises(Forbidden, match="order already published"):
+            await book.publish(role, order)
 
 
 async def test_a_request_dies_with_its_dataset_order(book: Stand) -> None:
@@ -204,6 +206,42 @@ async def test_a_reorganisation_takes_everything_back(book: Stand) -> None:
     assert (await book.client.deals()).count == 0 and (await book.client.categories()).count == 6
     again, _ = await network.as_("requester").match_orders(*signed)
     assert again == dealid and [await status(book, one) for one in published] == [("filled", 0)] * 4
+
+
+async def test_what_was_built_on_a_lost_branch_is_back_when_that_is_mined_again(book: Stand) -> None:
+    """An app, a stake, and orders that need them, all of the same minute as the reorganisation."""
+    network = book.network
+    await book.client.deals()
+    await network.as_("requester").withdraw(500 * RLC)
+    before = await network.rpc.call("evm_snapshot")
+    await network.as_("requester").deposit(48 * RLC)
+    signed, published = await four(book)
+    assert [await status(book, one) for one in published] == [("open", 1)] * 4
+    await reorganise(network, before)
+    assert [await status(book, one) for one in published] == [("dead", 1)] * 4, "nothing of it is there"
+    assets = await network.assets()
+    assert assets[0] == signed[0].order.app
+    await book.client.deals()
+    await network.as_("requester").deposit(48 * RLC)
+    assert [await status(book, one) for one in published] == [("open", 1)] * 4
+    await network.as_("requester").match_orders(*signed)
+    assert [await status(book, one) for one in published] == [("filled", 0)] * 4
+
+
+async def test_a_request_does_not_come_back_without_its_app(book: Stand) -> None:
+    """It died when its app's offer was unpublished, and a reorganisation brings no publication back."""
+    network = book.network
+    signed, published = await four(book)
+    snapshot = await network.rpc.call("evm_snapshot")
+    await network.mine()
+    await book.client.deals()
+    await book.client.unpublish(Kind.APP, published[0].hash, network.key("app_provider"))
+    assert await status(book, published[3]) == ("dead", 1)
+    await reorganise(network, snapshot)
+    assert await status(book, published[3]) == ("dead", 1)
+    assert await status(book, published[2]) == ("open", 1)
+    again = await book.publish("app_provider", signed[0])
+    assert again.status == "open" and (await book.publish("requester", signed[3])).status == "open"
 
 
 async def test_a_restart_goes_on_where_it_was_and_sees_what_it_missed(running: Running) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sealdeal.chain import Batch, BlockGone, Event, Follower, Hub, Progress, RolledBack
 from sealdeal.model.deals import Deal, Resource, task_id
-from sealdeal.model.errors import SealdealError
+from sealdeal.model.errors import NotFound, SealdealError
 from sealdeal.model.orders import Kind, owner_field
 from sealdeal.model.types import ZERO, Address, Block, address, hexstr
 
@@ -43,6 +43,8 @@ NAMES = (
 )
 STATES = 64
 """Blocks below the head whose state every node still has (full nodes keep 128)."""
+AWAITED = 64
+"""Blocks for which orders that died with a branch are looked at again: most of what it had comes back."""
 _RETRY = 1.0  # seconds after the chain, not the index, was at fault
 _AT_ONCE = 100  # reads on their way at a time
 
@@ -94,6 +96,8 @@ class Index:
         self._progress = Progress(hub, confirmations)
         self.caught_up, self.reached = self._progress.caught_up, self._progress.reached
         """For readers: see `chain.Progress`."""
+        self._orphans: dict[bytes, int] = {}
+        """Orders that died with a branch -> the block up to which they are looked at again."""
         self.listeners: list[Callable[[Moved], None]] = []
 
     @property
@@ -146,8 +150,11 @@ class Index:
         deals = await self._deals(found, times, block)
         categories = [_category_row(event, times[event.block_number]) for event in found.categories]
         steps = await self._steps(found.steps, times, block, deals)
-        records = await self._store.touched(hashes=found.hashes, assets=found.assets, signers=found.debited)
-        changes = await self._changes(records, block, found.closed)
+        self._orphans = {hash: until for hash, until in self._orphans.items() if until >= batch.block.number}
+        records = await self._store.touched(
+            hashes=found.hashes | self._orphans.keys(), assets=found.assets, signers=found.debited
+        )
+        changes = await self._changes(records, block, found.closed, revive=self._orphans.keys())
         changed = await self._store.apply(
             self.cursor, batch.block, changes, deals, categories, steps, read_at=block.number
         )
@@ -157,8 +164,9 @@ class Index:
     async def _roll_back(self, to: Block) -> None:
         records = await self._store.read_after(to.number)
         block = await self._readable(to)
-        changes = await self._changes(records, block, revive=True)
+        changes = await self._changes(records, block, revive={record.hash for record in records})
         changed = await self._store.roll_back(to, changes, read_at=block.number)
+        self._orphans |= dict.fromkeys(changed, max([to.number, *(r.block for r in records)]) + AWAITED)
         log.info("reorganisation: back at block %d, %d orders changed", to.number, len(changed))
         self._move(Moved(to, frozenset(changed)))
 
@@ -199,14 +207,19 @@ class Index:
         return found
 
     async def _changes(
-        self, records: Sequence[Record], block: Block, closed: Iterable[bytes] = (), *, revive: bool = False
+        self,
+        records: Sequence[Record],
+        block: Block,
+        closed: Iterable[bytes] = (),
+        *,
+        revive: Collection[bytes] = (),
     ) -> list[Change]:
-        """What these orders are at `block`. A dead order stays dead unless it died on a branch now lost."""
+        """What these orders are at `block`. A dead order stays dead, but those in `revive`."""
         hub, closed = self._hub, frozenset(closed)
         consumed = await hub.consumed_many([record.hash for record in records], block) if records else []
         assets = {owner_field(r.signed.order) for r in records if r.kind is not Kind.REQUEST}
         payers = {r.signer for r in records if stake_needed(r.signed.order, 1)}
-        owners = await _each(assets, lambda asset: hub.owner_of(asset, block))
+        owners = await _each(assets, lambda asset: self._owner_of(asset, block))
         accounts = await _each(payers, lambda payer: hub.account(payer, block))
         changes = []
         for record, used in zip(records, consumed, strict=True):
@@ -214,12 +227,19 @@ class Index:
             owner = record.signer if record.kind is Kind.REQUEST else owners[owner_field(order)]
             stake = accounts[record.signer].stake if record.signer in accounts else 0
             status = status_of(order, used, record.hash in closed, record.signer, owner, stake)
-            if status is Status.OPEN and record.status is Status.DEAD and not revive:
+            if status is Status.OPEN and record.status is Status.DEAD and record.hash not in revive:
                 status = Status.DEAD
             remaining = 0 if status is Status.CANCELED else order.volume - used
-            if revive or (status, remaining) != (record.status, record.remaining):
+            if (status, remaining) != (record.status, record.remaining):
                 changes.append(Change(record.hash, status, remaining))
         return changes
+
+    async def _owner_of(self, asset: Address, block: Block) -> Address:
+        """The zero address for an asset that is not there: it was made on a branch that is gone."""
+        try:
+            return await self._hub.owner_of(asset, block)
+        except NotFound:
+            return ZERO
 
     async def _deals(self, found: _Findings, times: dict[int, int], block: Block) -> list[dict[str, Any]]:
         """Rows of the deals that were made."""
