@@ -49,6 +49,30 @@ await check('wallet send-RLC and send-ether', async () => {
   same((await requester.run('wallet show')).balance.nRLC, rlc(182));
 });
 
+await check('account deposit, withdraw and show', async () => {
+  await provider.run('account deposit', 6, 'RLC');
+  await provider.run('account withdraw', 1, 'RLC');
+  same((await provider.run('account show')).balance, { stake: rlc(5), locked: '0' });
+});
+
+await check('check-secret and check-encryption-key, before and after', async () => {
+  same((await provider.run('app check-secret', app)).isSecretSet, false);
+  await provider.run('app push-secret', app, '--secret-value', 'secret');
+  same((await provider.run('app check-secret', app)).isSecretSet, true);
+  same((await provider.run('dataset check-secret', dataset)).isSecretSet, false);
+  await requester.run('requester push-secret', 'login', '--secret-value', 'of the requester');
+  same((await requester.run('requester check-secret', 'login')).isSet, true);
+  same((await requester.run('result check-encryption-key')).isEncryptionKeySet, false);
+});
+
+await check('app publish and unpublish', async () => {
+  const terms = ['--price', 2, 'RLC', '--volume', 5, '--tag', 'tee,tdx', '--force'];
+  const { orderHash } = await provider.run('app publish', app, ...terms);
+  expect(orderHash, 'no hash');
+  await provider.run('app unpublish', app, '--force');
+  same((await requester.run('orderbook app', app, '--require-tag', 'tee,tdx')).count, 1, 'left');
+});
+
 await check('account approve, allowance and revoke', async () => {
   await requester.run('account approve', 1000, selling.address);
   const { amount } = await requester.run('account allowance', selling.address);
@@ -136,7 +160,7 @@ await check('app request-execution: an order at a price', async () => {
   const said = await requester.run(
     'app request-execution',
     app,
-    ...['--app-price', 1, 'RLC', '--workerpool-price', 5, 'RLC', '--category', world.category],
+    ...['--app-price', 1, 'RLC', '--workerpool-price', 1, '--category', world.category],
     ...['--tag', 'tee,tdx', '--args', 'x', '--force'],
   );
   expect(/^0x[0-9a-f]{64}$/.test(said.orderHash), JSON.stringify(said));

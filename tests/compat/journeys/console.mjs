@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 
 import { world } from './journey.mjs';
 
-const PROGRAM = new URL('./node_modules/iexec/dist/esm/cli/cmd/iexec.js', import.meta.url).pathname;
+const PROGRAMS = new URL('./node_modules/iexec/dist/esm/cli/cmd/', import.meta.url).pathname;
 
 export const chains = {
   default: 'here',
@@ -27,11 +27,21 @@ export class Folder {
     this.path = mkdtempSync(`${process.cwd()}/${name}-`);
   }
 
-  /** Run a command; its answer. A command that is not ok throws its message. */
-  run(...args) {
-    const [command, ...rest] = args;
+  /** Run a command, such as `app deploy`; its answer. A command that is not ok throws its message. */
+  run(command, ...rest) {
+    // `iexec NOUN` loads the tool and then starts the program of that noun, which loads it again.
+    const [noun, verb] = command.split(' ');
+    return verb ? this.start(`iexec-${noun}.js`, verb, ...rest) : this.iexec(noun, ...rest);
+  }
+
+  /** The same by the program that people call. */
+  iexec(command, ...rest) {
+    return this.start('iexec.js', ...command.split(' '), ...rest);
+  }
+
+  start(program, ...args) {
     return new Promise((done, fail) => {
-      const child = spawn(process.execPath, [PROGRAM, ...command.split(' '), ...rest.map(String), '--raw'], {
+      const child = spawn(process.execPath, [PROGRAMS + program, ...args.map(String), '--raw'], {
         cwd: this.path,
         env: { ...process.env, HOME: this.path },
         stdio: ['ignore', 'pipe', 'pipe'],
@@ -47,7 +57,7 @@ export class Folder {
           if (!said.ok) throw Error(`${said.error?.name}: ${said.error?.message ?? JSON.stringify(said)}`);
           done(said);
         } catch (error) {
-          fail(Error(`iexec ${command} ${rest.join(' ')}: ${error.message}\n${out.slice(-500)}\n${err.slice(-500)}`));
+          fail(Error(`${program} ${args.join(' ')}: ${error.message}\n${out.slice(-500)}\n${err.slice(-500)}`));
         }
       });
     });
