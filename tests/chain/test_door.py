@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -94,12 +95,12 @@ async def test_pages_of_any_origin_may_ask(http: httpx2.AsyncClient) -> None:
     assert answer.headers["access-control-allow-origin"] == "*"
 
 
-async def test_a_node_that_is_away_and_a_body_that_is_too_large(
-    unused_tcp_port: int, http: httpx2.AsyncClient
-) -> None:
+async def test_a_node_that_is_away_and_a_body_that_is_too_large(http: httpx2.AsyncClient) -> None:
     assert (await http.post("/", content=b" " * (BODY_LIMIT + 1))).status_code == 413
-    door = GasDoor(f"http://127.0.0.1:{unused_tcp_port}")
-    async with httpx2.AsyncClient(base_url="http://door", transport=in_memory(door.app)) as alone:
-        answer = await alone.post("/", json=call("eth_chainId"))
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # nobody else gets the port, and nobody listens there
+        door = GasDoor(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        async with httpx2.AsyncClient(base_url="http://door", transport=in_memory(door.app)) as alone:
+            answer = await alone.post("/", json=call("eth_chainId"))
     assert (answer.status_code, "does not answer" in answer.json()["error"]["message"]) == (502, True)
     await door.close()
