@@ -38,8 +38,8 @@ MERGED = 32
 TIMED = 1_000
 """Tasks whose time is looked at, the newest deals' first."""
 _ORDER = (book.c.rank, book.c.published_at, book.c.hash)
-_TEXT_OF_ORDER = sa.type_coerce(orders.c.document, sa.Text).label("text")
-_TEXT_OF_DEAL = sa.type_coerce(deals.c.document, sa.Text).label("text")
+_TEXT_OF_ORDER = sa.cast(orders.c.document, sa.Text).label("text")
+_TEXT_OF_DEAL = sa.cast(deals.c.document, sa.Text).label("text")
 """As it is stored, to be passed on unread."""
 
 
