@@ -22,9 +22,11 @@ from sealdeal.model.results import generate_result_key
 from sealdeal.model.types import RLC, ZERO, Address, unhex
 from sealdeal.node import LocalNetwork
 from sealdeal.pool.offers import OFFERS, Offer
-from sealdeal.sdk.client import Published, Result, Sealdeal
+from sealdeal.sdk.assets import Published
+from sealdeal.sdk.client import Sealdeal
 from sealdeal.sdk.images import build_app_image
 from sealdeal.sdk.pool import Attempt
+from sealdeal.sdk.receiving import Result
 from sealdeal.worker.cgroups import Bounds
 
 QUICK = len(OFFERS)

@@ -10,7 +10,8 @@ from sealdeal.model.errors import Forbidden, InvalidInput, NotFound, SealdealErr
 from sealdeal.model.streams import Format
 from sealdeal.model.types import ZERO, address, hexstr, parse_rlc
 from sealdeal.sdk.apps import look
-from sealdeal.sdk.client import UNLIMITED, Sealdeal
+from sealdeal.sdk.assets import UNLIMITED
+from sealdeal.sdk.client import Sealdeal
 
 from . import session
 from .session import AsJson, Expires, Nodes, Threshold, WalletName

@@ -27,7 +27,8 @@ from sealdeal.model.orders import Params
 from sealdeal.model.results import generate_result_key
 from sealdeal.model.types import RLC, Address, format_rlc, hexstr, unhex
 from sealdeal.node import LocalNetwork
-from sealdeal.sdk.client import Published, Sealdeal
+from sealdeal.sdk.assets import Published
+from sealdeal.sdk.client import Sealdeal
 from sealdeal.sdk.images import build_app_image
 from sealdeal.sdk.pool import Attempt
 from sealdeal.sdk.purse import Balance

@@ -16,20 +16,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TypeVar
 
-from sealdeal.chain import Quorum
-from sealdeal.chain import Receipt as TxReceipt
-from sealdeal.model import results, sealing
-from sealdeal.model.bulk import BULK_VOLUME, MAX_DATASETS
-from sealdeal.model.cid import multiaddr_bytes
-from sealdeal.model.deals import Deal, Task, TaskStatus, deal_id
-from sealdeal.model.errors import Conflict, IntegrityError, InvalidInput, NotFound, Unavailable
+from sealdeal.model import sealing
+from sealdeal.model.bulk import MAX_DATASETS
+from sealdeal.model.deals import Deal, Task, deal_id
+from sealdeal.model.errors import Conflict, InvalidInput, NotFound, Unavailable
 from sealdeal.model.keys import Key
 from sealdeal.model.matching import Terms
 from sealdeal.model.orders import (
@@ -37,54 +32,24 @@ from sealdeal.model.orders import (
     TEE_TDX,
     AppOrder,
     DatasetOrder,
-    Order,
     Params,
     RequestOrder,
     Signed,
-    T,
     WorkerpoolOrder,
     choosing,
     tag,
 )
-from sealdeal.model.policy import ReportData
-from sealdeal.model.receipts import Receipt
-from sealdeal.model.streams import Format, new_key
-from sealdeal.model.types import RLC, ZERO, Address, Bytes32, address, hexstr, unhex
-from sealdeal.tee import DcapVerifier
+from sealdeal.model.types import RLC, ZERO, Address, Bytes32, hexstr, unhex
 
-from .archives import encrypt_file, unpack_result
 from .bulks import Bulk, granted_in_bulk, store_bulk
 from .buying import estimate_match, match_by_oneself
 from .custody import SecretId
 from .events import Event, Topic, Webhook, add_webhook, drop_webhook, list_webhooks, watch
-from .http import Transport
-from .images import BuiltImage
-from .market import MarketClient, MarketQuote
+from .market import MarketQuote
 from .network import Network
-from .pool import PoolClient, TaskEvent
-from .purse import Purse
-from .results import ARCHIVE_LIMIT, ResultsClient, SignedReceipt, store_domain
-from .secrets import Secrets, SplitReceipt
-from .sms import RESULT_KEY_NAME, SmsClient
-from .vault import Vault
-
-UNLIMITED = BULK_VOLUME - 1
-"""The largest volume that every client of the network can read back exactly (wire.md §1.4), and that does not
-give data away in bulk."""
-RESULT_LIMIT = 512 << 20
-"""Bytes of a result archive that are held in memory."""
-
-
-@dataclass(frozen=True)
-class Published:
-    """An asset that is on chain, with what it took."""
-
-    address: Address
-    order: Bytes32 | None
-    """Hash of the order published for it, if any."""
-    multiaddr: str
-    checksum: Bytes32
-    transactions: tuple[TxReceipt, ...]
+from .pool import TaskEvent
+from .receiving import Receiving, Result
+from .sms import RESULT_KEY_NAME
 
 
 @dataclass(frozen=True)
@@ -108,255 +73,10 @@ class Quote:
         return self.app + self.dataset + self.workerpool
 
 
-@dataclass(frozen=True)
-class Result:
-    """A task's decrypted result and the receipt that proves where it comes from."""
-
-    files: dict[str, bytes]
-    """The archive's files; the app's own next to computed.json, stdout.txt and stderr.txt."""
-    receipt: Receipt | None
-    """None for a result without an enclave's statement (of a deal without a TEE, or another network's)."""
-
-
-@dataclass(frozen=True)
-class SavedResult:
-    """A task's decrypted result in a folder."""
-
-    files: tuple[str, ...]
-    """Relative names, sorted."""
-    receipt: Receipt | None
-
-
-@dataclass(frozen=True)
-class Completed:
-    """A completed task, and where its result lies."""
-
-    task: Task
-    deal: Deal
-    receipt: Receipt | None
-    cid: str
-
-    def check_form(self, digest: str) -> None:
-        """Raises IntegrityError when a sealed digest was asked for and the chain shows a plain one."""
-        if self.receipt is not None and self.receipt.sealed_digest and digest != "sealed":
-            raise IntegrityError("the deal asks for a sealed digest, and the one on chain is plain")
-
-
-class Sealdeal(Purse):
+class Sealdeal(Receiving):
     """A network as one user sees it. Use it as an async context, or call `close`."""
 
-    def __init__(
-        self,
-        network: Network,
-        key: Key | None = None,
-        *,
-        outbox: Path | None = None,
-        transports: Mapping[str, Transport] | None = None,
-    ) -> None:
-        """`key` signs orders and transactions; without one the network can only be read. `outbox`: a folder
-        in which transactions survive a crash. `transports`: by URL, for services in this process.
-        """
-        super().__init__(network, key, outbox)
-        inside = transports or {}
-        at = network.services
-        quorum = network.contracts.quorum
-        self.quorum = Quorum(self.rpc, quorum) if quorum else None
-        self.market = MarketClient(at.market, network.chain_id, transport=inside.get(at.market))
-        self.results = ResultsClient(at.results, transport=inside.get(at.results))
-        self.nodes = [SmsClient(url, transport=inside.get(url)) for url in at.sms]
-        self.scheduler = (
-            PoolClient(at.scheduler, transport=inside.get(at.scheduler)) if at.scheduler is not None else None
-        )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        closing = [self.market.close(), self.results.close(), *(node.close() for node in self.nodes)]
-        if self.scheduler:
-            closing.append(self.scheduler.close())
-        await asyncio.gather(*closing, self.rpc.aclose())
-
-    # --- apps and data ----------------------------------------------------------------------------
-
-    async def push_image(self, image: BuiltImage) -> str:
-        """Upload an app's image to the network's store; its multiaddr, `/ipfs/CID`."""
-        return f"/ipfs/{await self.results.add(image.archive, image.name)}"
-
-    async def publish_app(
-        self,
-        image: BuiltImage,
-        *,
-        name: str = "",
-        price: int = 0,
-        volume: int = UNLIMITED,
-        dataset: Address = ZERO,
-        requester: Address = ZERO,
-        multiaddr: str = "",
-    ) -> Published:
-        """Upload an image, register the app on chain and offer `volume` runs at `price` nRLC each.
-
-        `dataset`, `requester`: whom the offer is restricted to. `multiaddr`: where the image lies already, in
-        a registry. The same app again only renews its offer.
-        """
-        multiaddr = multiaddr or await self.push_image(image)
-        made, receipt = await self._create_app(name or image.name, multiaddr, image.checksum)
-        order = AppOrder(
-            app=made,
-            appprice=price,
-            volume=volume,
-            tag=tag(TEE_TDX),
-            datasetrestrict=dataset,
-            requesterrestrict=requester,
-            salt=secrets.token_bytes(32),
-        )
-        return Published(made, await self.publish(order), multiaddr, image.checksum, receipt)
-
-    async def _create_app(
-        self, name: str, multiaddr: str, checksum: Bytes32
-    ) -> tuple[Address, tuple[TxReceipt, ...]]:
-        terms = (name, "DOCKER", multiaddr_bytes(multiaddr), checksum)
-        try:
-            made, receipt = await self.hub.create_app(*terms)
-        except Conflict:
-            return await self.hub.predict_app(*terms, owner=self.key.address), ()
-        return made, (receipt,)
-
-    async def protect_dataset(
-        self,
-        plain: bytes | Path,
-        *,
-        name: str,
-        form: Format = Format.STANDARD,
-        nodes: Collection[str] = (),
-        threshold: int | None = None,
-        expires: int = 0,
-        vault: Vault | None = None,
-    ) -> Published:
-        """Encrypt data, store the ciphertext, register the dataset on chain, split its key among the nodes.
-
-        Nobody can use the dataset until its owner grants it. What is stored is ciphertext; the key exists in
-        this process's memory only, then in shares: `threshold` of them (default: the quorum's) recombine it.
-        `form`: how it is encrypted. A file is read in pieces, and may have any size.
-        `vault` keeps a copy for its owner, without which it can never be moved to other nodes. `nodes`,
-        `expires`: as for `Secrets.split`, which may be repeated with the copy if it fails.
-        """
-        key = new_key(form, secrets.token_bytes)
-        with tempfile.TemporaryDirectory(prefix="sealdeal-") as folder:
-            sealed = Path(folder) / "dataset"
-            checksum = await asyncio.to_thread(encrypt_file, plain, key, sealed)
-            multiaddr = f"/ipfs/{await self.results.add(sealed, 'dataset')}"
-        made, receipt = await self.hub.create_dataset(name, multiaddr_bytes(multiaddr), checksum)
-        if vault is not None:
-            vault.keep(SecretId.dataset(made), key.encode())
-        await self.share_secret(
-            key.encode(),
-            kind=sealing.SecretKind.DATASET_KEY,
-            subject=made,
-            nodes=nodes,
-            threshold=threshold,
-            expires=expires,
-        )
-        return Published(made, None, multiaddr, checksum, (receipt,))
-
-    async def share_secret(
-        self,
-        secret: bytes,
-        *,
-        kind: str,
-        subject: Address,
-        name: str = "",
-        nodes: Collection[str] = (),
-        threshold: int | None = None,
-        expires: int = 0,
-    ) -> SplitReceipt:
-        """Split a secret among SMS nodes, so that `threshold` of them (default: the quorum's) recombine it.
-
-        `kind`: a `SecretKind`; `subject`: whose secret it is (the dataset, the app, or oneself). Options and
-        errors are those of `Secrets.split`.
-        """
-        which = SecretId(sealing.SecretKind(kind), subject, name)
-        return await self.secrets.split(
-            self.key, which, secret, nodes=nodes, threshold=threshold, expires=expires
-        )
-
-    @property
-    def secrets(self) -> Secrets:
-        """The owner's side of secrets: status, refresh, revocation, audit.
-
-        Raises InvalidInput on a network without SMS nodes.
-        """
-        if self.quorum is None:
-            raise InvalidInput("this network's hub has no quorum of SMS nodes: secrets cannot be split")
-        here = self.network
-        return Secrets(self.nodes, chain_id=here.chain_id, hub=here.contracts.hub, quorum=self.quorum)
-
-    async def _threshold(self) -> int:
-        return await self.secrets.quorum.threshold()
-
-    async def grant(
-        self,
-        dataset: Address,
-        *,
-        app: Address,
-        price: int = 0,
-        volume: int = UNLIMITED,
-        requester: Address = ZERO,
-        workerpool: Address = ZERO,
-        bulk: bool = False,
-    ) -> Bytes32:
-        """Let one app (or group) use a dataset `volume` times at `price` nRLC each; the order's hash.
-
-        `bulk`: also together with others' data in one task (`prepare_bulk`), for nothing and uncounted.
-        """
-        if app == ZERO:
-            raise InvalidInput(
-                "name the app that may read the data: a grant to every app gives the data to anyone"
-            )
-        if bulk and (price, volume) != (0, UNLIMITED):
-            raise InvalidInput("nobody pays for data in bulk, or counts them: expected no price, no volume")
-        order = DatasetOrder(
-            dataset=dataset,
-            datasetprice=price,
-            volume=BULK_VOLUME if bulk else volume,
-            tag=tag(TEE_TDX),
-            apprestrict=app,
-            workerpoolrestrict=workerpool,
-            requesterrestrict=requester,
-            salt=secrets.token_bytes(32),
-        )
-        return await self.publish(order)
-
-    async def sign(self, order: T) -> Signed[T]:
-        """Sign an order; whoever is given it may match it, published or not, until it is cancelled."""
-        return Signed.by(self.key, order, await self.hub.domain())
-
-    async def publish(self, order: Order, *, standing: bool = False) -> Bytes32:
-        """Sign an order and publish it in the market; its hash.
-
-        `standing`, for requests: it waits even while nobody offers its app or dataset.
-        """
-        domain = await self.hub.domain()
-        signed: Signed[Any] = Signed.by(self.key, order, domain)
-        await self.market.publish(signed, self.key, standing=standing)
-        return signed.hash(domain)
-
-    async def cancel(self, signed: Signed[Any]) -> TxReceipt:
-        """Close an order on chain, for ever: it can no longer be matched by anyone."""
-        return await self.hub.manage_order(signed, "close")
-
     # --- runs -------------------------------------------------------------------------------------
-
-    async def share_result_key(self, key_text: str) -> None:
-        """Give every SMS node the public key that results for this account are encrypted with.
-
-        Raises Unavailable when a node does not answer; safe to repeat.
-        """
-        for node in self.nodes:  # not at once: each may give it to the others
-            await node.push_named_secret(self.key, RESULT_KEY_NAME, key_text)
 
     async def quote(
         self,
@@ -500,14 +220,14 @@ class Sealdeal(Purse):
             found, now = await self.secrets.status(which), self.secrets.now()
             if not found.available(now):
                 held = len(found.groups[0].live(now)) if found.groups else 0
-                least = found.groups[0].threshold if found.groups else await self._threshold()
+                least = found.groups[0].threshold if found.groups else await self.secrets.quorum.threshold()
                 raise Conflict(f"{held} SMS nodes hold {what} for new deals, {least} are needed: {mend}")
         if receiver is not None:
             asked = (
                 node.has_secret(sealing.SecretKind.NAMED, receiver, RESULT_KEY_NAME) for node in self.nodes
             )
             held = sum(found is True for found in await asyncio.gather(*asked, return_exceptions=True))
-            if held < (least := await self._threshold()):
+            if held < (least := await self.secrets.quorum.threshold()):
                 raise Conflict(
                     f"{held} SMS nodes hold the result key of {receiver}, {least} are needed: share it with "
                     "`sealdeal wallet result-key`, or ask for no encryption"
@@ -654,119 +374,6 @@ class Sealdeal(Purse):
                 return
             except (NotFound, Unavailable):
                 await asyncio.sleep(0.05)
-
-    # --- results ----------------------------------------------------------------------------------
-
-    async def result(self, taskid: Bytes32, private_key: bytes | None = None) -> Result:
-        """Fetch a completed task's result, decrypt it, and check what the enclave signed.
-
-        `private_key`: PEM of the beneficiary's key, for an encrypted result. Raises NotFound for a task
-        without a result, IntegrityError when anything differs from what was signed.
-        """
-        found = await self._found(taskid)
-        archive = await self.results.fetch(found.cid, limit=RESULT_LIMIT)
-        if not results.is_encrypted_result(archive):
-            files = results.unzip_result(archive)
-        elif private_key is None:
-            raise InvalidInput("the result is encrypted for its beneficiary: give the private key")
-        else:
-            files = results.decrypt_result(archive, private_key)
-        plain, seal = results.digest_of(files), files.get(results.SEAL_ENTRY)
-        form = results.check_digest(plain, seal, found.task.result_digest, found.deal.settled_digest)
-        found.check_form(form)
-        if form == "sealed":
-            files.pop(results.PADDING_ENTRY, None)
-        return Result(files, found.receipt)
-
-    async def save_result(
-        self, taskid: Bytes32, folder: Path, private_key: bytes | None = None
-    ) -> SavedResult:
-        """`result` of any size: written into the new folder `folder`, all of it and checked, or nothing."""
-        if folder.exists():
-            raise Conflict(f"{folder} exists already: a result is written into a new folder")
-        found = await self._found(taskid)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".sealdeal-") as aside:
-            archive = Path(aside) / "archive"
-            await self.results.download(found.cid, archive, limit=ARCHIVE_LIMIT)
-            unpacked = await asyncio.to_thread(
-                unpack_result,
-                archive,
-                Path(aside) / "files",
-                expected=found.task.result_digest,
-                settled=found.deal.settled_digest,
-                private_key=private_key,
-            )
-            found.check_form(unpacked.digest)
-            (Path(aside) / "files").rename(folder)
-        return SavedResult(unpacked.files, found.receipt)
-
-    async def _found(self, taskid: Bytes32) -> Completed:
-        task = await self.hub.task(taskid)
-        if task.status is not TaskStatus.COMPLETED:
-            raise NotFound(f"task {hexstr(taskid)} has no result: it is {task.status.name}")
-        receipt, deal = await asyncio.gather(self.receipt(task), self.hub.deal(task.dealid))
-        cid = await self.results.cid_at(results.result_location(task.results))
-        return Completed(task, deal, receipt, cid)
-
-    async def receipt(self, task: Task) -> Receipt | None:
-        """The verified receipt of a completed task; None when no enclave vouches for it on chain."""
-        worker = task.contributors[0]
-        if (await self.hub.contribution(task.taskid, worker)).enclave == ZERO:
-            return None
-        proof = await self.results.proof(task.taskid, worker)
-        deal, matched = await asyncio.gather(self.hub.deal(task.dealid), self.market.deal(task.dealid))
-        settled = await self.hub.settlement(task.taskid, matched.block_number)
-        receipt = Receipt(
-            version=1,
-            trust=self.network.trust,
-            chain_id=self.network.chain_id,
-            hub=self.network.contracts.hub,
-            quorum=self.network.contracts.quorum or ZERO,
-            dealid=hexstr(task.dealid),
-            taskid=hexstr(task.taskid),
-            worker=worker,
-            price=deal.price,
-            digest=hexstr(task.result_digest),
-            results=task.results.decode(errors="replace"),
-            transaction=hexstr(settled.tx_hash),
-            block=settled.block.number,
-            proof=proof,
-        )
-        await self.verify(receipt)
-        return receipt
-
-    async def verify(self, receipt: Receipt) -> None:
-        """Check a receipt against the chain, and its evidence against the root this network trusts.
-
-        The evidence is judged at the time of the transaction that settled the task: its collateral expires.
-        Raises IntegrityError (signatures, chain) or EvidenceRefused (the TEE's evidence).
-        """
-        nodes = receipt.check()
-        taskid, quorum = unhex(receipt.taskid), self.quorum
-        settled = await self.hub.settlement(taskid, receipt.block)
-        task = await self.hub.task(taskid)
-        enclave = (await self.hub.contribution(taskid, address(receipt.worker))).enclave
-        for what, told, found in (
-            ("transaction", receipt.transaction, hexstr(settled.tx_hash)),
-            ("digest", receipt.digest, hexstr(task.result_digest)),
-            ("results", receipt.results, task.results.decode(errors="replace")),
-            ("enclave", receipt.enclave, enclave),
-            ("quorum", receipt.quorum, self.network.contracts.quorum or ZERO),
-        ):
-            if told != found:
-                raise IntegrityError(f"the receipt's {what} is {told}, on chain it is {found}")
-        if quorum is not None:
-            granted, threshold = nodes & set(await quorum.members()), await quorum.threshold()
-            if len(granted) < threshold:
-                raise IntegrityError(
-                    f"the receipt holds grants of {len(granted)} nodes, {threshold} are needed"
-                )
-        if (stored := receipt.proof.get("storeReceipt")) is not None:
-            SignedReceipt.from_json(stored).check(store_domain(receipt.chain_id, address(receipt.hub)))
-        root = unhex(self.network.tee_root) if self.network.tee_root else None
-        claims = DcapVerifier(root).verify(receipt.evidence, settled.block.timestamp)
-        ReportData(receipt.expected_report_data()).check(claims, settled.block.timestamp)
 
 
 async def newcomer(network: Network, amount: int = 100 * RLC, *, in_escrow: int = 0) -> Key:
