@@ -87,7 +87,7 @@ IMPOSSIBLE = {
     "another storage": (
         Params(result_storage_provider="dropbox"),
         "TASK_DESCRIPTION_INVALID",
-        "another storage",
+        "here ipfs is the one storage",
     ),
 }
 

@@ -290,8 +290,8 @@ class Results:
         raise NotFound(f"task {hexstr(taskid)}: no {what}")
 
     async def publish_proof(self, token: str, taskid: bytes, body: bytes) -> None:
-        """Keep the public attestation bundle of a result, once. It comes after the upload, unless the deal has
-        a callback, which leaves none to upload. Raises Unauthorized, NotFound, TooLarge, Conflict.
+        """Keep the public attestation bundle of a result, once. It comes after the upload, unless the deal
+        has a callback, which leaves none to upload. Raises Unauthorized, NotFound, TooLarge, Conflict.
         """
         worker = self.wallet(token)
         proof = json.dumps(_object(body), sort_keys=True, separators=(",", ":"))
