@@ -149,7 +149,7 @@ async def test_a_new_offer_wakes_the_requests_it_may_serve_and_no_others(store: 
     lists = Lists(store)
 
     async def woken(order: Any) -> list[bytes]:
-        return await lists.waiting([(await publish(store, order)).hash])
+        return [turn.hash for turn in await lists.waiting([(await publish(store, order)).hash])]
 
     pool = WorkerpoolOrder(POOLS[0], 2, trust=1)
     assert await woken(pool) == [rich.hash, mine.hash, other_app.hash]
@@ -163,7 +163,8 @@ async def test_a_new_offer_wakes_the_requests_it_may_serve_and_no_others(store: 
     ]
     assert await woken(AppOrder(STRANGER)) == [other_app.hash]
     assert await woken(DatasetOrder(DATA)) == []
-    assert await lists.waiting() == [rich.hash, mine.hash, other_app.hash, elsewhere.hash, smaller.hash]
+    everyone = [rich.hash, mine.hash, other_app.hash, elsewhere.hash, smaller.hash]
+    assert [turn.hash for turn in await lists.waiting()] == everyone
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -204,3 +205,22 @@ async def test_a_list_is_as_long_as_it_says_and_in_order_however_it_is_read(
 
 async def hashes(lists: Lists, kind: Kind) -> list[bytes]:
     return [order.hash for order in (await lists.list_orders(OrderFilter(kind), 0, 1000))[0]]
+
+
+async def test_the_queue_of_requests_is_read_a_page_at_a_time(store: MarketStore) -> None:
+    """Some pay alike, some came in the same millisecond, some wait for either offer: each is read once."""
+    base = RequestOrder(APP, 0, workerpoolmaxprice=2, requester=REQUESTER)
+    for number in range(17):
+        salt = number.to_bytes(32, "big")
+        await publish(store, replace(base, workerpoolmaxprice=2 + number % 3, salt=salt), number // 4)
+    offers = [await publish(store, order) for order in (AppOrder(APP), WorkerpoolOrder(POOLS[0], 1))]
+    lists = Lists(store)
+    for of in (None, [offer.hash for offer in offers]):
+        queue = await lists.waiting(of)
+        assert len(queue) == 17 and queue == sorted(queue)
+        read, last = [], None
+        while page := await lists.waiting(of, last, limit=5):
+            assert len(page) <= 5
+            read += page
+            last = page[-1]
+        assert read == queue

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,7 @@ from sealdeal.model.types import Address, Block, format_rlc, hexstr, keccak
 
 from .book import Fill, Offer, best_fill
 from .index import Index, Moved
-from .lists import Lists
+from .lists import Lists, Turn
 from .store import MarketStore
 from .words import Words
 
@@ -94,11 +94,8 @@ class Engine:
                 everything, self._all = self._all, False
                 self._woken.clear()
                 fresh |= self._due()
-                waiting = (
-                    await self._lists.waiting(None if everything else fresh) if everything or fresh else []
-                )
-                for request in waiting:
-                    await self._serve(request)
+                if everything or fresh:
+                    await self._round(None if everything else fresh)
                 await self._pause(self._next_due())
             except (ChainError, Unavailable) as wrong:
                 log.warning("matching waits: %s", wrong)
@@ -109,6 +106,20 @@ class Engine:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):  # asyncio.wait_for of Python 3.11 can lose a cancellation
                 await self._woken.wait()
+
+    async def _round(self, offers: Collection[bytes] | None) -> None:
+        """Serve the requests that these offers (None: all) may serve, in their order, a page at a time.
+
+        What is published while a market that was started goes through its whole book does not wait for it.
+        """
+        last: Turn | None = None
+        while page := await self._lists.waiting(offers, last):
+            for turn in page:
+                await self._serve(turn.hash)
+            last = page[-1]
+            if offers is None and self._fresh:
+                fresh, self._fresh = self._fresh, set()
+                await self._round(fresh)
 
     # --- one request
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,12 +35,23 @@ COUNTED = 10_000
 """Orders, or shelves of them, up to which a list that no shelf counts says exactly how long it is."""
 MERGED = 32
 """Shelves whose tops are merged into a page; of more, the book is read in its order."""
+QUEUED = 200
+"""Requests that the engine takes from the queue at a time."""
 TIMED = 1_000
 """Tasks whose time is looked at, the newest deals' first."""
 _ORDER = (book.c.rank, book.c.published_at, book.c.hash)
 _TEXT_OF_ORDER = sa.cast(orders.c.document, sa.Text).label("text")
 _TEXT_OF_DEAL = sa.cast(deals.c.document, sa.Text).label("text")
 """As it is stored, to be passed on unread."""
+
+
+class Turn(NamedTuple):
+    """A request's place in the queue: they sort as they are served."""
+
+    rank: int
+    """What it pays a workerpool at most, negative."""
+    published_at: int
+    hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,16 +215,26 @@ class Lists:
         async with self._store.read() as connection:
             return list((await connection.execute(query)).scalars())
 
-    async def waiting(self, offers: Collection[bytes] | None = None) -> list[bytes]:
-        """Open requests that these offers may serve (None: all), the best paying first, then oldest."""
-        columns = (book.c.hash, book.c.price, book.c.sequence)
-        found: dict[bytes, tuple[int, int]] = {}
+    async def waiting(
+        self, offers: Collection[bytes] | None = None, after: Turn | None = None, limit: int = QUEUED
+    ) -> list[Turn]:
+        """A page of the open requests that these offers may serve (None: all), as lists show them: the best
+        paying first, then the oldest. `after`: the last of the page before."""
+        columns = (book.c.rank, book.c.published_at, book.c.hash)
+        found: set[Turn] = set()
         async with self._store.read() as connection:
 
             async def add(*where: sa.ColumnElement[bool]) -> None:
                 query = sa.select(*columns).where(is_kind(Kind.REQUEST), OPEN, *where)
-                for row in await connection.execute(query):
-                    found[row.hash] = (-row.price, row.sequence)
+                if after is not None:
+                    key = (
+                        sa.literal(value, column.type) for value, column in zip(after, columns, strict=True)
+                    )
+                    query = query.where(sa.tuple_(*columns) > sa.tuple_(*key))
+                rows = await connection.execute(query.order_by(*_ORDER).limit(limit))
+                found.update(Turn(*row) for row in rows)
+                for late in sorted(found)[limit:]:
+                    found.discard(late)
 
             if offers is None:
                 await add()
@@ -222,18 +243,18 @@ class Lists:
                     await connection.execute(sa.select(book).where(book.c.hash.in_(part), OPEN))
                 ).all():
                     if offer.kind == Kind.REQUEST:
-                        found[offer.hash] = (-offer.price, offer.sequence)
+                        await add(book.c.hash == offer.hash)
                     elif offer.kind == Kind.WORKERPOOL:
                         await add(
                             book.c.category == offer.category,
-                            book.c.price >= offer.price,
+                            book.c.rank <= -offer.price,
                             book.c.trust <= offer.trust,
                             book.c.workerpool.in_((ZERO, offer.workerpool)),
                         )
                     else:
                         column = identity(Kind(offer.kind))
                         await add(book.c[column] == getattr(offer, column))
-        return sorted(found, key=lambda hash: found[hash])
+        return sorted(found)
 
 
 async def _offers(
