@@ -41,6 +41,7 @@ async def measure() -> AsyncIterator[Ratio]:
                 await purses(network.network, PURSES, network.transports),
                 await push_app(network.network, image),
             )
+            ours = await _deals(network, image)
             went = await run(place(root), "latency", {**told, "deals": DEALS})
             checks = went.checks
             if (
@@ -48,7 +49,7 @@ async def measure() -> AsyncIterator[Ratio]:
                 or went.said
             ):
                 raise RuntimeError(f"the JavaScript SDK's deals did not all work: {wrong}")
-            ours = await _deals(network, image)
+            ours = min(ours, await _deals(network, image))  # before and after: a machine has its moods
     asked = min(checks[f"deal {n + 1}"].seconds for n in range(DEALS))
     observed = min(checks[f"observed deal {n + 1}"].seconds for n in range(DEALS))
     yield Ratio("a deal by the JavaScript SDK, book to decrypted result", asked, "by our SDK", ours, "s")
