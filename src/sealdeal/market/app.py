@@ -42,6 +42,7 @@ from .fields import (
     order_filter,
     signed_order,
 )
+from .journal import UNREACHABLE
 from .limits import EXPOSED, OpenStreams, RateLimit
 from .market import Market
 from .records import Record
@@ -326,6 +327,13 @@ def _answer_in_dialect(app: FastAPI) -> None:
             case _:
                 log.error("answered 500: %s", error)
                 return refusal(500, "Internal error")
+
+    async def unreachable(_: Request, error: Exception) -> JSONResponse:
+        log.warning("answered 500: the database: %s", error)
+        return refusal(500, "Something went wrong, you should retry later.")
+
+    for kind in UNREACHABLE:
+        app.add_exception_handler(kind, unreachable)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:

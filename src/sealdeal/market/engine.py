@@ -24,6 +24,7 @@ from sealdeal.model.types import Address, Block, format_rlc, hexstr, keccak
 
 from .book import Fill, Offer, best_fill
 from .index import Index, Moved
+from .journal import UNREACHABLE
 from .lists import Lists, Turn
 from .store import MarketStore
 from .words import Words
@@ -97,7 +98,7 @@ class Engine:
                 if everything or fresh:
                     await self._round(None if everything else fresh)
                 await self._pause(self._next_due())
-            except (ChainError, Unavailable) as wrong:
+            except (ChainError, Unavailable, *UNREACHABLE) as wrong:
                 log.warning("matching waits: %s", wrong)
                 self._all = True
                 await asyncio.sleep(FIRST_PAUSE)

@@ -21,7 +21,7 @@ from sealdeal.model.types import ZERO, Address, Block, address, hexstr
 
 from .book import Status, stake_needed, status_of
 from .boost import boost_deals, claimed_tasks
-from .journal import TaskStep, iso_time
+from .journal import UNREACHABLE, TaskStep, iso_time
 from .records import Change, Record
 from .store import MarketStore, Overtaken
 
@@ -45,7 +45,7 @@ STATES = 64
 """Blocks below the head whose state every node still has (full nodes keep 128)."""
 AWAITED = 64
 """Blocks for which orders that died with a branch are looked at again: most of what it had comes back."""
-_RETRY = 1.0  # seconds after the chain, not the index, was at fault
+_RETRY = 1.0  # seconds after the chain or the database was at fault
 _AT_ONCE = 100  # reads on their way at a time
 
 _V = TypeVar("_V")
@@ -108,30 +108,33 @@ class Index:
     async def run(self) -> None:
         """Follow the chain for ever; ends by cancellation only."""
         while True:
-            known = await self._store.recent_blocks()
-            self._progress.begin(known[0] if known else None)
-            if known:
-                self._tell(Moved(known[0]))
-            follower = Follower(
-                self._hub.rpc,
-                self._hub.contracts,
-                confirmations=self._confirmations,
-                start=known or None,
-                origin=self._origin,
-                names=NAMES,
-                interval=self._interval,
-            )
             try:
-                async for item in follower:
-                    if isinstance(item, RolledBack):
-                        await self._roll_back(item.to)
-                    else:
-                        await self._apply(item)
+                await self._follow()
             except (Overtaken, BlockGone):  # another market node was quicker, or the chain moved: start over
                 await asyncio.sleep(self._interval)
-            except SealdealError as wrong:
+            except (SealdealError, *UNREACHABLE) as wrong:
                 log.warning("the index waits: %s", wrong)
                 await asyncio.sleep(_RETRY)
+
+    async def _follow(self) -> None:
+        known = await self._store.recent_blocks()
+        self._progress.begin(known[0] if known else None)
+        if known:
+            self._tell(Moved(known[0]))
+        follower = Follower(
+            self._hub.rpc,
+            self._hub.contracts,
+            confirmations=self._confirmations,
+            start=known or None,
+            origin=self._origin,
+            names=NAMES,
+            interval=self._interval,
+        )
+        async for item in follower:
+            if isinstance(item, RolledBack):
+                await self._roll_back(item.to)
+            else:
+                await self._apply(item)
 
     def _move(self, moved: Moved) -> None:
         self._progress.move(moved.block)
