@@ -22,6 +22,7 @@ from sealdeal.model.deals import task_id
 from sealdeal.model.errors import InvalidInput, SealdealError
 from sealdeal.model.types import Address, Block, hexstr, unhex
 
+from ..journal import UNREACHABLE
 from .reading import NAMES, Reading
 from .store import Changes, GraphStore, Overtaken, Query
 
@@ -96,27 +97,30 @@ class Subgraphs:
 
     async def _follow(self) -> None:
         while True:
-            known = await self.store.recent_blocks()
-            self._progress.begin(known[0] if known else None)
-            follower = Follower(
-                self.hub.rpc,
-                self._contracts,
-                start=known or None,
-                origin=self._origin,
-                names=NAMES,
-                interval=self._interval,
-            )
             try:
-                async for item in follower:
-                    if isinstance(item, RolledBack):
-                        await self._roll_back(item.to)
-                    else:
-                        await self._apply(item)
+                await self._follow_on()
             except (Overtaken, BlockGone):  # another market node was quicker, or the chain moved: start over
                 await asyncio.sleep(self._interval)
-            except SealdealError as wrong:
+            except (SealdealError, *UNREACHABLE) as wrong:
                 log.warning("the subgraphs wait: %s", wrong)
                 await asyncio.sleep(_RETRY)
+
+    async def _follow_on(self) -> None:
+        known = await self.store.recent_blocks()
+        self._progress.begin(known[0] if known else None)
+        follower = Follower(
+            self.hub.rpc,
+            self._contracts,
+            start=known or None,
+            origin=self._origin,
+            names=NAMES,
+            interval=self._interval,
+        )
+        async for item in follower:
+            if isinstance(item, RolledBack):
+                await self._roll_back(item.to)
+            else:
+                await self._apply(item)
 
     async def _roll_back(self, to: Block) -> None:
         if any(block.hash == to.hash for block in await self.store.recent_blocks()):
@@ -151,7 +155,7 @@ class Subgraphs:
                 missing = await self.store.find("poco", "Bulk", Query({"sliceCount": None}, first=1000))
                 for bulk in missing:
                     await self._fill_one(bulk["id"], bulk["hash"])
-            except (SealdealError, Overtaken) as wrong:
+            except (SealdealError, Overtaken, *UNREACHABLE) as wrong:
                 log.warning("a bulk waits for its documents: %s", wrong)
             self._fetched.set()
             with suppress(TimeoutError):
