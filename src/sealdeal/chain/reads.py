@@ -39,6 +39,8 @@ from .rpc import Rpc
 Request = tuple[Contract, str, *tuple[Any, ...]]
 """(contract, function, arguments…)."""
 
+GROUP_GAS = 200_000
+"""For one answer of a group."""
 COMPATIBLE_GAS = 3_000_000
 """For the check of one dataset order against a deal."""
 
@@ -294,6 +296,25 @@ class HubReads(Reader):
         if isinstance(answer, Reverted) or answer == "0x":
             return False
         return bool(group.decode("keyHasPurpose", answer))
+
+    async def group_answers(
+        self, pairs: Sequence[tuple[Address, Address]], at: Block | None = None
+    ) -> list[bool | None]:
+        """Does each group (ERC-734) admit its account? None of what does not answer as a group does.
+
+        A group may use GROUP_GAS: it is somebody's code.
+        """
+        calls = []
+        for group, account in pairs:
+            asked = Contract(group, _GROUP).request("keyHasPurpose", unhex(account).rjust(32, b"\0"), 4)
+            calls.append(asked | {"gas": hex(GROUP_GAS)})
+        found: list[bool | None] = []
+        for answer in await self._call(calls, at) if calls else []:
+            if isinstance(answer, RpcError) and isinstance(gone := self._failed(answer, at), BlockGone):
+                raise gone
+            a_word = isinstance(answer, str) and len(answer) == 66
+            found.append(int(answer, 16) == 1 if a_word else None)
+        return found
 
     async def score(self, worker: Address, at: Block | None = None) -> int:
         """A worker's score, which weighs its contributions."""

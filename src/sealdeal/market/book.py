@@ -76,6 +76,14 @@ class Candidates:
     datasets: Sequence[Offer[DatasetOrder]]
     """Empty for a request without a dataset."""
     workerpools: Sequence[Offer[WorkerpoolOrder]]
+    admitted: frozenset[tuple[Address, Address]] = frozenset()
+    """(group, account): whom the groups among the offers' restrictions admit."""
+    refused: bool = False
+    """Whether a group refused somebody; it may admit him later, and tells nobody."""
+
+    def admits(self, restriction: Address, account: Address) -> bool:
+        """A restriction admits anyone, its own account, or a group's members."""
+        return admits_exactly(restriction, account) or (restriction, account) in self.admitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +119,7 @@ def price_of(order: Order) -> int:
 # ---------------------------------------------------------------------------------------- best match
 
 
-def best_fill(
-    request: Offer[RequestOrder], candidates: Candidates, admits: Admits = admits_exactly
-) -> Fill | None:
+def best_fill(request: Offer[RequestOrder], candidates: Candidates) -> Fill | None:
     """The best set of offers for `request`, or None when no set fits.
 
     Deterministic: it depends on the offers' contents and sequence numbers alone. Linear in the number of
@@ -126,7 +132,7 @@ def best_fill(
     for pool in sorted(candidates.workerpools, key=_priority):
         if best and pool.price + cheapest_app + cheapest_data > best.terms.price:
             break
-        for fill in _fills(request, candidates, pool, admits):
+        for fill in _fills(request, candidates, pool, candidates.admits):
             if best is None or fill.rank < best.rank:
                 best = fill
     return best
@@ -220,14 +226,13 @@ def explain(
     request: Offer[RequestOrder],
     candidates: Candidates,
     notes: Mapping[Bytes32, str] | None = None,
-    admits: Admits = admits_exactly,
 ) -> Explanation:
     """The nearest offers of each kind, with every constraint that fails.
 
     `candidates` are offers of the request's app, dataset and category, whatever their prices and
     restrictions. `notes`: hash -> why the chain refuses that order (a stake too low, a bad signature).
     """
-    order, notes = request.order, notes or {}
+    order, notes, admits = request.order, notes or {}, candidates.admits
     free_pool = WorkerpoolOrder(
         workerpool=order.workerpool,
         tag=tag(2**256 - 1),

@@ -23,6 +23,7 @@ from sealdeal.model.orders import Kind, RequestOrder, chosen_matcher
 from sealdeal.model.types import Address, Block, format_rlc, hexstr, keccak
 
 from .book import Fill, Offer, best_fill
+from .groups import Groups
 from .index import Index, Moved
 from .journal import UNREACHABLE
 from .lists import Lists, Turn
@@ -39,6 +40,7 @@ WALLET_GAS = 700_000
 """Gas that one smart wallet may use to say whether a signature is its own."""
 PATIENT = 3
 """Refusals of one signer's orders after which all its orders are set aside, each time twice as long."""
+_GROUPS = b"groups"  # in the place of an order, in the pauses
 _ATTEMPTS = 100  # fills of one request in a row before the others have their turn
 
 _BLAMED = {0x2: Kind.APP, 0x3: Kind.DATASET, 0x4: Kind.WORKERPOOL, 0x5: Kind.REQUEST}
@@ -63,7 +65,8 @@ class Engine:
     """Matches with the wallet that `hub` sends from."""
 
     def __init__(self, store: MarketStore, hub: Hub, index: Index, chain_id: int) -> None:
-        self._store, self._lists, self.words = store, Lists(store), Words(store, hub, chain_id)
+        self._store, self.words = store, Words(store, hub, chain_id)
+        self._lists = Lists(store, Groups(store, hub))
         self._hub, self._index = hub, index
         self._fresh: set[bytes] = set()
         self._all = True
@@ -72,6 +75,7 @@ class Engine:
         self._pauses: dict[Place, float] = {}
         self._strikes: dict[Address, int] = {}
         self._shunned: dict[Address, float] = {}
+        self._later: dict[bytes, asyncio.TimerHandle] = {}
         index.listeners.append(self._moved)
 
     def consider(self, hashes: Iterable[bytes]) -> None:
@@ -137,8 +141,11 @@ class Engine:
             newest = await self.words.newest()
             aside = [order for order, asker in self._aside if asker in (order, request_hash)]
             aside += await self._lists.open_of(self._out_of_favour())
-            fill = best_fill(request, await self._lists.candidates(request.order, without=aside))
+            candidates = await self._lists.candidates(request.order, without=aside, at=block)
+            fill = best_fill(request, candidates)
             if fill is None:
+                if candidates.refused:
+                    self._ask_again(request_hash)
                 return
             if await self._can_pay(fill, block):
                 await self.words.chose(fill, newest, block, aside)
@@ -237,6 +244,18 @@ class Engine:
 
     # --- set aside
 
+    def _ask_again(self, request: bytes) -> None:
+        """Look at a request later: a group may admit then whom it refuses now."""
+        if request not in self._later:
+            pause = self._pauses[_GROUPS, request] = min(
+                2 * self._pauses.get((_GROUPS, request), FIRST_PAUSE / 2), LONGEST_PAUSE
+            )
+            self._later[request] = asyncio.get_running_loop().call_later(pause, self._again, request)
+
+    def _again(self, request: bytes) -> None:
+        del self._later[request]
+        self.consider([request])
+
     def _strike(self, signer: Address) -> None:
         """One more refusal, found by a simulation that costs time: a wallet may say so at will."""
         strikes = self._strikes[signer] = self._strikes.get(signer, 0) + 1
@@ -285,5 +304,5 @@ class Engine:
 
     def _forget(self, order: bytes) -> None:
         """A match worked: what this order failed at before is no longer held against it."""
-        for place in [place for place in self._pauses if place[0] == order]:
+        for place in [place for place in self._pauses if place[0] == order or place == (_GROUPS, order)]:
             del self._pauses[place]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -20,14 +20,15 @@ from sealdeal.model.orders import (
     WorkerpoolOrder,
     tag_bits,
 )
-from sealdeal.model.types import ZERO, Address
+from sealdeal.model.types import ZERO, Address, Block
 
 from .book import Candidates, Offer
+from .groups import Groups, Pair
 from .journal import tasks
-from .records import OrderFilter, conditions, order_text, parts, record_of, records
+from .records import OrderFilter, conditions, is_group, order_text, parts, record_of, records
 from .shelves import shelves
 from .store import MarketStore
-from .tables import OPEN, book, categories, deals, identity, is_kind, orders
+from .tables import OPEN, book, categories, deals, groups, identity, is_kind, orders
 
 CANDIDATES = 200
 """Offers of one app or dataset, cheapest first, that are looked at; and of a category, to explain."""
@@ -69,8 +70,9 @@ class Listed:
 class Lists:
     """Questions to a market's store."""
 
-    def __init__(self, store: MarketStore) -> None:
-        self._store = store
+    def __init__(self, store: MarketStore, asking: Groups | None = None) -> None:
+        """`asking`: asks groups, which admit nobody without it."""
+        self._store, self._groups = store, asking
 
     async def list_orders(self, wanted: OrderFilter, skip: int, limit: int) -> tuple[list[Listed], int]:
         """A page of open orders, best price first, then oldest; and how many there are in all.
@@ -142,24 +144,33 @@ class Lists:
 
     # ---------------------------------------------------------------------------------- matching
 
-    async def candidates(self, request: RequestOrder, without: Collection[bytes] = ()) -> Candidates:
+    async def candidates(
+        self, request: RequestOrder, without: Collection[bytes] = (), at: Block | None = None
+    ) -> Candidates:
         """The offers among which the best fill of a request is, less those in `without`.
 
         Apps and datasets: all that fit as far as one offer alone can tell (an owner has few open ones).
         Workerpools: for everything that some app's and some dataset's offer ask of it together, the first
-        by price and time; so no number of cheaper offers that do not fit can hide one that does.
+        by price and time; so no number of cheaper offers that do not fit can hide one that does. Groups are
+        asked at block `at`; of the workerpools that may be in a group, those of the CANDIDATES best offers.
         """
         tee = tag_bits(request.tag) & TEE
-        place = {} if request.workerpool == ZERO else {"workerpoolrestrict": (ZERO, request.workerpool)}
+        in_group = await self._are_groups({request.workerpool} - {ZERO})
+        named = request.workerpool != ZERO and not in_group
+        place = {"workerpoolrestrict": (ZERO, request.workerpool)} if named else {}
         asker = {"requesterrestrict": (ZERO, request.requester)}
         app = OrderFilter(
             Kind.APP,
             {"app": request.app},
             {"datasetrestrict": (ZERO, request.dataset), **asker, **place},
             min_tag=tee,
+            or_groups=True,
         )
         data = OrderFilter(
-            Kind.DATASET, {"dataset": request.dataset}, {"apprestrict": (ZERO, request.app), **asker, **place}
+            Kind.DATASET,
+            {"dataset": request.dataset},
+            {"apprestrict": (ZERO, request.app), **asker, **place},
+            or_groups=True,
         )
         async with self._store.read() as connection:
             apps = await _offers(connection, app, request.appmaxprice, without=without)
@@ -168,20 +179,64 @@ class Lists:
                 if request.dataset != ZERO
                 else []
             )
-            pools: dict[bytes, Offer[WorkerpoolOrder]] = {}
-            for pool, bits in _asked_of_pools(request, apps, datasets):
-                wanted = OrderFilter(
-                    Kind.WORKERPOOL,
-                    {} if pool == ZERO else {"workerpool": pool},
-                    {"apprestrict": (ZERO, request.app), "datasetrestrict": (ZERO, request.dataset), **asker},
-                    category=request.category,
-                    min_tag=bits,
-                    min_trust=request.trust,
-                )
-                most = request.workerpoolmaxprice
-                if (offer := await _best_offer(connection, wanted, most, without)) is not None:
-                    pools[offer.hash] = offer
-        return Candidates(apps, datasets, list(pools.values()))
+            of_pools = await _groups_of_pools(connection, request.category)
+        places = {offer.order.workerpoolrestrict for offer in (*apps, *datasets)}
+        known = in_group | await self._are_groups(places - {ZERO})
+        pairs = {*_pairs(request, (*apps, *datasets)), *of_pools(request)}
+        pairs |= {(group, fixed) for group in known for fixed in (*places, request.workerpool)}
+        pairs = {(group, one) for group, one in pairs if group != one and ZERO not in (group, one)}
+        admitted = await self._admitted(pairs, at)
+        found = Candidates(apps, datasets, [], admitted, len(admitted) < len(pairs))
+        apps = [o for o in apps if all(found.admits(*pair) for pair in _pairs(request, [o]))]
+        datasets = [o for o in datasets if all(found.admits(*pair) for pair in _pairs(request, [o]))]
+        pools: dict[bytes, Offer[WorkerpoolOrder]] = {}
+        for asked, bits in _asked_of_pools(request, apps, datasets):
+            among, single = asked & known, asked - known
+            if len(single) > 1 or any(not found.admits(group, one) for group in among for one in single):
+                continue
+            wanted = OrderFilter(
+                Kind.WORKERPOOL,
+                dict.fromkeys(["workerpool"] if single else [], next(iter(single), ZERO)),
+                {
+                    f"{name}restrict": (ZERO, own, *(group for group, who in admitted if who == own))
+                    for name, own in _own(request).items()
+                },
+                category=request.category,
+                min_tag=bits,
+                min_trust=request.trust,
+            )
+            most = request.workerpoolmaxprice
+            if among and not single:
+                offer, more = await self._best_in_groups(wanted, most, without, among, at)
+                found = replace(found, admitted=found.admitted | more, refused=found.refused or offer is None)
+            else:
+                async with self._store.read() as connection:
+                    offer = await _best_offer(connection, wanted, most, without)
+            if offer is not None:
+                pools[offer.hash] = offer
+        return replace(found, apps=apps, datasets=datasets, workerpools=list(pools.values()))
+
+    async def _best_in_groups(
+        self,
+        wanted: OrderFilter,
+        most: int,
+        without: Collection[bytes],
+        among: Collection[Address],
+        at: Block | None,
+    ) -> tuple[Offer[WorkerpoolOrder] | None, frozenset[Pair]]:
+        """The first offer by price, then time, of a workerpool that these groups admit; whom they admit."""
+        async with self._store.read() as connection:
+            offers = await _offers(connection, wanted, most, without=without)
+        asked = {(group, offer.order.workerpool) for group in among for offer in offers}
+        admitted = await self._admitted(asked, at)
+        fitting = (o for o in offers if all((group, o.order.workerpool) in admitted for group in among))
+        return next(fitting, None), admitted
+
+    async def _are_groups(self, addresses: Collection[Address]) -> set[Address]:
+        return await self._store.groups(addresses) if addresses else set()
+
+    async def _admitted(self, pairs: Collection[Pair], at: Block | None) -> frozenset[Pair]:
+        return await self._groups.admitted(pairs, at) if pairs and self._groups else frozenset()
 
     async def durations(self, app: Address, category: int) -> list[int]:
         """Seconds from the deal to the completion of each of the last tasks of an app in a category."""
@@ -195,17 +250,24 @@ class Lists:
         async with self._store.read() as connection:
             return [int(seconds) for seconds in (await connection.execute(query)).scalars()]
 
-    async def neighbours(self, request: RequestOrder) -> Candidates:
+    async def neighbours(self, request: RequestOrder, at: Block | None = None) -> Candidates:
         """The offers of a request's app, dataset and category, whether or not they fit it."""
-        place = {} if request.workerpool == ZERO else {"workerpool": request.workerpool}
+        anywhere = request.workerpool == ZERO or await self._are_groups({request.workerpool})
+        place = {} if anywhere else {"workerpool": request.workerpool}
         async with self._store.read() as connection:
-            return Candidates(
+            found = Candidates(
                 await _offers(connection, OrderFilter(Kind.APP, {"app": request.app})),
                 await _offers(connection, OrderFilter(Kind.DATASET, {"dataset": request.dataset}))
                 if request.dataset != ZERO
                 else [],
                 await _offers(connection, OrderFilter(Kind.WORKERPOOL, place, category=request.category)),
             )
+        offers: list[Offer[Any]] = [*found.apps, *found.datasets]
+        places = {request.workerpool, *(offer.order.workerpoolrestrict for offer in offers)}
+        pools = {offer.order.workerpool for offer in found.workerpools}
+        pairs = {*_pairs(request, (*offers, *found.workerpools)), *product(places, pools)}
+        known = await self._are_groups({group for group, _ in pairs} - {ZERO})
+        return replace(found, admitted=await self._admitted({p for p in pairs if p[0] in known}, at))
 
     async def open_of(self, signers: Collection[Address]) -> list[bytes]:
         """The open orders of these signers."""
@@ -249,7 +311,9 @@ class Lists:
                             book.c.category == offer.category,
                             book.c.rank <= -offer.price,
                             book.c.trust <= offer.trust,
-                            book.c.workerpool.in_((ZERO, offer.workerpool)),
+                            sa.or_(
+                                book.c.workerpool.in_((ZERO, offer.workerpool)), is_group(book.c.workerpool)
+                            ),
                         )
                     else:
                         column = identity(Kind(offer.kind))
@@ -335,18 +399,43 @@ async def _counted(connection: AsyncConnection, rows: sa.Select[Any]) -> int:
     return int((await connection.execute(query)).scalar_one())
 
 
+def _own(request: RequestOrder) -> dict[str, Address]:
+    """What of a request a restriction of this name is about."""
+    return {"app": request.app, "dataset": request.dataset, "requester": request.requester}
+
+
+def _pairs(request: RequestOrder, offers: Collection[Offer[Any]]) -> set[Pair]:
+    """(restriction, account) of what these offers ask of the request itself, less what needs no asking."""
+    found = set()
+    for offer in offers:
+        for name, own in _own(request).items():
+            restriction = getattr(offer.order, f"{name}restrict", ZERO)
+            if restriction not in (ZERO, own):
+                found.add((restriction, own))
+    return found
+
+
+async def _groups_of_pools(connection: AsyncConnection, category: int) -> Callable[[RequestOrder], set[Pair]]:
+    """The groups that workerpools' offers of a category are restricted to, and what they would be asked."""
+    found: dict[str, list[Address]] = {"app": [], "dataset": [], "requester": []}
+    for name in found if (await connection.execute(sa.select(groups).limit(1))).first() else ():
+        column = shelves.c[f"{name}restrict"]
+        where = (is_kind(Kind.WORKERPOOL, shelves), shelves.c.category == category, is_group(column))
+        rows = await connection.execute(sa.select(column).distinct().where(*where).limit(CANDIDATES))
+        found[name] = list(rows.scalars())
+    return lambda request: {(group, own) for name, own in _own(request).items() for group in found[name]}
+
+
 def _asked_of_pools(
     request: RequestOrder, apps: Collection[Offer[AppOrder]], datasets: Collection[Offer[DatasetOrder]]
-) -> set[tuple[Address, int]]:
-    """Which the workerpool must be (zero: any) and its tag, for each pair of an app and a dataset."""
+) -> set[tuple[frozenset[Address], int]]:
+    """All that the workerpool must be, or be in, and its tag, for each pair of an app and a dataset."""
 
     def asked(offers: Collection[Offer[Any]], ignored: int) -> set[tuple[Address, int]]:
         return {(o.order.workerpoolrestrict, tag_bits(o.order.tag) & ~ignored) for o in offers}
 
     of_data = asked(datasets, FRAMEWORKS) if request.dataset != ZERO else {(ZERO, 0)}
-    found = set()
-    for (first, bits), (second, more) in product(asked(apps, 0), of_data):
-        places = {first, second, request.workerpool} - {ZERO}
-        if len(places) <= 1:
-            found.add((next(iter(places), ZERO), bits | more | tag_bits(request.tag)))
-    return found
+    return {
+        (frozenset({first, second, request.workerpool} - {ZERO}), bits | more | tag_bits(request.tag))
+        for (first, bits), (second, more) in product(asked(apps, 0), of_data)
+    }

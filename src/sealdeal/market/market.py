@@ -32,6 +32,7 @@ from sealdeal.sdk.market import challenge_document, challenge_hash
 from .book import Explanation, explain, stake_needed
 from .engine import Engine
 from .feed import Feed
+from .groups import Groups
 from .index import Index
 from .limits import Limits
 from .lists import Lists
@@ -67,7 +68,8 @@ class Market:
         private_webhooks: bool = False,
         rng: Rng = secrets.token_bytes,
     ) -> None:
-        self.store, self.lists = store, Lists(store)
+        self.store, self._groups = store, Groups(store, hub)
+        self.lists = Lists(store, self._groups)
         self.feed, self.limits = Feed(store.journal), limits or Limits()
         self.webhooks = Webhooks(store.journal, private=private_webhooks, rng=rng)
         self._at_end: list[Callable[[], Awaitable[None]]] = [self.webhooks.close]
@@ -155,6 +157,7 @@ class Market:
             if present is not None and present.status != "dead":
                 raise Forbidden("order already published")
             remaining = await self._judge(kind, signed, hash, by, block, standing)
+            await self._groups.note(signed.order, block)
             new = Publication(hash, kind, signed, by, _now(), remaining, standing, block)
             try:
                 record = await self.store.publish(new, self.max_open_orders)
@@ -285,7 +288,7 @@ class Market:
             notes[hash] = (
                 f"the request chooses matcher {chosen_matcher(order.salt)}, which is not this market's"
             )
-        found = await self.lists.neighbours(order)
+        found = await self.lists.neighbours(order, block)
         return record, explain(record.offer, found, notes)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sealdeal.model.orders import RequestOrder, Signed, tag
-from sealdeal.model.types import ZERO, hexstr
+from sealdeal.model.types import ZERO, Block, hexstr
 
 from .book import Candidates, Explanation, Fill, Offer, best_fill, explain
 from .fields import Fields
@@ -63,7 +63,7 @@ class Quote:
         return sum(part.terms.payer_lock for part in self.parts)
 
 
-async def quote(lists: Lists, request: RequestOrder) -> Quote:
+async def quote(lists: Lists, request: RequestOrder, at: Block | None = None) -> Quote:
     """What the book has for a request whose prices say the most that it would give (MAX_SAFE: anything)."""
     found: list[Fill] = []
     used: dict[bytes, int] = {}
@@ -72,10 +72,10 @@ async def quote(lists: Lists, request: RequestOrder) -> Quote:
     while left and len(found) < PARTS:
         asked: Offer[RequestOrder] = Offer(bytes(32), 0, Signed(request, b""), left, request.requester)
         spent = [hash for hash, rest in used.items() if rest <= 0]
-        candidates = _less(await lists.candidates(request, without=spent), used)
+        candidates = _less(await lists.candidates(request, spent, at), used)
         fill = best_fill(asked, candidates)
         if fill is None:
-            missing = explain(asked, _less(await lists.neighbours(request), used))
+            missing = explain(asked, _less(await lists.neighbours(request, at), used))
             break
         found.append(fill)
         left -= fill.terms.volume
@@ -99,7 +99,9 @@ def _less(found: Candidates, used: dict[bytes, int]) -> Candidates:
     def rest(offers: Sequence[Offer[Any]]) -> list[Offer[Any]]:
         return [replace(offer, remaining=used.get(offer.hash, offer.remaining)) for offer in offers]
 
-    return Candidates(rest(found.apps), rest(found.datasets), rest(found.workerpools))
+    return replace(
+        found, apps=rest(found.apps), datasets=rest(found.datasets), workerpools=rest(found.workerpools)
+    )
 
 
 # --------------------------------------------------------------------------------------------- route
@@ -154,12 +156,11 @@ def _part(fill: Fill) -> dict[str, Any]:
 Answer = Callable[[Any, Fields], Awaitable[dict[str, Any]]]
 
 
-def answer(lists: Lists, caught_up: Callable[[], Awaitable[object]]) -> Answer:
+def answer(lists: Lists, caught_up: Callable[[], Awaitable[Block]]) -> Answer:
     """The route's answer."""
 
     async def get_quote(_: Any, fields: Fields) -> dict[str, Any]:
         wanted = asked(fields)
-        await caught_up()
-        return {"quote": document(await quote(lists, wanted))}
+        return {"quote": document(await quote(lists, wanted, await caught_up()))}
 
     return get_quote

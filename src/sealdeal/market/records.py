@@ -14,7 +14,7 @@ from sealdeal.model.types import Address, Block, hexstr
 from .book import Offer, Status, price_of
 from .journal import iso_time, order_document
 from .shelves import LIMBS, shelf_of
-from .tables import OPEN, book, is_kind, orders
+from .tables import OPEN, book, groups, is_kind, orders
 
 MAX_SAFE = 2**53 - 1
 """The largest number that the marketplace's JSON carries: JavaScript's Number.MAX_SAFE_INTEGER."""
@@ -97,6 +97,8 @@ class OrderFilter:
     min_trust: int = 0
     max_trust: int | None = None
     bulk_only: bool = False
+    or_groups: bool = False
+    """Let `admits` pass groups too, whomever they admit."""
 
 
 # ----------------------------------------------------------------------------------------------- rows
@@ -171,13 +173,25 @@ def order_text(row: Any) -> str:
     )
 
 
+def _admits(
+    column: sa.ColumnElement[Any], values: tuple[Address, ...], or_groups: bool
+) -> sa.ColumnElement[bool]:
+    named = column.in_(values)
+    return sa.or_(named, is_group(column)) if or_groups else named
+
+
+def is_group(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    """Whether a restriction is a group."""
+    return column.in_(sa.select(groups.c.address))
+
+
 def conditions(wanted: OrderFilter, of: sa.Table = book) -> list[sa.ColumnElement[bool]]:
     """What a filter asks of the open orders, or of the shelves, on which no asset and no volume is told."""
     found: list[sa.ColumnElement[bool]] = [is_kind(wanted.kind, of)]
     if of is book:
         found.append(OPEN)
     found += [of.c[column] == value for column, value in wanted.equal.items()]
-    found += [of.c[column].in_(values) for column, values in wanted.admits.items()]
+    found += [_admits(of.c[column], values, wanted.or_groups) for column, values in wanted.admits.items()]
     if wanted.category is not None:
         found.append(of.c.category == wanted.category)
     for limb, mask in _limbs(wanted.min_tag).items():

@@ -42,7 +42,7 @@ from .records import (
     records,
 )
 from .shelves import fill, put, shelf_of, take
-from .tables import OPEN, book, categories, challenges, cursor, deals, identity, is_kind, orders
+from .tables import OPEN, book, categories, challenges, cursor, deals, groups, identity, is_kind, orders
 
 KEPT_BLOCKS = 256
 """Blocks behind the cursor that are remembered, to find the way back after a reorganisation."""
@@ -171,8 +171,8 @@ class MarketStore:
     async def best_price(self, kind: Kind, request: RequestOrder) -> int | None:
         """The lowest price of the open offers of the request's app or dataset on which it may count.
 
-        Those are the offers whose restrictions are zero or the request's own values (groups do not count),
-        and that say TEE if the request does. None when there is none.
+        Those are the offers whose restrictions are zero, the request's own values or groups, whomever these
+        admit, and that say TEE if the request does. None when there is none.
         """
         async with self._db.read() as connection:
             return await _best_price(connection, kind, request)
@@ -215,6 +215,23 @@ class MarketStore:
         async with self._db.read() as connection:
             row = (await connection.execute(records().where(*where))).one_or_none()
         return record_of(row) if row else None
+
+    # ------------------------------------------------------------------------------------ groups
+
+    async def groups(self, among: Collection[Address]) -> set[Address]:
+        """Which of these are known groups."""
+        async with self._db.read() as connection:
+            query = sa.select(groups.c.address).where(groups.c.address.in_(list(among)))
+            return set((await connection.execute(query)).scalars())
+
+    async def add_groups(self, found: Collection[Address]) -> None:
+        """Remember these contracts as groups."""
+        if not found:
+            return
+        async with self._db.write() as connection:
+            await _lock(connection)
+            await connection.execute(sa.delete(groups).where(groups.c.address.in_(list(found))))
+            await connection.execute(sa.insert(groups), [{"address": group} for group in found])
 
     # ------------------------------------------------------------------------------------- index
 
@@ -345,10 +362,11 @@ async def _best_price(connection: AsyncConnection, kind: Kind, request: RequestO
     }
     if kind is Kind.APP:
         admits["datasetrestrict"] = (ZERO, request.dataset)
-        wanted = OrderFilter(kind, {"app": request.app}, admits, min_tag=tag_bits(request.tag) & TEE)
+        tee = tag_bits(request.tag) & TEE
+        wanted = OrderFilter(kind, {"app": request.app}, admits, min_tag=tee, or_groups=True)
     else:
         admits["apprestrict"] = (ZERO, request.app)
-        wanted = OrderFilter(kind, {"dataset": request.dataset}, admits)
+        wanted = OrderFilter(kind, {"dataset": request.dataset}, admits, or_groups=True)
     lowest = await connection.execute(sa.select(sa.func.min(book.c.price)).where(*conditions(wanted)))
     price: int | None = lowest.scalar()
     return price

@@ -43,6 +43,14 @@ challenges = sa.Table(
     info=OWNED,
 )
 
+groups = sa.Table(
+    "market_groups",
+    tables,
+    sa.Column("address", AddressColumn, primary_key=True),
+    info=OWNED,
+)
+"""Contracts that an order was restricted to and that answered as groups (ERC-734) when it was published."""
+
 book = sa.Table(
     "market_book",
     tables,
