@@ -92,7 +92,8 @@ class Subgraphs:
         block = await self._progress.caught_up()
         if self._fetch and not self._fetched.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._fetched.wait(), BULK_PATIENCE)
+                async with asyncio.timeout(BULK_PATIENCE):
+                    await self._fetched.wait()
         return self._progress.block or block
 
     async def _follow(self) -> None:
@@ -159,7 +160,8 @@ class Subgraphs:
                 log.warning("a bulk waits for its documents: %s", wrong)
             self._fetched.set()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._bulks.wait(), _RETRY_BULK)
+                async with asyncio.timeout(_RETRY_BULK):  # asyncio.wait_for of 3.11 can lose a cancellation
+                    await self._bulks.wait()
 
     async def _fill_one(self, dealid: str, cid: str) -> None:
         deal = (await self.store.get("poco", "Deal", [dealid])).get(dealid)
