@@ -1,4 +1,4 @@
-"""Data are protected, granted, found, revoked, and given to a new owner: share_data.py NETWORK_FILE"""
+"""Data are protected, found, granted, revoked, and given to a new owner: share_data.py NETWORK_FILE"""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,9 @@ from sealdeal.sdk.sync import Sealdeal
 network = Network.load(Path(sys.argv[1]))
 with Sealdeal.newcomer(network, 0) as owner, Sealdeal.newcomer(network, 0) as heir:
     app, _ = owner.do(owner.hub.create_app("reader", "DOCKER", b"registry.example/reader:1", b"\x03" * 32))
-    data = owner.protect_dataset(b"what only that app may read", name="diary")
+    data = owner.protect_dataset(b"what only that app may read", name="diary", schema={"diary": "string"})
+    (found,) = heir.protected_data(schema=["diary:string"], owner=owner.key.address)
+    assert found.address == data.address
     grant = owner.grant(data.address, app=app, price=1 * RLC, volume=10)
     owner.grant(data.address, app=app, requester=heir.key.address)  # free for one reader
 

@@ -96,6 +96,25 @@ async def test_data_of_many_owners_in_one_deal_but_those_that_their_owner_took_b
         await requester.prepare_bulk(app.address, data)
 
 
+async def test_data_are_found_by_the_schema_that_their_owner_told(world: World) -> None:
+    owner, other = await world.person(), await world.person()
+    mail = await owner.protect_dataset(
+        b"zip", name="mail", schema={"email": "string", "more": {"age": "f64"}}
+    )
+    photo = await other.protect_dataset(b"zip", name="photo", schema={"email": "string"})
+    await owner.protect_dataset(b"zip", name="nothing told")
+    found = await owner.protected_data(schema=["email:string"])
+    assert {one.address for one in found} == {photo.address, mail.address}
+    (told_of,) = await owner.protected_data(schema=["more.age:f64"])
+    assert (told_of.name, told_of.owner, told_of.multiaddr) == ("mail", owner.key.address, mail.multiaddr)
+    assert told_of.schema == {"email:string", "more.age:f64"} and told_of.created_at > 0
+    assert [one.address for one in await owner.protected_data(owner=other.key.address)] == [photo.address]
+    assert await owner.protected_data(since=told_of.created_at + 10**6) == []
+    assert await owner.protected_data(page=1) == []
+    app = await world.app(owner, MANY)
+    await owner.grant(mail.address, app=app.address)  # it is a dataset as any other
+
+
 async def test_a_grant_is_one_for_bulks_only_when_its_owner_says_so(world: World) -> None:
     owner, requester = await world.person(), await world.requester()
     app = await world.app(owner, MANY)

@@ -183,10 +183,15 @@ class Hub(HubReads):
         checksum: Bytes32,
         *,
         owner: Address | None = None,
+        schema: str | None = None,
         intent: bytes | None = None,
     ) -> tuple[Address, Receipt]:
-        """Register a dataset. Raises Conflict when the owner has this very dataset already."""
-        return await self._create(Kind.DATASET, owner, name, multiaddr, checksum, intent=intent)
+        """Register a dataset, and tell through DataProtector what is inside if there is a `schema` (JSON).
+
+        Raises Conflict when the owner has this very dataset already.
+        """
+        terms = (name, multiaddr, checksum)
+        return await self._create(Kind.DATASET, owner, *terms, schema=schema, intent=intent)
 
     async def create_workerpool(
         self, description: str, *, owner: Address | None = None, intent: bytes | None = None
@@ -198,14 +203,20 @@ class Hub(HubReads):
         return address(await self.read(self.registries[kind], f"predict{kind.capitalize()}", owner, *args))
 
     async def _create(
-        self, kind: Kind, owner: Address | None, *args: Any, intent: bytes | None
+        self, kind: Kind, owner: Address | None, *args: Any, intent: bytes | None, schema: str | None = None
     ) -> tuple[Address, Receipt]:
         registry, owner = self.registries[kind], owner or self.sender.address
         asset = await self._predict(kind, owner, *args)
         if intent is None and await self.is_registered(kind, asset):
             raise Conflict(f"this very {kind} exists already, at {asset}: use it, or change a value")
-        receipt = await self._act(registry, f"create{kind.capitalize()}", owner, *args, intent=intent)
-        return asset, receipt
+        if schema is None:
+            receipt = await self._act(registry, f"create{kind.capitalize()}", owner, *args, intent=intent)
+            return asset, receipt
+        if (door := self.addresses.dataprotector) is None:
+            raise InvalidInput("this network's file names no `dataprotector`, which tells a dataset's schema")
+        contract, (name, *rest) = Contract(door, artefact("DataProtector").abi), args
+        made = ("createDatasetWithSchema", owner, name, schema, *rest)
+        return asset, await self._act(contract, *made, intent=intent)
 
     async def transfer_asset(
         self, kind: Kind | str, asset: Address, to: Address, *, intent: bytes | None = None

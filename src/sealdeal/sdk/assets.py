@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +29,7 @@ from .images import BuiltImage
 from .market import MarketClient
 from .network import Network
 from .pool import PoolClient
+from .protected import ProtectedData, Sought, find_protected
 from .purse import Purse
 from .results import ResultsClient
 from .secrets import Secrets, SplitReceipt
@@ -66,7 +68,7 @@ class Assets(Purse):
         in which transactions survive a crash. `transports`: by URL, for services in this process.
         """
         super().__init__(network, key, outbox)
-        inside = transports or {}
+        self._transports = inside = transports or {}
         at = network.services
         quorum = network.contracts.quorum
         self.quorum = Quorum(self.rpc, quorum) if quorum else None
@@ -138,6 +140,7 @@ class Assets(Purse):
         *,
         name: str,
         form: Format = Format.STANDARD,
+        schema: Mapping[str, Any] | None = None,
         nodes: Collection[str] = (),
         threshold: int | None = None,
         expires: int = 0,
@@ -148,6 +151,7 @@ class Assets(Purse):
         Nobody can use the dataset until its owner grants it. What is stored is ciphertext; the key exists in
         this process's memory only, then in shares: `threshold` of them (default: the quorum's) recombine it.
         `form`: how it is encrypted. A file is read in pieces, and may have any size.
+        `schema`: what is said to be inside, by which `protected_data` finds it: {"email": "string"}.
         `vault` keeps a copy for its owner, without which it can never be moved to other nodes. `nodes`,
         `expires`: as for `Secrets.split`, which may be repeated with the copy if it fails.
         """
@@ -156,7 +160,8 @@ class Assets(Purse):
             sealed = Path(folder) / "dataset"
             checksum = await asyncio.to_thread(encrypt_file, plain, key, sealed)
             multiaddr = f"/ipfs/{await self.results.add(sealed, 'dataset')}"
-        made, receipt = await self.hub.create_dataset(name, multiaddr_bytes(multiaddr), checksum)
+        told = None if schema is None else json.dumps(schema, separators=(",", ":"), ensure_ascii=False)
+        made, receipt = await self.hub.create_dataset(name, multiaddr_bytes(multiaddr), checksum, schema=told)
         if vault is not None:
             vault.keep(SecretId.dataset(made), key.encode())
         await self.share_secret(
@@ -168,6 +173,24 @@ class Assets(Purse):
             expires=expires,
         )
         return Published(made, None, multiaddr, checksum, (receipt,))
+
+    async def protected_data(
+        self,
+        *,
+        schema: Sequence[str] = (),
+        owner: Address | None = None,
+        since: int | None = None,
+        page: int = 0,
+    ) -> list[ProtectedData]:
+        """Data that were registered with a schema, newest first, a hundred to a page.
+
+        `schema`: parts that they must have (`email:string`); `since`: unix seconds. Raises InvalidInput on a
+        network without DataProtector's index.
+        """
+        if (url := self.network.services.subgraph) is None:
+            raise InvalidInput("this network's file names no `subgraph`, which finds data by their schema")
+        where = Sought(tuple(schema), owner, since)
+        return await find_protected(url, self._transports, where, page)
 
     async def share_secret(
         self,
