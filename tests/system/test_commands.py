@@ -387,8 +387,8 @@ async def test_a_wallet_pays_for_contracts(shell: Shell, anvil: Anvil) -> None:
 
 async def test_contracts_that_differ_are_told_exactly(shell: Shell, anvil: Anvil) -> None:
     made = await shell.json("contracts", "deploy", "--rpc-url", anvil.url)
-    verify = ("contracts", "verify", made["hub"], "--rpc-url", anvil.url)
-    verify += ("--dataprotector", made["dataprotector"])
+    node, door = ("--rpc-url", anvil.url), ("--dataprotector", made["dataprotector"])
+    verify = ("contracts", "verify", made["hub"], *door, *node)
     told = await shell.json(*verify)
     assert (told["verified"], told["chain_id"]) == (True, 1337)
     assert all(one["compared"] and len(one["source_hash"]) == 64 for one in told["contracts"])
