@@ -201,7 +201,8 @@ def _fault(hello: Hello, params: Params, cause: str, bulk: inputs.Bulk | None) -
     if params.result_storage_provider != "ipfs" and hello.deal.callback == ZERO:
         return AppFault(
             "TASK_DESCRIPTION_INVALID",
-            f"the deal asks for its result in {params.result_storage_provider[:40]}; here ipfs is the one storage",
+            f"the deal asks for its result in {params.result_storage_provider[:40]}; "
+            "here ipfs is the one storage",
         )
     return AppFault(cause, _IMPOSSIBLE[cause]) if cause else None
 
