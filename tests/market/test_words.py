@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
-from sealdeal.model.errors import BadSignature, Conflict, Mismatch, NotFound
+from sealdeal.market.book import Candidates, Fill, best_fill
+from sealdeal.market.lists import Lists
+from sealdeal.model.errors import BadSignature, Conflict, IntegrityError, Mismatch, NotFound
 from sealdeal.model.matches import Match, Orders, Place, Word, better, match_domain, read_match, read_place
 from sealdeal.model.orders import Kind
 from sealdeal.model.types import RLC
+from sealdeal.sdk.matches import check_match
 from tests.market.conftest import Running, Stand
 from tests.market.test_engine import deals, salt
 from tests.network import CHAIN_ID, Network
@@ -102,4 +105,42 @@ async def test_a_place_is_the_order_of_publication(stand: Stand) -> None:
     published = await stand.publish_all(app, dataset)
     first, second = [order.place for order in published]
     assert first and second and first.said.sequence < second.said.sequence
-    assert (await stand.client.order(Kind.APP, published[0].hash)).place is None
+    assert (await stand.client.order(Kind.APP, published[0].hash)).place == first
+
+
+async def test_a_match_that_was_the_best_is_found_true(stand: Stand) -> None:
+    """A cheaper offer that came after it, or one that does not fit, says nothing against it."""
+    network = stand.network
+    app, dataset, pool, request = await network.orders()
+    plain = network.sign("pool_owner", replace(pool.order, workerpoolprice=RLC, category=1, salt=salt(1)))
+    await stand.publish_all(app, dataset, plain, pool, request)
+    (deal,) = await deals(stand, 1)
+    late = network.sign("pool_owner", replace(pool.order, workerpoolprice=RLC, salt=salt(2)))
+    await stand.publish("pool_owner", late)
+    told = await check_match(network.hub, stand.client, deal.dealid)
+    assert told.said.workerpool == pool.hash(network.domain)
+    with pytest.raises(NotFound):
+        await check_match(network.hub, stand.client, bytes(32))
+
+
+async def test_a_matcher_that_chose_worse_is_told_by_how_much(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It passes over the cheapest workerpool, and says nothing of having left it out."""
+    network = stand.network
+    app, dataset, pool, request = await network.orders()
+    cheap = network.sign("pool_owner", replace(pool.order, workerpoolprice=15 * RLC, salt=salt(1)))
+
+    def worst(asked: Any, found: Candidates) -> Fill | None:
+        return best_fill(asked, replace(found, workerpools=found.workerpools[-1:]))
+
+    async def every(self: Lists, order: Any, without: Any = (), at: Any = None) -> Candidates:
+        return await self.neighbours(order, at)
+
+    monkeypatch.setattr("sealdeal.market.engine.best_fill", worst)
+    monkeypatch.setattr(Lists, "candidates", every)
+    await stand.publish_all(app, dataset, cheap, pool, request)
+    (deal,) = await deals(stand, 1)
+    assert deal.workerpool_hash == pool.hash(network.domain)
+    with pytest.raises(IntegrityError, match="would have cost 25 RLC less for each task"):
+        await check_match(network.hub, stand.client, deal.dealid)

@@ -32,6 +32,9 @@ async def run(
     batch: bool = False,
     secret: Words = (),
     max_price: str | None = None,
+    slippage: int = 0,
+    matcher: str | None = None,
+    unpublished: bool = False,
     encrypt: bool = True,
     seal: bool = False,
     wait: bool = True,
@@ -59,6 +62,12 @@ async def run(
         `N=NAME`: the app finds the wallet's secret of that name in IEXEC_REQUESTER_SECRET_N. May be repeated.
     max_price
         Refuse when one task costs more RLC than this, all together.
+    slippage
+        Per cent that it may cost more than now, should prices rise before it is matched.
+    matcher
+        Account that alone, but for this wallet, may match the request.
+    unpublished
+        Show the request to nobody: this wallet matches it with the offers itself.
     encrypt
         Encrypt the result for this wallet's result key, which is made if there is none.
     seal
@@ -73,9 +82,11 @@ async def run(
     secrets = dict(_numbered(word) for word in secret)
     async with session.connected(session.unlock(wallet)) as client:
         program, data = address(app), address(dataset)
-        quote: Quote = await client.quote(program, dataset=data, category=category, batch=batch)
-        if max_price is not None and quote.price > parse_rlc(max_price):
-            raise Conflict(f"one task costs {format_rlc(quote.price)} now, above your maximum of {max_price}")
+        quote: Quote = await client.quote(
+            program, dataset=data, category=category, volume=volume, batch=batch
+        )
+        if max_price is not None and (most := quote.raised(slippage).price) > parse_rlc(max_price):
+            raise Conflict(f"one task may cost {format_rlc(most)} now, above your maximum of {max_price}")
         if encrypt:
             await share_result_key(client, wallet or session.settings().wallet)
         request = await client.request(
@@ -86,6 +97,9 @@ async def run(
             volume=volume,
             max_prices=quote,
             batch=batch,
+            slippage=slippage,
+            matcher=address(matcher) if matcher is not None else None,
+            unpublished=unpublished,
         )
         made = await client.deal_of(request, timeout=timeout)
         taskid = made.task_ids()[0]
@@ -154,6 +168,22 @@ async def show(dealid: str, *, json: AsJson = False) -> None:
     """
     async with session.connected() as client:
         session.show(await _described(client, await client.hub.deal(bytes32(dealid))), as_json=json)
+
+
+@deal.command
+async def check_match(dealid: str, *, json: AsJson = False) -> None:
+    """Check that a deal was the best that its matcher's book had, as the matcher signed it.
+
+    Ends with an error when what it signed differs from the chain, or when an offer that was in its book, and
+    is still open, would have cost less.
+
+    Parameters
+    ----------
+    dealid
+        The deal's id, 0x and 64 digits.
+    """
+    async with session.connected() as client:
+        session.show((await client.check_match(bytes32(dealid))).to_json(), as_json=json)
 
 
 @deal.command

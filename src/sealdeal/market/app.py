@@ -175,7 +175,8 @@ def create_app(market: Market, streams: OpenStreams | None = None) -> FastAPI:
             record = await market.store.order(hash, kind)
             if record is None:
                 raise NotFound(f"{kind}order not found")
-            return _document(record, only_chain)
+            place = market.place(record)
+            return {**_document(record, only_chain), **({"place": place} if place else {})}
 
         @route("POST", f"/{kind}orders")
         async def publish(request: Request, _: Fields) -> dict[str, Any]:

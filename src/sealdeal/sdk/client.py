@@ -26,6 +26,7 @@ from sealdeal.model.bulk import MAX_DATASETS
 from sealdeal.model.deals import Deal, Task, deal_id
 from sealdeal.model.errors import Conflict, InvalidInput, NotFound, Unavailable
 from sealdeal.model.keys import Key
+from sealdeal.model.matches import Match, Word
 from sealdeal.model.matching import Terms
 from sealdeal.model.orders import (
     BATCH,
@@ -46,6 +47,7 @@ from .buying import estimate_match, match_by_oneself
 from .custody import SecretId
 from .events import Event, Topic, Webhook, add_webhook, drop_webhook, list_webhooks, watch
 from .market import MarketQuote
+from .matches import check_match
 from .network import Network
 from .pool import TaskEvent
 from .receiving import Receiving, Result
@@ -271,6 +273,13 @@ class Sealdeal(Receiving):
             why = (await self.market.why(request)).constraint
             raise Unavailable(f"not matched within {timeout:g} s: {why or 'nothing is in the way'}")
         return deal
+
+    async def check_match(self, dealid: Bytes32) -> Word[Match]:
+        """What the matcher signed of a deal, if it is true and was the best that its book had.
+
+        Raises what `matches.check_match` raises: IntegrityError when it was not.
+        """
+        return await check_match(self.hub, self.market, dealid)
 
     async def wait(self, taskid: Bytes32, *, timeout: float = 600.0) -> Task:
         """The task once it has ended, completed or failed. Raises Unavailable after `timeout` seconds."""

@@ -128,7 +128,7 @@ class Published(Generic[T]):
     """ISO 8601."""
     signer: Address
     place: Word[Place] | None = None
-    """The matcher's word on its place in the book, given at publication: keep it as evidence."""
+    """The matcher's word on its place in the book; given at publication it is evidence: keep it."""
 
     @property
     def order(self) -> T:
@@ -541,7 +541,9 @@ class MarketClient(Client):
 
     async def order(self, kind: Kind, hash: bytes) -> Published[Any]:
         """One order, whatever its status. Raises NotFound."""
-        return Published.from_json(kind, await self._call("GET", f"/{kind}orders/{hexstr(hash)}"))
+        answer = await self._call("GET", f"/{kind}orders/{hexstr(hash)}")
+        place = read_place(answer["place"]) if "place" in answer else None
+        return replace(Published.from_json(kind, answer), place=place)
 
     async def why(self, request_hash: bytes) -> Why:
         """Why a published request is unmatched: the nearest offers and what fails. Raises NotFound."""

@@ -198,6 +198,7 @@ class Sealdeal:
     prepare_bulk = _blocking(client.Sealdeal.prepare_bulk)
     estimate = _blocking(client.Sealdeal.estimate)
     request = _blocking(client.Sealdeal.request)
+    check_match = _blocking(client.Sealdeal.check_match)
     deal_of = _blocking(client.Sealdeal.deal_of)
     wait = _blocking(client.Sealdeal.wait)
     run = _blocking(client.Sealdeal.run)
