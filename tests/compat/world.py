@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import secrets
 import shutil
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,9 +170,9 @@ async def run(journeys: Path, name: str, told: Mapping[str, Any], *, timeout: fl
         with complained.open("a") as err_text:
             err_text.write(f"the journey was stopped after {timeout:.0f} s\n")
     finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # with what it has started: a browser's are many
+        await child.wait()
     found, called = {}, frozenset[str]()
     for line in said.read_text().splitlines():
         step = json.loads(line)
@@ -206,6 +208,7 @@ async def start(
         stdout=out,
         stderr=err,
         cwd=journeys,
+        start_new_session=True,
         env={
             **os.environ,
             "HOME": str(journeys),

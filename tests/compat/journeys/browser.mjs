@@ -1,5 +1,6 @@
 // Bundles `page.mjs` as web applications are, and has the browser that the network's document names open it, on
-// an origin of its own. The page's checks are told like any journey's.
+// an origin of its own. The page's checks are told like any journey's. Debian's browser is a script that starts many
+// programs: whoever runs this ends its whole process group.
 
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync } from 'node:fs';
@@ -19,20 +20,25 @@ const made = await build({
   platform: 'browser',
   external: ['crypto'], // Node's, which the SDK asks for where there is no other
 });
+const page = `<!doctype html><meta charset="utf-8"><script>
+  for (const kind of ['error', 'unhandledrejection'])
+    addEventListener(kind, ({ reason, error }) => fetch('/failed', { method: 'POST', body: (reason ?? error)?.stack }));
+</script><script type="module" src="/page.js"></script>`;
 const files = {
-  '/': ['text/html', '<!doctype html><meta charset="utf-8"><script type="module" src="/page.js"></script>'],
+  '/': ['text/html', page],
   '/page.js': ['text/javascript', made.outputFiles[0].contents],
   '/world.json': ['application/json', told],
 };
 
 const server = createServer((request, response) => {
-  if (request.method === 'POST' && request.url === '/told') {
+  if (request.method === 'POST' && ['/told', '/failed'].includes(request.url)) {
     let body = '';
     request.on('data', (data) => (body += data));
     request.on('end', () => {
-      for (const line of JSON.parse(body)) process.stdout.write(JSON.stringify(line) + '\n');
+      if (request.url !== '/told') process.stderr.write(`the page failed: ${body}\n`);
+      else for (const line of JSON.parse(body)) process.stdout.write(JSON.stringify(line) + '\n');
       response.end();
-      child.kill();
+      process.stdout.write('', () => process.exit(0));
     });
     return;
   }
