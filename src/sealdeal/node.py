@@ -36,7 +36,6 @@ from sealdeal.chain import (
     Addresses,
     Anvil,
     DeployOptions,
-    Heartbeat,
     Hub,
     QuorumTerms,
     Rpc,
@@ -46,41 +45,27 @@ from sealdeal.chain import (
     deploy_data_protector,
 )
 from sealdeal.chain.door import GasDoor
-from sealdeal.market.app import create_app as market_app
-from sealdeal.market.market import Market
 from sealdeal.market.options import MarketOptions
-from sealdeal.market.subgraphs import Subgraphs
-from sealdeal.model.bulk import MAX_DOCUMENT_BYTES
 from sealdeal.model.errors import Conflict, InvalidInput, SealdealError
 from sealdeal.model.evidence import DCAP
 from sealdeal.model.keys import Key
-from sealdeal.model.orders import BATCH
 from sealdeal.model.sealing import Door
 from sealdeal.model.types import RLC, address, hexstr, unhex
-from sealdeal.pool.app import create_app as pool_app
-from sealdeal.pool.offers import OFFERS, Offer, Offers
-from sealdeal.pool.rules import PoolSettings, Rules
-from sealdeal.pool.scheduler import Scheduler
-from sealdeal.results.app import create_app as results_app
-from sealdeal.results.places import open_blobs
-from sealdeal.results.uploads import Results
+from sealdeal.pool.offers import OFFERS, Offer
+from sealdeal.pool.rules import Rules
 from sealdeal.sdk import serving
-from sealdeal.sdk.guest_release import build_guest_release
+from sealdeal.sdk.guest_release import GuestRelease, build_guest_release
 from sealdeal.sdk.http import Transport, in_memory
-from sealdeal.sdk.market import MarketClient
 from sealdeal.sdk.network import Network, Services
-from sealdeal.sdk.pool import PoolClient
 from sealdeal.sdk.registry import Registries
-from sealdeal.sdk.results import ResultsClient
 from sealdeal.sdk.sms import SmsClient
-from sealdeal.services import memory
-from sealdeal.sms.app import create_app as sms_app
+from sealdeal.services import market, memory, pool, results, sms
+from sealdeal.services import worker as workers
+from sealdeal.services.hosting import Hosting, Process
 from sealdeal.sms.options import SmsOptions
-from sealdeal.sms.release import Node
-from sealdeal.tee import DcapVerifier, SimulatedPlatform
+from sealdeal.tee import SimulatedPlatform
 from sealdeal.tee.collateral import Collateral
 from sealdeal.worker import drivers
-from sealdeal.worker.agent import Worker
 from sealdeal.worker.cgroups import Bounds
 from sealdeal.worker.options import WorkerOptions
 from sealdeal.worker.proxy import NetworkMode
@@ -105,6 +90,7 @@ LOCAL_WORKERS = WorkerOptions()
 
 _SMS = tuple(f"sms-{n}" for n in range(NODES))
 _SERVED = ("results", *_SMS, "market", "scheduler")
+_OUTBOXES = {"market": "matcher", "scheduler": "workerpool_owner"}
 
 
 class LocalNetwork:
@@ -317,122 +303,51 @@ class LocalNetwork:
         return SimulatedPlatform.from_json(path.read_text())
 
     async def _start_results(self) -> None:
-        blobs = open_blobs(self._result_store, self.state / "blobs")
-        self._close_at_end(blobs.close)
-        tokens = self._key("tokens").secret
-        results = await Results.open(self._database("results"), blobs, self.hub, self._key("store"), tokens)
-        self._close_at_end(results.close)
-        self._serve("results", results_app(results))
+        part = self._part("results", "store")
+        await results.start(part, self._result_store)
+        self._work(part)
 
     async def _start_sms(self, name: str) -> None:
-        options = self._sms_options
-        peers = [SmsClient(self._url(n), _Later(self.transports, self._url(n))) for n in _SMS if n != name]
-        for peer in peers:
-            self._close_at_end(peer.close)
-        witness = Rpc(options.witness_rpc) if options.witness_rpc else None
-        if witness:
-            self._close_at_end(witness.aclose)
-        node = await Node.open(
-            self._database(name),
-            key=self._key(name),
-            storage_key=await options.storage_key(name) or self._key(f"{name}-storage").secret,
-            hub=self.hub,
-            verifiers=[DcapVerifier(self.platform.root_der)],
-            guest_releases=[] if self._machine else [self.release.digest],
-            machines=[of_any_app(self._machine)] if self._machine else [],
-            confirmations=self.confirmations,
-            door=options.door,
-            peers=peers,
-            witness=witness,
-            policies=options.policies(),
+        part = self._part(name, name)
+        await sms.start(
+            part,
+            self._sms_options,
+            name=name,
+            storage_key=self._key(f"{name}-storage").secret,
             collateral=Collateral({DCAP: self.platform}),
+            machines=[of_any_app(self._machine)] if self._machine else [],
         )
-        self._close_at_end(node.close)
-        self._serve(name, sms_app(node))
+        self._work(part)
 
     async def _start_market(self) -> None:
-        options = self._market_options
-        market = await Market.open(
-            self._database("market"),
-            self.hub.using(self._sender("matcher")),
-            limits=options.limits,
-            private_webhooks=options.private_webhooks,
-        )
-        self._close_at_end(market.close)
-        market.subgraphs = subgraphs = await self._open_subgraphs()
-        self._serve("market", market_app(market))
-        self._run("market", market.run())
-        self._run("subgraphs", subgraphs.run())
-
-    async def _open_subgraphs(self) -> Subgraphs:
-        store = ResultsClient(self._url("results"), transport=self._transport("results"))
-        self._close_at_end(store.close)
-        subgraphs = await Subgraphs.open(
-            self._database("subgraphs"),
-            self.hub,
-            protector=self.addresses.dataprotector,
-            fetch=partial(store.fetch, limit=MAX_DOCUMENT_BYTES),
-        )
-        self._close_at_end(subgraphs.close)
-        return subgraphs
+        part = self._part("market", "matcher")
+        await market.start(part, self._market_options)
+        self._work(part)
 
     async def _start_scheduler(self) -> None:
-        owner = self._key("workerpool_owner")
-        hub = self.hub.using(self._sender("workerpool_owner"))
-        settings = PoolSettings(
-            workerpool=address(self._kept.workerpool or ""),
-            nodes=tuple((self._key(name).address, self._url(name)) for name in _SMS),
-            results_url=self._url("results"),
-            public_url=self._url("scheduler"),
-            confirmations=self.confirmations,
-            rules=self._rules,
-        )
-        heartbeat = Heartbeat(self.rpc, depth=self.confirmations)
-        self.scheduler = await Scheduler.open(
-            self._database("pool"),
-            hub,
-            owner,
-            settings,
-            waiting=heartbeat.waiting,
-            transports=self.transports,
-        )
-        self._close_at_end(self.scheduler.close)
-        self._serve("scheduler", pool_app(self.scheduler))
-        self._run("heartbeat", heartbeat.run())
-        self._run("scheduler", self.scheduler.run())
-        market = MarketClient(self._url("market"), self.chain_id, transport=self._transport("market"))
-        self._close_at_end(market.close)
-        batch = BATCH if self._rules.batch else 0
-        asked = [replace(offer, tag_bits=offer.tag_bits | batch) for offer in self._offers]
-        offers = Offers(hub, owner, settings.workerpool, market, asked)
+        part = self._part("scheduler", "workerpool_owner")
+        nodes = tuple((self._key(name).address, self._url(name)) for name in _SMS)
+        self.scheduler, offers = await pool.start(part, self._offers, rules=self._rules, nodes=nodes)
         await offers.renew_all()  # whoever comes when the network is up finds them
-        self._run("offers", offers.run())
+        self._work(part)
 
     async def _start_worker(self, name: str) -> None:
-        sms = {n: SmsClient(self._url(n), transport=self._transport(n)) for n in _SMS}
-        pool = PoolClient(self._url("scheduler"), key=self._key(name), transport=self._transport("scheduler"))
-        results = ResultsClient(self._url("results"))  # by its port: images are streams
-        for client in (*sms.values(), pool, results):
+        part = self._part(name, name, state=self.state / name)
+        nodes = {n: SmsClient(self._url(n), transport=part.transport(self._url(n))) for n in _SMS}
+        for client in nodes.values():
             self._close_at_end(client.close)
-        worker = Worker(
-            hub=self.hub,
-            sender=self._sender(name),
-            pool=pool,
-            results=results,
-            sms={self._key(n).address: client for n, client in sms.items()},
+        worker = await workers.start(
+            part,
+            self._worker_options,
             platform=MachinePlatform(self._machine, self.platform) if self._machine else self.platform,
-            release=self.release,
-            cache=self.state / name,
-            confirmations=self.confirmations,
-            slots=self._worker_options.slots,
-            driver=self._worker_options.driver,
-            bounds=self._bounds,
-            limits=self._worker_options.limits(self._bounds),
-            network=self._app_network,
             registries=self._registries,
+            app_network=self._app_network,
+            bounds=self._bounds,
+            sms={self._key(n).address: client for n, client in nodes.items()},
+            warn=False,  # `missing` has it
         )
         self.missing = tuple(worker.missing)
-        self._run(name, worker.run())
+        self._work(part)
 
     async def _save_often(self) -> None:
         saved = -1
@@ -446,6 +361,22 @@ class LocalNetwork:
 
     # --- parts ------------------------------------------------------------------------------------
 
+    def _part(self, name: str, key: str, *, state: Path | None = None) -> _Part:
+        """Where the service of this name runs, with this key."""
+        said = Hosting(
+            network=self.network,
+            key=self._key(key),
+            state=state or self.state,
+            cache=self.cache,
+            database=self._database("pool" if name == "scheduler" else name),
+            confirmations=self.confirmations,
+        )
+        return _Part(self, name, said, self._stack)
+
+    def _work(self, part: _Part) -> None:
+        for work in part.work:
+            self._run(part.role, work)
+
     def _key(self, name: str) -> Key:
         return Key(unhex(self._kept.keys[name]))
 
@@ -457,10 +388,6 @@ class LocalNetwork:
 
     def _url(self, name: str) -> str:
         return f"http://127.0.0.1:{self._kept.ports[name]}"
-
-    def _transport(self, name: str) -> Transport | None:
-        """In memory when the service runs in this process, else None: by its URL."""
-        return self.transports.get(self._url(name))
 
     def _listen(self, name: str) -> socket.socket:
         """A socket on the port kept for a service, or on a free one that is kept from now on."""
@@ -544,7 +471,7 @@ class Kept:
                 f"{path} is damaged: restore it, or begin anew with another --state folder"
             ) from None
         if may_write:
-            names = ["funder", "hub_owner", "workerpool_owner", "matcher", "store", "tokens", *_SMS, *workers]
+            names = ["funder", "hub_owner", "workerpool_owner", "matcher", "store", *_SMS, *workers]
             for name in [*names, *(f"{node}-storage" for node in _SMS)]:
                 kept.keys.setdefault(name, hexstr(Key.generate(secrets.token_bytes).secret))
             kept.save()
@@ -553,6 +480,29 @@ class Kept:
     def save(self) -> None:
         members = {n: getattr(self, n) for n in ("keys", "ports", "addresses", "workerpool")}
         _write_private(self.path, json.dumps(members, indent=1))
+
+
+class _Part(Process):
+    """A service of a network that runs in this process with others."""
+
+    def __init__(
+        self, local: LocalNetwork, role: str, said: Hosting, stack: contextlib.AsyncExitStack
+    ) -> None:
+        super().__init__(said, stack, local.rpc, local.state / "outbox" / _OUTBOXES.get(role, role))
+        self._local, self.role, self.transports = local, role, local.transports
+
+    def listen(self) -> socket.socket:
+        self.name = self._local._url(self.role)
+        return self._local._listeners[self.role]
+
+    def serve(self, app: ASGIApp, listener: socket.socket) -> None:
+        self._local._serve(self.role, app)
+
+    def transport(self, url: str, /) -> Transport:
+        return _Later(self.transports, url)
+
+    async def release(self) -> GuestRelease:
+        return self._local.release
 
 
 class _Later(httpx2.AsyncBaseTransport):

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from sealdeal.model.deals import TaskStatus
 from sealdeal.model.errors import SealdealError
+from sealdeal.model.orders import BATCH, tag_bits
 from tests.postgres import programs
 
 from .conftest import ECHO, World, told
@@ -46,6 +47,7 @@ async def offered(world: World) -> None:
                 workerpool=world.network.network.workerpool, category=0, app="any", dataset="any"
             )
             if found.items:
+                assert tag_bits(found.items[0].order.tag) & BATCH, "an offer settles in batches if asked"
                 return
         await asyncio.sleep(0.2)
     raise AssertionError("no workerpool order after a minute")

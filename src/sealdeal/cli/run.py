@@ -66,6 +66,7 @@ def hosting_of(settings: Settings) -> Hosting:
         network=session.network(),
         key=Key(parse_key(private_text(settings.key_file), str(settings.key_file))),
         state=settings.state,
+        cache=settings.cache,
         database=settings.database.get_secret_value() if settings.database else "",
         listen=endpoint(settings.listen),
         public_url=settings.public_url.rstrip("/"),
@@ -94,7 +95,6 @@ def start_of(service: Service, settings: Settings, *, simulated_public: bool = F
             return partial(
                 worker.start,
                 options=options.workers(settings),
-                cache=settings.cache,
                 platform=options.platform(settings.platform),
                 schedulers=options.schedulers(settings.schedulers),
                 registries=session.registries(),
@@ -106,7 +106,6 @@ def start_of(service: Service, settings: Settings, *, simulated_public: bool = F
             return partial(
                 sms.start,
                 options=options.sms(settings),
-                cache=settings.cache,
                 simulated_public=simulated_public,
             )
         case "results":

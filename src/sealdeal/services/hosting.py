@@ -1,8 +1,9 @@
-"""One service of a network in a process of its own, beside others on this machine or elsewhere.
+"""Where a service runs: in a process of its own, beside others on this machine or elsewhere.
 
 `run` starts one for the network that a document describes (sdk.network). What it keeps lies in its database
 and its state folder, so that a process that is killed goes on where it was when it is started again. Two
-markets, schedulers or result stores may share a PostgreSQL database; each SMS node has its own.
+markets, schedulers or result stores may share a PostgreSQL database; each SMS node has its own. `node` opens
+several in one process: its parts are a `Process` each, and reach each other in memory.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from sealdeal.chain import Hub, Rpc, Sender, Wallet
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.keys import Key
+from sealdeal.sdk.guest_release import GuestRelease, build_guest_release
+from sealdeal.sdk.http import Transport
 from sealdeal.sdk.network import Network
 
 from . import memory
@@ -39,6 +42,8 @@ class Hosting:
     """A market's matcher's, the workerpool's owner's, a worker's, an SMS node's, or a result store's."""
     state: Path
     """Folder of this service's own: transactions on their way, caches, an SQLite database."""
+    cache: Path
+    """Folder of what can be made again: the guest's release."""
     database: str = ""
     """URL; empty: an SQLite file in `state`."""
     listen: tuple[str, int] = ("127.0.0.1", 0)
@@ -50,9 +55,15 @@ class Hosting:
 
 
 class Process:
-    """What one process opens, and closes at its end."""
+    """What a service finds where it runs, what it opens there, and what closes at the end."""
 
-    def __init__(self, hosting: Hosting, stack: AsyncExitStack) -> None:
+    transports: Mapping[str, Transport] = {}
+    """By URL: how services in this process are reached."""
+
+    def __init__(
+        self, hosting: Hosting, stack: AsyncExitStack, rpc: Rpc | None = None, outbox: Path | None = None
+    ) -> None:
+        """`rpc`: the chain's, if it is open already; `outbox`: if not in the service's state."""
         self.hosting, self.stack = hosting, stack
         self.network, self.key = hosting.network, hosting.key
         self.work: list[Coroutine[Any, Any, None]] = []
@@ -60,9 +71,10 @@ class Process:
         self.name = ""
         """Its URL, or a worker's address."""
         hosting.state.mkdir(parents=True, exist_ok=True)
-        self.rpc = Rpc(self.network.rpc_url, patience=PATIENCE)
-        self.closes(self.rpc.aclose)
-        self.sender = Sender(self.rpc, Wallet(self.key), outbox=hosting.state / "outbox")
+        self.rpc = rpc or Rpc(self.network.rpc_url, patience=PATIENCE)
+        if rpc is None:
+            self.closes(self.rpc.aclose)
+        self.sender = Sender(self.rpc, Wallet(self.key), outbox=outbox or hosting.state / "outbox")
         self.hub = Hub(self.rpc, self.network.contracts)
         self.acting = self.hub.using(self.sender)
 
@@ -74,6 +86,14 @@ class Process:
     def database(self) -> str:
         file = (self.hosting.state / "service.db").absolute()
         return self.hosting.database or f"sqlite+aiosqlite:///{file}"
+
+    def transport(self, _: str, /) -> Transport | None:
+        """How to reach the service at a URL, if it may be in this process."""
+        return None
+
+    async def release(self) -> GuestRelease:
+        """What guests start from, and nodes trust. Raises as `build_guest_release`."""
+        return await asyncio.to_thread(build_guest_release, self.hosting.cache)
 
     def listen(self) -> socket.socket:
         """Bind, so that the URL is known; who connects from now on is answered once `serve` runs."""
@@ -101,7 +121,7 @@ class Process:
         self.work.append(serving.Server(serving.config(app)).answer(listener))
 
 
-Start = Callable[[Process], Awaitable[None]]
+Start = Callable[[Process], Awaitable[object]]
 """Opens a service in a process, and adds its `work`. Raises InvalidInput for what does not fit."""
 
 

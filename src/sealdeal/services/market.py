@@ -25,7 +25,8 @@ async def start(process: Process, options: MarketOptions) -> None:
         origin=said.origin,
     )
     process.closes(market.close)
-    store = ResultsClient(process.network.services.results)
+    results = process.network.services.results
+    store = ResultsClient(results, transport=process.transport(results))
     process.closes(store.close)
     market.subgraphs = subgraphs = await Subgraphs.open(
         process.database,
