@@ -7,7 +7,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import httpx2
 import pytest
+
+from sealdeal.node import LocalNetwork
 
 from .conftest import Outcomes
 from .world import JOURNEYS as SOURCES
@@ -32,6 +35,33 @@ async def test_every_method_is_called(outcomes: Outcomes, tmp_path: Path) -> Non
     offered = (await surface(place(tmp_path)))["methods"]
     assert len(offered) > 100
     assert _unexplained(set(offered) - called) == []
+
+
+async def test_pages_of_any_origin_may_ask_every_service(network: LocalNetwork) -> None:
+    """As a browser asks before it sends what a form could not."""
+    at = network.network.services
+    wanted = {
+        "Origin": "https://anywhere.example",
+        "Access-Control-Request-Method": "PUT",
+        "Access-Control-Request-Headers": "authorization,content-type",
+    }
+    doors = [
+        network.network.rpc_url,
+        at.market,
+        at.scheduler,
+        at.compass,
+        at.ipfs_node,
+        at.ipfs_gateway,
+        *at.sms,
+    ]
+    async with httpx2.AsyncClient(trust_env=False) as http:
+        for door in doors:
+            before = await http.options(f"{door}/", headers=wanted)
+            assert before.status_code == 200, door
+            allowed = before.headers["access-control-allow-headers"].lower()
+            assert before.headers["access-control-allow-origin"] == "*", door
+            assert "PUT" in before.headers["access-control-allow-methods"], door
+            assert "authorization" in allowed and "content-type" in allowed, door
 
 
 @pytest.mark.skipif(
