@@ -149,7 +149,7 @@ class Lists:
     ) -> Candidates:
         """The offers among which the best fill of a request is, less those in `without`.
 
-        Apps and datasets: all that fit as far as one offer alone can tell (an owner has few open ones).
+        Apps and datasets: of those that are alike but for price and volume, the first by price and time.
         Workerpools: for everything that some app's and some dataset's offer ask of it together, the first
         by price and time; so no number of cheaper offers that do not fit can hide one that does. Groups are
         asked at block `at`; of the workerpools that may be in a group, those of the CANDIDATES best offers.
@@ -173,9 +173,9 @@ class Lists:
             or_groups=True,
         )
         async with self._store.read() as connection:
-            apps = await _offers(connection, app, request.appmaxprice, without=without)
+            apps = await _tops(connection, app, request.appmaxprice, without)
             datasets = (
-                await _offers(connection, data, request.datasetmaxprice, without=without)
+                await _tops(connection, data, request.datasetmaxprice, without)
                 if request.dataset != ZERO
                 else []
             )
@@ -335,6 +335,18 @@ async def _offers(
     if without:
         query = query.where(book.c.hash.not_in(without))
     rows = await connection.execute(query.order_by(book.c.rank, book.c.sequence).limit(limit))
+    return [record_of(row).offer for row in rows]
+
+
+async def _tops(
+    connection: AsyncConnection, wanted: OrderFilter, most: int, without: Collection[bytes]
+) -> list[Offer[Any]]:
+    """Of each shelf, the first offer by price, then time: whatever it does not fit, none below it does."""
+    number = sa.func.row_number().over(partition_by=book.c.shelf, order_by=(book.c.rank, book.c.sequence))
+    where = (*conditions(wanted), book.c.rank <= most, book.c.hash.not_in(without))
+    ranked = sa.select(book.c.hash, number.label("number")).where(*where).subquery()
+    query = records().join(ranked, sa.and_(ranked.c.hash == book.c.hash, ranked.c.number == 1))
+    rows = await connection.execute(query.order_by(book.c.rank, book.c.sequence))
     return [record_of(row).offer for row in rows]
 
 
