@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from cyclopts import App
 
 from sealdeal.chain import Receipt
-from sealdeal.model.types import hexstr, parse_rlc
+from sealdeal.model.types import Address, address, format_rlc, hexstr, parse_rlc
 from sealdeal.sdk.client import Sealdeal
 
 from . import session
@@ -47,6 +47,47 @@ async def withdraw(amount: str, *, wallet: WalletName = None, json: AsJson = Fal
         How much, such as `10` or `1.5 RLC`.
     """
     await _move(Sealdeal.withdraw, amount, wallet, json)
+
+
+@account.command
+async def approve(spender: str, amount: str, *, wallet: WalletName = None, json: AsJson = False) -> None:
+    """Let another account take RLC out of this one's escrow; `0` takes that back.
+
+    Parameters
+    ----------
+    spender
+        Whose address.
+    amount
+        How much at most, such as `10` or `1.5 RLC`.
+    """
+    async with session.connected(session.unlock(wallet)) as client:
+        receipt = await client.approve(address(spender), parse_rlc(amount))
+        answer = await _allowed(client, client.key.address, spender)
+        session.show({**answer, "transaction": hexstr(receipt.tx_hash)}, as_json=json)
+
+
+@account.command
+async def allowance(
+    spender: str, *, owner: str | None = None, wallet: WalletName = None, json: AsJson = False
+) -> None:
+    """How much another account may take out of an escrow.
+
+    Parameters
+    ----------
+    spender
+        Whose address.
+    owner
+        Whose escrow; the wallet's by default.
+    """
+    key = None if owner else session.unlock(wallet)
+    async with session.connected(key) as client:
+        who = address(owner) if owner else client.key.address
+        session.show(await _allowed(client, who, spender), as_json=json)
+
+
+async def _allowed(client: Sealdeal, owner: Address, spender: str) -> dict[str, str]:
+    left = await client.allowance(address(spender), owner)
+    return {"owner": owner, "spender": address(spender), "allowance": format_rlc(left)}
 
 
 async def _move(

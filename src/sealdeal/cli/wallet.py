@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from sealdeal.chain import Wallet
 from sealdeal.model.errors import InvalidInput, NotFound
@@ -92,6 +92,54 @@ async def fund(
     async with session.connected(Key(unhex(funder["key"]))) as client:
         sent = await client.faucet(target, parse_rlc(amount))
         session.show({**await holdings(client, target), "transaction": hexstr(sent.tx_hash)}, as_json=json)
+
+
+@wallet.command
+async def send(
+    to: str,
+    amount: str,
+    *,
+    ether: Annotated[bool, Parameter(negative=())] = False,
+    wallet: WalletName = None,
+    json: AsJson = False,
+) -> None:
+    """Give RLC, or the chain's own currency, to another wallet.
+
+    Parameters
+    ----------
+    to
+        Whose address.
+    amount
+        How much, such as `10` or `1.5 RLC`; with --ether whole wei.
+    ether
+        The currency that gas is paid with, instead of RLC.
+    """
+    if ether and not amount.isdecimal():
+        raise InvalidInput(f"expected whole wei with --ether, got {amount!r}")
+    async with session.connected(session.unlock(wallet)) as client:
+        if ether:
+            sent = await client.send_ether(address(to), int(amount))
+        else:
+            sent = await client.send(address(to), parse_rlc(amount))
+        owned = await holdings(client, client.key.address)
+        session.show({**owned, "transaction": hexstr(sent.tx_hash)}, as_json=json)
+
+
+@wallet.command
+async def sweep(to: str, *, wallet: WalletName = None, json: AsJson = False) -> None:
+    """Empty the wallet into another: all its RLC, then its ether but for what gas may cost.
+
+    What lies in the escrow stays: withdraw it before.
+
+    Parameters
+    ----------
+    to
+        Whose address.
+    """
+    async with session.connected(session.unlock(wallet)) as client:
+        done = await client.sweep(address(to))
+        owned = await holdings(client, client.key.address)
+        session.show({**owned, "transactions": [hexstr(one.tx_hash) for one in done]}, as_json=json)
 
 
 @wallet.command
