@@ -5,10 +5,10 @@ offer."""
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import httpx2
 import pytest
+import pytest_asyncio
 
 from sealdeal.node import LocalNetwork
 
@@ -29,12 +29,19 @@ async def test_step(outcomes: Outcomes, journey: str, check: str) -> None:
     assert went.ok, went.error
 
 
-async def test_every_method_is_called(outcomes: Outcomes, tmp_path: Path) -> None:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def offered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What the tools that are installed have for their users."""
+    if node() is None:
+        pytest.skip("the official JavaScript tools are not here: ./dev setup fetches them")
+    return await surface(place(tmp_path_factory.mktemp("surface")))
+
+
+async def test_every_method_is_called(outcomes: Outcomes, offered: dict[str, list[str]]) -> None:
     """Of the SDK, its utilities and DataProtector; docs/compatibility.md names what cannot be."""
     called = frozenset[str]().union(*[(await outcomes(journey)).called for journey in SDK])
-    offered = (await surface(place(tmp_path)))["methods"]
-    assert len(offered) > 100
-    assert _unexplained(set(offered) - called) == []
+    assert len(offered["methods"]) > 100
+    assert _unexplained(set(offered["methods"]) - called) == []
 
 
 async def test_pages_of_any_origin_may_ask_every_service(network: LocalNetwork) -> None:
@@ -64,15 +71,11 @@ async def test_pages_of_any_origin_may_ask_every_service(network: LocalNetwork) 
             assert "authorization" in allowed and "content-type" in allowed, door
 
 
-@pytest.mark.skipif(
-    node() is None, reason="the official JavaScript tools are not here: ./dev setup fetches them"
-)
-async def test_every_command_is_given(tmp_path: Path) -> None:
+async def test_every_command_is_given(offered: dict[str, list[str]]) -> None:
     source = "".join((SOURCES / f"{journey}.mjs").read_text() for journey in ("cli", "cli_more"))
     given = set(re.findall(r"\.run\(\s*'([^']+)'", source))
-    offered = (await surface(place(tmp_path)))["commands"]
-    assert len(offered) > 60
-    assert _unexplained(set(offered) - given) == []
+    assert len(offered["commands"]) > 60
+    assert _unexplained(set(offered["commands"]) - given) == []
 
 
 def _unexplained(left_out: set[str]) -> list[str]:
