@@ -121,7 +121,7 @@ async def test_the_candidates_hold_the_best_fill_of_the_whole_book(store: Market
         ]
         if order.dataset == ZERO:
             whole[1] = []
-        best = best_fill(request, Candidates(*whole))
+        best = best_fill(request, Candidates(whole[0], whole[1], whole[2]))
         assert best_fill(request, await Lists(store).candidates(order, without=aside)) == best
         found += best is not None
     assert found, "a book in which nothing ever fits shows nothing"
