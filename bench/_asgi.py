@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,9 +28,13 @@ async def ask(
         "client": ("127.0.0.1", 1),
         "server": ("bench", 80),
     }
-    status, answer = 0, bytearray()
+    status, answer, told = 0, bytearray(), False
 
     async def receive() -> dict[str, Any]:
+        nonlocal told
+        if told:
+            await asyncio.Event().wait()  # a client that stays until it has its answer
+        told = True
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Mapping[str, Any]) -> None:
