@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sealdeal.chain import Addresses, Anvil, Rpc
+from sealdeal.chain import Addresses, Anvil, Rpc, sender
 from tests.network import CHAIN_ID, Network, build
 
 
@@ -27,6 +27,7 @@ async def undone(rpc: Rpc) -> AsyncIterator[None]:
     await rpc.call("evm_setAutomine", True)
     await rpc.call("anvil_dropAllTransactions")
     assert await rpc.call("evm_revert", snapshot)
+    sender._LANES.clear()  # nor may a later test's sender fill a gap with what this one's had on their way
     await rpc.call("evm_setTime", int(time.time()))  # a revert turns the clock back by what the test took
 
 
