@@ -17,8 +17,10 @@ from sealdeal.chain import Hub
 from sealdeal.market.app import create_app
 from sealdeal.market.market import Market
 from sealdeal.model.orders import Signed, kind_of
+from sealdeal.sdk.challenges import authorization
 from sealdeal.sdk.http import in_memory
-from sealdeal.sdk.market import MarketClient, Published, authorization
+from sealdeal.sdk.market import MarketClient
+from sealdeal.sdk.market_answers import Published
 from tests.network import CHAIN_ID, Network
 from tests.postgres import postgres_url  # noqa: F401  # a fixture
 

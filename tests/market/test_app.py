@@ -23,7 +23,7 @@ from sealdeal.model.orders import (
     tag,
 )
 from sealdeal.model.types import RLC, ZERO, Address, bytes32, hexstr
-from sealdeal.sdk.market import authorization, challenge_document, challenge_hash
+from sealdeal.sdk.challenges import authorization, challenge_document, challenge_hash
 from tests.market.conftest import Stand
 from tests.network import CHAIN_ID, key
 

@@ -25,7 +25,7 @@ from sealdeal.model.orders import (
     tag,
 )
 from sealdeal.model.types import RLC, hexstr
-from sealdeal.sdk.market import DealRecord
+from sealdeal.sdk.market_answers import DealRecord
 from tests.market.conftest import Running, Stand
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 
 from sealdeal.market.app import create_app
-from sealdeal.sdk.market import authorization
+from sealdeal.sdk.challenges import authorization
 from tests.market.conftest import Stand
 from tests.market.server import served
 from tests.network import CHAIN_ID, key

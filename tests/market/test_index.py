@@ -21,7 +21,7 @@ from sealdeal.model.orders import (
     kind_of,
 )
 from sealdeal.model.types import RLC, hexstr
-from sealdeal.sdk.market import Published
+from sealdeal.sdk.market_answers import Published
 from tests.market.conftest import Running, Stand
 from tests.network import Network
 

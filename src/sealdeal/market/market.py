@@ -27,7 +27,7 @@ from sealdeal.model.orders import (
     tag_bits,
 )
 from sealdeal.model.types import ZERO, Address, Block, address, bytes32, format_rlc, hexstr, unhex
-from sealdeal.sdk.market import challenge_document, challenge_hash
+from sealdeal.sdk.challenges import challenge_document, challenge_hash
 
 from .book import Explanation, explain, stake_needed
 from .engine import Engine

@@ -46,7 +46,7 @@ from .bulks import Bulk, granted_in_bulk, store_bulk
 from .buying import estimate_match, match_by_oneself
 from .custody import SecretId
 from .events import Event, Topic, Webhook, add_webhook, drop_webhook, list_webhooks, watch
-from .market import MarketQuote
+from .market_answers import MarketQuote
 from .matches import check_match
 from .network import Network
 from .pool import TaskEvent

@@ -19,7 +19,8 @@ from typing import Any, Literal
 from sealdeal.model.errors import BadSignature, IntegrityError, InvalidInput, Unavailable
 from sealdeal.model.types import Address, hexstr
 
-from .market import MarketClient, Signer
+from .challenges import Signer
+from .market import MarketClient
 
 Topic = Literal["orders", "deals", "tasks"]
 TOPICS: tuple[Topic, ...] = ("orders", "deals", "tasks")

@@ -1,24 +1,14 @@
-"""The marketplace: its messages and its client (wire.md §1).
-
-The client works against the official marketplace too, but for `standing` requests, `quote` and `why`.
-"""
+"""The marketplace's client (wire.md §1). It works against the official marketplace too, but for `standing`
+requests, `quote`, `why` and what a matcher signs."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
-import pydantic
-from pydantic.alias_generators import to_camel
-
-from sealdeal.chain.wallet import Wallet
-from sealdeal.model import eip712
-from sealdeal.model.eip712 import Domain, String, Typed
-from sealdeal.model.errors import IntegrityError, InvalidInput
-from sealdeal.model.keys import Key
-from sealdeal.model.matches import Match, Place, Word, read_match, read_place
+from sealdeal.model.matches import Match, Word, read_match, read_place
 from sealdeal.model.orders import (
     AppOrder,
     DatasetOrder,
@@ -31,270 +21,25 @@ from sealdeal.model.orders import (
     tag,
     tag_bits,
 )
-from sealdeal.model.types import Address, address, bytes32, hexstr
+from sealdeal.model.types import Address, bytes32, hexstr
 
+from .challenges import Signer, authorization, key_of
 from .http import Client, Transport
+from .market_answers import (
+    CategoryRecord,
+    DealRecord,
+    MarketQuote,
+    Metrics,
+    Page,
+    Published,
+    Why,
+    page_of,
+)
 
 AnyOne = Literal["any"]
 """A filter that lets every value pass, restricted or not."""
-Signer = Key | Wallet
-Item = TypeVar("Item")
-
 PAGE_SIZES = range(10, 1001)
 """What a page may hold; 20 when not told."""
-
-
-# ---------------------------------------------------------------------------------------- challenges
-
-
-@dataclass(frozen=True)
-class Challenge(Typed):
-    """What a wallet signs to publish or unpublish, once."""
-
-    challenge: String
-
-
-def challenge_domain(chain_id: int) -> Domain:
-    """Where challenges count."""
-    return Domain("iExec Gateway", "1", chain_id)
-
-
-def challenge_hash(chain_id: int, text: str) -> bytes:
-    """The 32 bytes that are signed for a challenge of this text."""
-    return eip712.digest(challenge_domain(chain_id), Challenge(text))
-
-
-def challenge_document(chain_id: int, text: str) -> dict[str, Any]:
-    """The typed data that wallets are shown (wire.md §1.2)."""
-    return {
-        "types": {
-            "EIP712Domain": [
-                {"name": "name", "type": "string"},
-                {"name": "version", "type": "string"},
-                {"name": "chainId", "type": "uint256"},
-            ],
-            "Challenge": [{"name": "challenge", "type": "string"}],
-        },
-        "domain": {"name": "iExec Gateway", "version": "1", "chainId": str(chain_id)},
-        "primaryType": "Challenge",
-        "message": {"challenge": text},
-    }
-
-
-def authorization(chain_id: int, document: Mapping[str, Any], signer: Signer) -> str:
-    """The header that answers a challenge: `hash_signature_address`.
-
-    Only a challenge is signed: raises IntegrityError when the marketplace asks for another signature.
-    """
-    text = document.get("message", {}).get("challenge") if isinstance(document, Mapping) else None
-    if not isinstance(text, str) or document != challenge_document(chain_id, text):
-        raise IntegrityError(
-            "the marketplace asked to sign something that is no challenge for this chain; nothing was signed"
-        )
-    key = _key(signer)
-    digest = challenge_hash(chain_id, text)
-    return f"{hexstr(digest)}_{hexstr(key.sign_digest(digest))}_{key.address}"
-
-
-def _key(signer: Signer) -> Key:
-    return signer.key if isinstance(signer, Wallet) else signer
-
-
-# ------------------------------------------------------------------------------------------ messages
-
-_Hash = Annotated[bytes, pydantic.BeforeValidator(bytes32), pydantic.PlainSerializer(hexstr)]
-_Address = Annotated[str, pydantic.BeforeValidator(address)]
-
-
-class _Answer(pydantic.BaseModel):
-    """Base of what the marketplace answers. Members that a newer one adds are ignored."""
-
-    model_config = pydantic.ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Published(Generic[T]):
-    """An order as the marketplace shows it."""
-
-    hash: bytes
-    signed: Signed[T]
-    remaining: int
-    """Tasks left."""
-    status: str
-    """`open`, `filled`, `canceled`, or `dead` (cannot match any more; may be published again)."""
-    publication_timestamp: str
-    """ISO 8601."""
-    signer: Address
-    place: Word[Place] | None = None
-    """The matcher's word on its place in the book; given at publication it is evidence: keep it."""
-
-    @property
-    def order(self) -> T:
-        return self.signed.order
-
-    @classmethod
-    def from_json(cls, kind: Kind, found: Mapping[str, Any]) -> Published[Any]:
-        """Read the wire's document."""
-        try:
-            return Published(
-                bytes32(found["orderHash"]),
-                Signed.from_json(kind, found["order"]),
-                int(found["remaining"]),
-                str(found["status"]),
-                str(found["publicationTimestamp"]),
-                address(found["signer"]),
-            )
-        except KeyError as missing:
-            raise IntegrityError(f"the marketplace's {kind}order lacks {missing}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[Item]):
-    """Part of a list."""
-
-    items: tuple[Item, ...]
-    count: int
-    """How many there are in all."""
-    more: bool
-    """Whether the next page may hold some."""
-
-
-class ResourceRecord(_Answer):
-    """An app, dataset or workerpool in a deal."""
-
-    pointer: _Address
-    owner: _Address
-    price: int
-    """nRLC per task."""
-
-
-class DealRecord(_Answer):
-    """A deal as the marketplace indexed it."""
-
-    dealid: _Hash
-    app: ResourceRecord
-    dataset: ResourceRecord
-    workerpool: ResourceRecord
-    requester: _Address
-    beneficiary: _Address
-    callback: _Address
-    app_hash: _Hash
-    dataset_hash: _Hash
-    workerpool_hash: _Hash
-    request_hash: _Hash
-    params: str
-    volume: int
-    """Tasks."""
-    category: int
-    tag: _Hash
-    trust: int
-    start_time: int
-    bot_first: int
-    bot_size: int
-    worker_stake: int
-    scheduler_reward_ratio: int
-    block_number: int
-    block_timestamp: str
-    transaction_hash: _Hash
-
-
-class CategoryRecord(_Answer):
-    """A size of task."""
-
-    catid: int
-    name: str
-    description: str
-    work_clock_time_ref: int
-    """Seconds."""
-    transaction_hash: _Hash
-    block_number: int
-    block_timestamp: str
-
-
-class Metrics(_Answer):
-    """Open orders, and how far the index is."""
-
-    last_block: int
-    checkpoint_block: int
-    apporders: int
-    datasetorders: int
-    workerpoolorders: int
-    requestorders: int
-
-
-class NearestOffer(_Answer):
-    """An offer near to what a request wants."""
-
-    order_hash: _Hash
-    price: int
-    remaining: int
-    failing: tuple[str, ...]
-    """Every constraint that keeps it from the request; none when it would do."""
-
-
-class Why(_Answer):
-    """Why a request is not matched, or not in full."""
-
-    order_hash: _Hash
-    status: str
-    remaining: int
-    constraint: str | None
-    """The one constraint to change first; None when nothing is in the way."""
-    apporders: tuple[NearestOffer, ...]
-    datasetorders: tuple[NearestOffer, ...]
-    workerpoolorders: tuple[NearestOffer, ...]
-
-
-class QuotedPart(_Answer):
-    """One deal that a request would become."""
-
-    apporder_hash: _Hash
-    datasetorder_hash: _Hash | None
-    workerpoolorder_hash: _Hash
-    workerpool: str
-    appprice: int
-    datasetprice: int
-    workerpoolprice: int
-    """nRLC per task, as the others."""
-    volume: int
-    """Tasks."""
-
-
-class TimesTaken(_Answer):
-    """Seconds from the deal to the result, of completed tasks."""
-
-    tasks: int
-    """Of how many of the last ones."""
-    median: int
-    p95: int
-
-
-class MarketQuote(_Answer):
-    """What a request would cost now, before anything is signed."""
-
-    volume: int
-    """Tasks that could be had now, of those asked for."""
-    wanted: int
-    cost: int
-    """nRLC for all that could be had."""
-    parts: tuple[QuotedPart, ...]
-    """The deals, in the order in which they would be made."""
-    time: TimesTaken | None
-    """What tasks of this app in this category took; None when none has completed yet."""
-    missing: str | None
-    """What keeps the rest from being had; None when there is none."""
-
-    @property
-    def most(self) -> tuple[int, int, int]:
-        """The highest prices in it, of app, dataset and workerpool, in nRLC per task."""
-        prices = [(part.appprice, part.datasetprice, part.workerpoolprice) for part in self.parts]
-        app, dataset, workerpool = (max(found) for found in zip(*prices, strict=True))
-        return app, dataset, workerpool
-
-
-# -------------------------------------------------------------------------------------------- client
 
 
 class MarketClient(Client):
@@ -325,7 +70,7 @@ class MarketClient(Client):
         return dict(answer["data"])
 
     async def _authorized(self, signer: Signer) -> dict[str, str]:
-        document = await self.challenge(_key(signer).address)
+        document = await self.challenge(key_of(signer).address)
         return {"authorization": authorization(self.chain_id, document, signer)}
 
     async def authorized_json(self, method: str, path: str, signer: Signer, **rest: Any) -> Any:
@@ -537,7 +282,7 @@ class MarketClient(Client):
         limits = {name: tag(v) if name.endswith("Tag") and v is not None else v for name, v in bounds.items()}
         query = {**names, **limits, "pageIndex": page, "pageSize": page_size}
         answer = await self._call("GET", f"/{kind}orders", query)
-        return _page(answer, "orders", lambda found: Published.from_json(kind, found))
+        return page_of(answer, "orders", lambda found: Published.from_json(kind, found))
 
     async def order(self, kind: Kind, hash: bytes) -> Published[Any]:
         """One order, whatever its status. Raises NotFound."""
@@ -641,7 +386,7 @@ class MarketClient(Client):
                 "pageSize": page_size,
             },
         )
-        return _page(answer, "deals", DealRecord.model_validate)
+        return page_of(answer, "deals", DealRecord.model_validate)
 
     async def category(self, catid: int) -> CategoryRecord:
         """Raises NotFound."""
@@ -653,7 +398,7 @@ class MarketClient(Client):
         """Categories with a reference time in these bounds (seconds), shortest first."""
         query = {"minWorkClockTimeRef": least, "maxWorkClockTimeRef": most}
         answer = await self._call("GET", "/categories", {**query, "pageIndex": page, "pageSize": page_size})
-        return _page(answer, "categories", CategoryRecord.model_validate)
+        return page_of(answer, "categories", CategoryRecord.model_validate)
 
     async def prices(self, category: int) -> list[tuple[int, int, int]]:
         """(block time in s, workerpool price in nRLC, tasks) of a category's last 100 deals, newest first."""
@@ -687,10 +432,3 @@ def _query(values: Mapping[str, Any]) -> dict[str, str]:
             continue
         found[name] = "true" if value is True else hexstr(value) if isinstance(value, bytes) else str(value)
     return found
-
-
-def _page(answer: Mapping[str, Any], name: str, read: Any) -> Page[Any]:
-    if not isinstance(answer.get(name), list):
-        raise InvalidInput(f"expected a marketplace's list of {name}, got {str(answer)[:80]}")
-    items = tuple(read(found) for found in answer[name])
-    return Page(items, int(answer.get("count", len(items))), bool(answer.get("nextPage")))

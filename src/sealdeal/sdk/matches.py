@@ -14,7 +14,8 @@ from sealdeal.model.matches import Match, Orders, Word, better, match_domain
 from sealdeal.model.orders import Kind, tag_bits
 from sealdeal.model.types import Bytes32, format_rlc, hexstr
 
-from .market import MarketClient, Published
+from .market import MarketClient
+from .market_answers import Published
 
 LOOKED_AT = 100
 """Open offers of each kind, the cheapest first, that a match is compared with."""
