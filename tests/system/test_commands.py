@@ -186,8 +186,17 @@ async def test_a_deal_from_another_terminal_by_commands_alone(shell: Shell, up: 
     assert (await shell.json("secret", "split", "requester", "word", "--file", "patients.csv"))[
         "version"
     ] == 1
-    bought = ("--dataset", data["dataset"], "--args", "one two", "--secret", "2=word")
+    quote = await shell.json("deal", "quote", app["app"], "--dataset", data["dataset"])
+    assert (quote["volume"], quote["missing"], quote["time"]) == (1, None, None)
+    bought = ("--dataset", data["dataset"], "--args", "one two", "--secret", "2=word", "--slippage", "10")
     deal = await shell.json("deal", "run", app["app"], *bought)
+    signed = await shell.json("deal", "check-match", deal["deal"])
+    assert signed["said"]["request"] == deal["request"] and signed["said"]["volume"] == 1
+    unmatched = await shell.json("deal", "why", deal["request"])
+    assert (unmatched["status"], unmatched["constraint"]) == (
+        "filled",
+        "the request order's volume is used up",
+    )
     (taskid,) = deal["tasks"]
     told = await shell.json("deal", "show", deal["deal"])
     assert told["tasks"] == {taskid: "COMPLETED"} and '"iexec_secrets":{"2":"word"}' in told["params"]
@@ -256,7 +265,9 @@ async def test_an_app_lies_in_a_registry_on_an_image_from_there(
     assert app["multiaddr"] == f"{host}/team/above@sha256:{app['checksum'].removeprefix('0x')}"
     assert (await shell.json("app", "show", app["app"]))["entrypoint"] == ["python3", "above.py"]
     await shell.json("account", "deposit", "5 RLC")
-    (taskid,) = (await shell.json("deal", "run", app["app"], "--args", "three", "--seal"))["tasks"]
+    (taskid,) = (await shell.json("deal", "run", app["app"], "--args", "three", "--seal", "--unpublished"))[
+        "tasks"
+    ]
     got = await shell.json("result", "get", taskid, "--out", "above-result")
     assert "sealdeal-digest.json" in got["files"] and "sealdeal-padding" not in got["files"]
     assert json.loads((shell.home / "above-result/result.json").read_text())["args"] == ["three"]

@@ -36,6 +36,7 @@ shelves = sa.Table(
     sa.Column("category", sa.BigInteger),
     sa.Column("trust", sa.BigInteger),
     sa.Column("bulk", sa.Boolean, nullable=False),  # free and without end: a dataset's offer for bulks
+    sa.Index("market_shelves_by_kind", "kind", "open"),
     sa.Index("market_shelves_by_category", "kind", "category"),
     sa.Index("market_shelves_by_requester", "kind", "requesterrestrict", "apprestrict"),
     info=DERIVED,
