@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import json
 import pkgutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -63,4 +64,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # what was started is stopped, what was made removed
     sys.exit(main(sys.argv[1:]))
