@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from vyper import compile_code
 
@@ -27,7 +29,7 @@ from tests.network import PURSE, QUICK, STAKE, Network, key
 
 async def test_a_hub_tells_its_other_contracts(network: Network) -> None:
     hub = await Hub.connect(network.rpc, network.addresses.hub)
-    assert hub.addresses == network.addresses
+    assert hub.addresses == replace(network.addresses, dataprotector=None)  # which knows the hub, not it
     assert type(hub.addresses).from_json(hub.addresses.to_json()) == hub.addresses
     with pytest.raises(BadAnswer, match="expected a hub"):
         await Hub.connect(network.rpc, address(b"\x42" * 20))

@@ -14,7 +14,6 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from sealdeal.sdk import serving
-from sealdeal.sdk.http import answer_errors
 from sealdeal.sdk.serving import Patient
 
 OBSERVER = 5
@@ -35,7 +34,6 @@ async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     monkeypatch.setattr(Patient, "head_seconds", 0.6)
     monkeypatch.setattr(Patient, "body_seconds", 0.6)
     app = FastAPI()
-    answer_errors(app)
 
     @app.post("/take")
     async def take(request: Request) -> int:

@@ -171,8 +171,8 @@ def answer_errors(app: FastAPI) -> None:
     from fastapi.exceptions import RequestValidationError
     from fastapi.middleware.cors import CORSMiddleware
     from starlette.exceptions import HTTPException
-    from starlette.requests import ClientDisconnect, Request
-    from starlette.responses import JSONResponse, Response
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
 
     @app.exception_handler(SealdealError)
     async def refused(_: Request, error: SealdealError) -> JSONResponse:
@@ -183,10 +183,6 @@ def answer_errors(app: FastAPI) -> None:
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         return JSONResponse(error_body(InvalidInput(wrong)), InvalidInput.status)
-
-    @app.exception_handler(ClientDisconnect)
-    async def gone(_: Request, __: ClientDisconnect) -> Response:
-        return Response(status_code=400)  # nobody hears it; whoever goes away is no error in our log
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:

@@ -11,14 +11,15 @@ from typing import ClassVar
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def config(app: ASGIApp) -> uvicorn.Config:
     """A server for one of our services; signals and sockets are its caller's business."""
     return uvicorn.Config(
-        app,
+        _heard(app),
         http=Patient,
         log_level="warning",
         access_log=False,
@@ -28,6 +29,16 @@ def config(app: ASGIApp) -> uvicorn.Config:
         # would meet uvicorn's own end of five now and then: a request into a closing connection.
         timeout_keep_alive=math.ceil(Patient.head_seconds),
     )
+
+
+def _heard(app: ASGIApp) -> ASGIApp:
+    """`app`, but whoever goes away in the middle of a request is no error in our log."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(ClientDisconnect):
+            await app(scope, receive, send)
+
+    return answer
 
 
 class Patient(H11Protocol):
