@@ -114,6 +114,7 @@ async def test_a_bag_that_does_not_ask_is_settled_task_by_task(world: World) -> 
 SLOW = "import time\ntime.sleep(2)\n" + ECHO
 
 
+@pytest.mark.soak
 async def test_a_lost_worker_and_a_killed_scheduler_cost_nothing_but_time(
     tmp_path: Path, cache: Path
 ) -> None:

@@ -60,6 +60,7 @@ async def test_a_part_killed_in_the_middle_of_a_task_goes_on_where_it_was(
         assert places_of(tmp_path, [marker]) == set()
 
 
+@pytest.mark.soak
 async def test_the_chain_may_go_away_for_30_seconds(world: World) -> None:
     provider, requester = await world.person(), await world.requester()
     app = await world.app(provider, SLOW)

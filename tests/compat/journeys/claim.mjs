@@ -68,6 +68,7 @@ await check('its observer says that it has timed out', async () => {
 
 await check('the deals are claimed', async () => {
   for (const [dealid, tasks] of [[deals[0], 1], [deals[1], 2]]) {
+    await until(async () => (await sdk.deal.show(dealid)).deadlineReached); // one was made after the other
     const { claimed } = await sdk.deal.claim(dealid);
     same(Object.keys(claimed).length, tasks, 'claimed');
   }
