@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sealdeal.chain import Hub
-from sealdeal.market.index import STATES
+from sealdeal.market.following import STATES
 from sealdeal.model.errors import Forbidden, Unavailable
 from sealdeal.model.orders import (
     AppOrder,

@@ -13,17 +13,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sealdeal.chain import Batch, BlockGone, Event, Follower, Hub, Progress, RolledBack
+from sealdeal.chain import Batch, Event, Follower, Hub, Progress
 from sealdeal.model.deals import Deal, Resource, task_id
-from sealdeal.model.errors import NotFound, SealdealError
+from sealdeal.model.errors import NotFound
 from sealdeal.model.orders import Kind, owner_field
 from sealdeal.model.types import ZERO, Address, Block, address, hexstr
 
 from .book import Status, stake_needed, status_of
 from .boost import boost_deals, claimed_tasks
-from .journal import UNREACHABLE, TaskStep, iso_time
+from .following import keep_up, readable
+from .journal import TaskStep, iso_time
 from .records import Change, Record
-from .store import MarketStore, Overtaken
+from .store import MarketStore
 
 log = logging.getLogger("sealdeal.market")
 
@@ -41,11 +42,8 @@ NAMES = (
     "TaskClaimed",
     "ResultPushedBoost",
 )
-STATES = 64
-"""Blocks below the head whose state every node still has (full nodes keep 128)."""
 AWAITED = 64
 """Blocks for which orders that died with a branch are looked at again: most of what it had comes back."""
-_RETRY = 1.0  # seconds after the chain or the database was at fault
 _AT_ONCE = 100  # reads on their way at a time
 
 _V = TypeVar("_V")
@@ -107,21 +105,20 @@ class Index:
 
     async def run(self) -> None:
         """Follow the chain for ever; ends by cancellation only."""
-        while True:
-            try:
-                await self._follow()
-            except (Overtaken, BlockGone):  # another market node was quicker, or the chain moved: start over
-                await asyncio.sleep(self._interval)
-            except (SealdealError, *UNREACHABLE) as wrong:
-                log.warning("the index waits: %s", wrong)
-                await asyncio.sleep(_RETRY)
+        await keep_up(
+            "the index waits",
+            self._start,
+            apply=self._apply,
+            roll_back=self._roll_back,
+            interval=self._interval,
+        )
 
-    async def _follow(self) -> None:
+    async def _start(self) -> Follower:
         known = await self._store.recent_blocks()
         self._progress.begin(known[0] if known else None)
         if known:
             self._tell(Moved(known[0]))
-        follower = Follower(
+        return Follower(
             self._hub.rpc,
             self._hub.contracts,
             confirmations=self._confirmations,
@@ -130,11 +127,6 @@ class Index:
             names=NAMES,
             interval=self._interval,
         )
-        async for item in follower:
-            if isinstance(item, RolledBack):
-                await self._roll_back(item.to)
-            else:
-                await self._apply(item)
 
     def _move(self, moved: Moved) -> None:
         self._progress.move(moved.block)
@@ -148,7 +140,7 @@ class Index:
 
     async def _apply(self, batch: Batch) -> None:
         found = self._read(batch.events)
-        block = await self._readable(batch.block) if batch.events else batch.block
+        block = await readable(self._hub, batch.block) if batch.events else batch.block
         times = await self._times(batch.block, [*found.matches, *found.categories, *found.steps])
         deals = await self._deals(found, times, block)
         categories = [_category_row(event, times[event.block_number]) for event in found.categories]
@@ -166,20 +158,12 @@ class Index:
 
     async def _roll_back(self, to: Block) -> None:
         records = await self._store.read_after(to.number)
-        block = await self._readable(to)
+        block = await readable(self._hub, to)
         changes = await self._changes(records, block, revive={record.hash for record in records})
         changed = await self._store.roll_back(to, changes, read_at=block.number)
         self._orphans |= dict.fromkeys(changed, max([to.number, *(r.block for r in records)]) + AWAITED)
         log.info("reorganisation: back at block %d, %d orders changed", to.number, len(changed))
         self._move(Moved(to, frozenset(changed)))
-
-    async def _readable(self, block: Block) -> Block:
-        """`block`, or, when nodes may have forgotten its state, one that is settled and still readable.
-
-        Then orders are judged by what is to come; the events in between judge them so again.
-        """
-        settled = await self._hub.final_block(STATES)
-        return settled if settled.number > block.number else block
 
     def _read(self, events: Iterable[Event]) -> _Findings:
         found, hub = _Findings(), self._hub.addresses.hub

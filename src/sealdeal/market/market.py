@@ -32,12 +32,13 @@ from sealdeal.sdk.challenges import challenge_document, challenge_hash
 from .book import Explanation, explain, stake_needed
 from .engine import Engine
 from .feed import Feed
+from .following import Overtaken
 from .groups import Groups
 from .index import Index
 from .limits import Limits
 from .lists import Lists
 from .records import Publication, Record
-from .store import MarketStore, Overtaken
+from .store import MarketStore
 from .subgraphs import Subgraphs
 from .webhooks import Webhooks
 from .words import match_of

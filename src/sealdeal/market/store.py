@@ -17,6 +17,7 @@ from sealdeal.model.orders import TEE, Kind, RequestOrder, tag_bits
 from sealdeal.model.types import ZERO, Address, Block, hexstr
 
 from .book import Status
+from .following import Overtaken
 from .journal import (
     Happening,
     Journal,
@@ -46,10 +47,6 @@ from .tables import OPEN, book, categories, challenges, cursor, deals, groups, i
 
 KEPT_BLOCKS = 256
 """Blocks behind the cursor that are remembered, to find the way back after a reorganisation."""
-
-
-class Overtaken(Exception):
-    """The index is not, or no longer, at the block that a decision read: read again, decide again."""
 
 
 class MarketStore:

@@ -9,12 +9,10 @@ from contextlib import suppress
 
 from sealdeal.chain import (
     Batch,
-    BlockGone,
     Contract,
     Follower,
     Hub,
     Progress,
-    RolledBack,
     artefact,
 )
 from sealdeal.model.bulk import MAX_DOCUMENT_BYTES, check_document, slice_cids, slice_orders
@@ -22,9 +20,10 @@ from sealdeal.model.deals import task_id
 from sealdeal.model.errors import InvalidInput, SealdealError
 from sealdeal.model.types import Address, Block, hexstr, unhex
 
+from ..following import Overtaken, keep_up, readable
 from ..journal import UNREACHABLE
 from .reading import NAMES, Reading
-from .store import Changes, GraphStore, Overtaken, Query
+from .store import Changes, GraphStore, Query
 
 log = logging.getLogger("sealdeal.market.subgraphs")
 
@@ -33,9 +32,7 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 BULK_PATIENCE = 2.0
 """Seconds that a reader waits for the documents of the newest bulks."""
-STATES = 64
-"""Blocks below the head whose state every node still has (full nodes keep 128)."""
-_RETRY, _RETRY_BULK = 1.0, 30.0
+_RETRY_BULK = 30.0
 
 
 class Subgraphs:
@@ -83,7 +80,15 @@ class Subgraphs:
     async def run(self) -> None:
         """Follow the chain until cancelled."""
         async with asyncio.TaskGroup() as parts:
-            parts.create_task(self._follow())
+            parts.create_task(
+                keep_up(
+                    "the subgraphs wait",
+                    self._start,
+                    apply=self._apply,
+                    roll_back=self._roll_back,
+                    interval=self._interval,
+                )
+            )
             if self._fetch:
                 parts.create_task(self._fill())
 
@@ -96,20 +101,10 @@ class Subgraphs:
                     await self._fetched.wait()
         return self._progress.block or block
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                await self._follow_on()
-            except (Overtaken, BlockGone):  # another market node was quicker, or the chain moved: start over
-                await asyncio.sleep(self._interval)
-            except (SealdealError, *UNREACHABLE) as wrong:
-                log.warning("the subgraphs wait: %s", wrong)
-                await asyncio.sleep(_RETRY)
-
-    async def _follow_on(self) -> None:
+    async def _start(self) -> Follower:
         known = await self.store.recent_blocks()
         self._progress.begin(known[0] if known else None)
-        follower = Follower(
+        return Follower(
             self.hub.rpc,
             self._contracts,
             start=known or None,
@@ -117,11 +112,6 @@ class Subgraphs:
             names=NAMES,
             interval=self._interval,
         )
-        async for item in follower:
-            if isinstance(item, RolledBack):
-                await self._roll_back(item.to)
-            else:
-                await self._apply(item)
 
     async def _roll_back(self, to: Block) -> None:
         if any(block.hash == to.hash for block in await self.store.recent_blocks()):
@@ -135,8 +125,7 @@ class Subgraphs:
     async def _apply(self, batch: Batch) -> None:
         changes = Changes()
         if batch.events:
-            settled = await self.hub.final_block(STATES)
-            block = settled if settled.number > batch.block.number else batch.block
+            block = await readable(self.hub, batch.block)
             changes = await Reading(self.hub, self.store, batch, block).changes()
         await self.store.apply(self._progress.block, batch.block, changes)
         if any(entity == "Bulk" for _, entity, _ in changes.rows):
@@ -152,7 +141,7 @@ class Subgraphs:
             self._bulks.clear()
             missing = []
             try:
-                await self.caught_up()
+                await self._progress.caught_up()
                 missing = await self.store.find("poco", "Bulk", Query({"sliceCount": None}, first=1000))
                 for bulk in missing:
                     await self._fill_one(bulk["id"], bulk["hash"])

@@ -18,6 +18,7 @@ from sealdeal.db import DERIVED, Bytes32, Database, Uint256, open_database, tabl
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.types import MAX_UINT256, RLC, Block
 
+from ..following import Overtaken
 from .entities import Entity, Field, Form, Model, model
 
 KEPT_BLOCKS = 256
@@ -114,10 +115,6 @@ class Changes:
             if isinstance(value, Add) and (held := known.get(name)) is not None:
                 value = Add(held.by + value.by) if isinstance(held, Add) else held + value.by
             known[name] = value
-
-
-class Overtaken(Exception):
-    """Another process wrote in between."""
 
 
 @dataclass(frozen=True, slots=True)
