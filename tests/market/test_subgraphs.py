@@ -219,7 +219,7 @@ async def test_slices_of_a_bulk_are_listed_when_their_documents_are_there(explor
     assert before["tasks"][0]["bulkSlice"] is None and before["bulk"] == {"hash": index, "slices": []}
     held.update(kept)
     explorer.subgraphs._bulks.set()  # as time does
-    for _ in range(100):
+    for _ in range(1500):
         (after,) = (await explorer.ask(query, where=where))["deals"]
         if after["bulk"]["slices"]:
             break

@@ -109,17 +109,21 @@ async def _completed(pool: Pool, task: bytes) -> bool:
 
 
 async def test_what_a_worker_says_after_the_chain_said_it(pool: Pool) -> None:
-    """The chain may be quicker than the report that carries the app's exit code."""
+    """The chain may be quicker than the reports that carry the app's exit code and its log."""
     await pool.deal()
     work = await pool.work()
     await pool.finish(work)
     await until(lambda: _completed(pool, work.task))
     async with pool.client("worker") as client:
-        done = Report(status=Attempt.CONTRIBUTE_AND_FINALIZE_DONE, exit_code=3, cause="APP_COMPUTE_FAILED")
+        ongoing = Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING
+        await client.report(work.task, 1, Report(status=ongoing, exit_code=3, stdout="said"))
+        done = Report(status=Attempt.CONTRIBUTE_AND_FINALIZE_DONE, cause="APP_COMPUTE_FAILED")
         await client.report(work.task, 1, done)
-        with pytest.raises(AttemptEnded, match="too late"):
-            await client.report(work.task, 1, Report(status=Attempt.COMPUTING))
+        with pytest.raises(AttemptEnded, match="COMPLETED"):
+            await client.report(work.task, 1, Report(status=Attempt.CONTRIBUTE_AND_FINALIZE_FAILED))
         replicate = await client.replicate(work.task, work.assignment.worker)
+        (log,) = await client.logs(work.task, pool.network.key("requester"))
+    assert log["stdout"] == "said"
     assert (replicate["currentStatus"], replicate["appExitCode"]) == ("COMPLETED", 3)
     assert replicate["cause"] == "APP_COMPUTE_FAILED"
 

@@ -184,7 +184,7 @@ class Workers:
         if row.worker != worker:
             raise Forbidden(f"attempt {attempt} at this task was given to {row.worker}, not to {worker}")
         if row.status.ended and row.status != also:
-            why = f"{row.cause}: {row.message}" if row.cause else row.status
+            why = f"{row.cause}: {row.message}" if row.status.failed else row.status
             raise AttemptEnded(
                 f"attempt {attempt} at task {hexstr(task)} is over ({why}); stop working on it"
             )
@@ -194,9 +194,8 @@ class Workers:
         """Note what a worker says about its attempt; a failure has the task given to another."""
         if report.status in RESERVED:
             raise InvalidInput(f"{report.status} is for the scheduler to say, from what the chain shows")
-        row = await self._own(worker, task, attempt, also=Attempt.COMPLETED)
-        if row.status.ended and report.status != Attempt.CONTRIBUTE_AND_FINALIZE_DONE:
-            raise AttemptEnded(f"the task was completed by this attempt; {report.status} comes too late")
+        late_is_fine = None if report.status.failed else Attempt.COMPLETED  # the chain may be quicker
+        row = await self._own(worker, task, attempt, also=late_is_fine)
         if report.status.rank < row.status.rank and not row.status.ended:
             raise InvalidInput(f"the attempt is {row.status} already, it can't go back to {report.status}")
         if there := self._there.get(worker):
@@ -213,14 +212,19 @@ class Workers:
             "tx_hash": report.tx_hash or row.tx_hash,
             "enclave": report.enclave or row.enclave,
         }
-        if row.status.ended:
-            await self._store.complete(row.assignment, **values)
-            return
         tell = (row.status, row.step) != (report.status, report.step) or bool(report.cause)
-        if not await self._store.change(row.assignment, report.status, tell=tell, result=result, **values):
-            await self._own(worker, task, attempt)  # it ended in between: says so
+        late = row.status.ended
+        if not late and not await self._store.change(
+            row.assignment, report.status, tell=tell, result=result, **values
+        ):
+            await self._own(worker, task, attempt, also=late_is_fine)  # it ended in between
+            late = True
+        if late:
+            await self._store.complete(row.assignment, **values)
         if report.stdout is not None or report.stderr is not None:
             await self._store.keep_log(task, Log(worker, report.stdout or "", report.stderr or ""))
+        if late:
+            return
         if not report.status.ended and report.status.rank >= Attempt.STARTED.rank:
             await self._store.tell([Step(task, "RUNNING", once="RUNNING")])
         self._signals.set(task)

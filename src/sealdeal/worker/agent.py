@@ -244,25 +244,28 @@ class Worker:
                 return
             reports.add(Report(status=Attempt.STARTED))
             done = await self._run_guest(work, slot, seen, reports)
-            enclave = done.enclave if seen.deal.tee else None
+            told = Report(
+                status=Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING,
+                cause=done.fault_cause,
+                message=done.fault_message,
+                exit_code=done.exit_code,
+                stdout=done.stdout,
+                stderr=done.stderr,
+                enclave=done.enclave if seen.deal.tee else None,
+            )
             if seen.deal.batched:
-                await self._hand_in(seen.task, done, reports)
+                await self._hand_in(seen.task, done, told, reports)
                 return
-            reports.add(Report(status=Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING, enclave=enclave))
+            reports.add(told)
             reports.stop = lambda: None  # a contribution that has begun is brought to its end
             transaction = await self._contribute(work, seen.task, done)
-            reports.add(
-                Report(
-                    status=Attempt.CONTRIBUTE_AND_FINALIZE_DONE,
-                    cause=done.fault_cause,
-                    message=done.fault_message,
-                    exit_code=done.exit_code,
-                    stdout=done.stdout,
-                    stderr=done.stderr,
-                    tx_hash=transaction,
-                    enclave=enclave,
-                )
-            )
+            sent = {
+                "status": Attempt.CONTRIBUTE_AND_FINALIZE_DONE,
+                "tx_hash": transaction,
+                "stdout": None,
+                "stderr": None,
+            }
+            reports.add(told.model_copy(update=sent))
         except (SealdealError, OSError) as error:
             cause = error.cause if isinstance(error, AttemptFailed) else _cause_of(error)
             failed = _FAILED.get(reports.last, Attempt.CONTRIBUTE_AND_FINALIZE_FAILED)
@@ -496,7 +499,7 @@ class Worker:
                 log.warning("worker %s: contribution waits for the chain: %s", self.address, away)
                 await asyncio.sleep(_CHAIN_PAUSE)
 
-    async def _hand_in(self, task: Task, done: Done, reports: Reports) -> None:
+    async def _hand_in(self, task: Task, done: Done, told: Report, reports: Reports) -> None:
         """Give the result to the scheduler, which settles it in a batch; waits for one that is away until the
         time is over. Raises AttemptFailed, or the scheduler's refusal."""
         handed = Handed(
@@ -505,19 +508,7 @@ class Worker:
             signature=done.enclave_signature,
             authorisation=done.authorisation,
         )
-        reports.add(
-            Report(
-                status=Attempt.CONTRIBUTE_AND_FINALIZE_ONGOING,
-                step="handed in",
-                cause=done.fault_cause,
-                message=done.fault_message,
-                exit_code=done.exit_code,
-                stdout=done.stdout,
-                stderr=done.stderr,
-                enclave=done.enclave,
-                result=handed,
-            )
-        )
+        reports.add(told.model_copy(update={"step": "handed in", "result": handed}))
         try:
             async with asyncio.timeout(max(0, task.contribution_deadline - (await self._now()))):
                 await reports.said()
