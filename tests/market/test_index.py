@@ -157,7 +157,9 @@ async def test_an_asset_that_is_sold_kills_its_old_owners_orders(book: Stand) ->
     assert new.signer == network.address("worker")
 
 
-async def test_a_stake_that_leaves_kills_what_it_covered(book: Stand) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_stake_that_leaves_kills_what_it_covered(running: Running, restarted: bool) -> None:
+    book = await running.start(matching=False)
     network = book.network
     signed, published = await four(book)
     free = network.sign("pool_owner", replace(signed[2].order, workerpoolprice=0))
@@ -169,6 +171,9 @@ async def test_a_stake_that_leaves_kills_what_it_covered(book: Stand) -> None:
     assert await status(book, published[3]) == ("open", 1), "still covered, to the last nRLC"
     await network.as_("requester").withdraw(1)
     assert await status(book, published[3]) == ("dead", 1)
+    if restarted:
+        await running.stop()
+        book = await running.start(matching=False)
     await network.as_("requester").deposit(100 * RLC)
     assert await status(book, published[3]) == ("dead", 1), "money that returns revives nothing"
     assert (await book.publish("requester", signed[3])).status == "open"
@@ -208,8 +213,16 @@ async def test_a_reorganisation_takes_everything_back(book: Stand) -> None:
     assert again == dealid and [await status(book, one) for one in published] == [("filled", 0)] * 4
 
 
-async def test_what_was_built_on_a_lost_branch_is_back_when_that_is_mined_again(book: Stand) -> None:
-    """An app, a stake, and orders that need them, all of the same minute as the reorganisation."""
+@pytest.mark.parametrize("lost", [1, 2])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_was_built_on_a_lost_branch_is_back_when_that_is_mined_again(
+    running: Running, restarted: bool, lost: int
+) -> None:
+    """An app, a stake, and orders that need them, all of the same minute as the reorganisation.
+
+    `lost`: how many branches in turn do not last. `restarted`: the market knows only what it stored.
+    """
+    book = await running.start(matching=False)
     network = book.network
     await book.client.deals()
     await network.as_("requester").withdraw(500 * RLC)
@@ -217,13 +230,19 @@ async def test_what_was_built_on_a_lost_branch_is_back_when_that_is_mined_again(
     await network.as_("requester").deposit(48 * RLC)
     signed, published = await four(book)
     assert [await status(book, one) for one in published] == [("open", 1)] * 4
-    await reorganise(network, before)
-    assert [await status(book, one) for one in published] == [("dead", 1)] * 4, "nothing of it is there"
-    assets = await network.assets()
-    assert assets[0] == signed[0].order.app
-    await book.client.deals()
-    await network.as_("requester").deposit(48 * RLC)
-    assert [await status(book, one) for one in published] == [("open", 1)] * 4
+    for _ in range(lost):
+        await reorganise(network, before)
+        assert [await status(book, one) for one in published] == [("dead", 1)] * 4, "nothing of it is there"
+        if restarted:
+            await running.stop()
+            book = await running.start(matching=False)
+            assert [await status(book, one) for one in published] == [("dead", 1)] * 4
+        before = await network.rpc.call("evm_snapshot")
+        assets = await network.assets()
+        assert assets[0] == signed[0].order.app
+        await book.client.deals()
+        await network.as_("requester").deposit(48 * RLC)
+        assert [await status(book, one) for one in published] == [("open", 1)] * 4
     await network.as_("requester").match_orders(*signed)
     assert [await status(book, one) for one in published] == [("filled", 0)] * 4
 

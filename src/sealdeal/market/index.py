@@ -117,6 +117,8 @@ class Index:
         known = await self._store.recent_blocks()
         self._progress.begin(known[0] if known else None)
         if known:
+            died = await self._store.orphans(known[0].number - AWAITED)
+            self._orphans = {hash: block + AWAITED for hash, block in died.items()} | self._orphans
             self._tell(Moved(known[0]))
         return Follower(
             self._hub.rpc,

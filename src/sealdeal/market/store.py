@@ -282,6 +282,19 @@ class MarketStore:
                 record_of(row) for row in await connection.execute(records().where(book.c.block > number))
             ]
 
+    async def orphans(self, since: int) -> dict[bytes, int]:
+        """Orders that died with a branch which parted at block `since` or later, and where it parted.
+
+        They are dead at the very block at which they entered the book: `roll_back` takes a publication of the
+        lost branch down to where that parted, and what an event kills is dead at a later block. (A request
+        whose app's last offer was unpublished in that block may be among them; it waits for another.)
+        """
+        query = sa.select(book.c.hash, book.c.block).join(orders, orders.c.hash == book.c.hash)
+        query = query.where(book.c.status == Status.DEAD, book.c.block >= since)
+        query = query.where(orders.c.published_block == book.c.block)
+        async with self._db.read() as connection:
+            return {row.hash: row.block for row in await connection.execute(query)}
+
     async def apply(
         self,
         previous: Block | None,
@@ -422,6 +435,12 @@ async def _change(
         )
         changed.append(change.hash)
         was, kind = Status(row.status), Kind(row.kind)
+        if revives:  # as if it were published now
+            await connection.execute(
+                sa.update(orders)
+                .where(orders.c.hash == change.hash)
+                .values(published_block=number, remaining=change.remaining)
+            )
         now = replace(record_of(row), status=change.status, remaining=change.remaining)
         if was is Status.OPEN and change.status is not Status.OPEN:
             await take(connection, [row.shelf])
