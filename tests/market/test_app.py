@@ -158,15 +158,6 @@ async def test_an_authorization_counts_once_for_its_wallet_and_chain(book: Stand
     assert await post(good, other) == refused
 
 
-async def test_several_challenges_of_one_wallet_may_be_open(book: Stand) -> None:
-    provider = book.network.key("app_provider")
-    headers = [
-        authorization(CHAIN_ID, await book.client.challenge(provider.address), provider) for _ in range(2)
-    ]
-    for header in headers:
-        assert await book.market.authorized(header) == provider.address
-
-
 async def test_the_client_signs_nothing_but_challenges() -> None:
     document = challenge_document(CHAIN_ID, "hello")
     for wrong in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -25,11 +26,12 @@ from sealdeal.model.errors import (
     Unavailable,
 )
 from sealdeal.model.orders import Kind
-from sealdeal.model.types import hexstr
+from sealdeal.model.types import Address, hexstr
 from sealdeal.sdk.events import FILTERS, TOPICS
 
 from . import quotes
 from .book import Nearest
+from .challenges import Authorization
 from .feed import EventStream, Wanted, cursor_of, sockets
 from .fields import (
     DEAL_ADDRESSES,
@@ -79,6 +81,14 @@ def create_app(market: Market, streams: OpenStreams | None = None) -> FastAPI:
         given = fields.required("chainId")
         if given != str(only_chain):
             raise InvalidInput(f"chainId {given} is not supported")
+
+    def authorized(request: Request) -> AbstractAsyncContextManager[Authorization]:
+        return market.authorized(request.headers.get("authorization"))
+
+    async def asker(request: Request) -> Address:
+        """Who asks, by an authorization that is spent before anything is done."""
+        async with authorized(request) as by:
+            return by.account
 
     def route(
         method: str, path: str, *parameters: str
@@ -181,30 +191,30 @@ def create_app(market: Market, streams: OpenStreams | None = None) -> FastAPI:
         @route("POST", f"/{kind}orders")
         async def publish(request: Request, _: Fields) -> dict[str, Any]:
             body = await body_of(request)
-            by = await market.authorized(request.headers.get("authorization"))
-            signed = signed_order(kind, body)
-            standing = body.fields.get("standing", False)
-            if not isinstance(standing, bool):
-                raise InvalidInput("standing must be a `boolean` type")
-            record = await market.publish(kind, signed, by, standing=standing)
+            async with authorized(request) as by:
+                signed = signed_order(kind, body)
+                standing = body.fields.get("standing", False)
+                if not isinstance(standing, bool):
+                    raise InvalidInput("standing must be a `boolean` type")
+                record = await market.publish(kind, signed, by, standing=standing)
             place = market.place(record)
             return {"published": _document(record, only_chain), **({"place": place} if place else {})}
 
         @route("PUT", f"/{kind}orders")
         async def unpublish(request: Request, _: Fields) -> dict[str, Any]:
             body = await body_of(request)
-            by = await market.authorized(request.headers.get("authorization"))
-            target = body.fields.get("target", "unpublish_orderHash")
-            targets = ("unpublish_orderHash", "unpublish_last", "unpublish_all")
-            if target not in targets:
-                raise InvalidInput(f"target must be one of the following values: {', '.join(targets)}")
-            chosen: dict[str, Any]
-            if target == "unpublish_orderHash":
-                chosen = {"hash": body.required_hash("orderHash")}
-            else:
-                field = "requester" if kind is Kind.REQUEST else kind.value
-                chosen = {"asset": body.required_address(field), "last": target == "unpublish_last"}
-            gone = await market.unpublish(kind, by, **chosen)
+            async with authorized(request) as by:
+                target = body.fields.get("target", "unpublish_orderHash")
+                targets = ("unpublish_orderHash", "unpublish_last", "unpublish_all")
+                if target not in targets:
+                    raise InvalidInput(f"target must be one of the following values: {', '.join(targets)}")
+                chosen: dict[str, Any]
+                if target == "unpublish_orderHash":
+                    chosen = {"hash": body.required_hash("orderHash")}
+                else:
+                    field = "requester" if kind is Kind.REQUEST else kind.value
+                    chosen = {"asset": body.required_address(field), "last": target == "unpublish_last"}
+                gone = await market.unpublish(kind, by, **chosen)
             return {"unpublished": [hexstr(hash) for hash in gone]}
 
     for kind in Kind:
@@ -231,7 +241,7 @@ def create_app(market: Market, streams: OpenStreams | None = None) -> FastAPI:
     @route("POST", "/webhooks")
     async def add_webhook(request: Request, _: Fields) -> dict[str, Any]:
         body = await body_of(request)
-        by = await market.authorized(request.headers.get("authorization"))
+        by = await asker(request)
         filters: dict[str, str] = {}
         for name in FILTERS:
             value = body.hash(name) if name == "dealid" else body.address(name)
@@ -241,12 +251,12 @@ def create_app(market: Market, streams: OpenStreams | None = None) -> FastAPI:
 
     @route("GET", "/webhooks")
     async def list_webhooks(request: Request, _: Fields) -> dict[str, Any]:
-        by = await market.authorized(request.headers.get("authorization"))
+        by = await asker(request)
         return {"webhooks": await market.webhooks.list(by)}
 
     @route("DELETE", "/webhooks/{id}")
     async def drop_webhook(request: Request, _: Fields) -> dict[str, Any]:
-        by = await market.authorized(request.headers.get("authorization"))
+        by = await asker(request)
         await market.webhooks.drop(by, request.path_params["id"])
         return {"deleted": request.path_params["id"]}
 

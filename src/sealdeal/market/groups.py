@@ -28,14 +28,12 @@ class Groups:
     def __init__(self, store: MarketStore, hub: Hub) -> None:
         self._store, self._hub = store, hub
 
-    async def note(self, order: Any, block: Block) -> None:
-        """Remember which of an order's restrictions are groups. Call it before the order is in the book."""
+    async def found_in(self, order: Any, block: Block) -> tuple[Address, ...]:
+        """Which of an order's restrictions are groups that the store does not know yet."""
         named = {getattr(order, name, ZERO) for name in (*RESTRICTIONS, "workerpool")} - {ZERO}
-        if new := named - await self._store.groups(named):
-            pairs = sorted((address, address) for address in new)
-            answers = await self._hub.group_answers(pairs, block)
-            found = [group for (group, _), said in zip(pairs, answers, strict=True) if said is not None]
-            await self._store.add_groups(found)
+        new = sorted(named - await self._store.groups(named))
+        answers = await self._hub.group_answers([(address, address) for address in new], block)
+        return tuple(group for group, said in zip(new, answers, strict=True) if said is not None)
 
     async def admitted(self, pairs: Iterable[Pair], block: Block | None) -> frozenset[Pair]:
         """Those of these pairs whose group admits the account."""

@@ -10,12 +10,13 @@ import asyncio
 import secrets
 import string
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from sealdeal.chain import Hub, Reverted
-from sealdeal.model.errors import BadSignature, Forbidden, InvalidInput, NotFound, Unavailable
-from sealdeal.model.keys import Rng, recover_digest
+from sealdeal.model.errors import Forbidden, NotFound, Unavailable
+from sealdeal.model.keys import Rng
 from sealdeal.model.orders import (
     TEE,
     Kind,
@@ -26,10 +27,11 @@ from sealdeal.model.orders import (
     owner_field,
     tag_bits,
 )
-from sealdeal.model.types import ZERO, Address, Block, address, bytes32, format_rlc, hexstr, unhex
+from sealdeal.model.types import ZERO, Address, Block, format_rlc, hexstr
 from sealdeal.sdk.challenges import challenge_document, challenge_hash
 
 from .book import Explanation, explain, stake_needed
+from .challenges import Authorization
 from .engine import Engine
 from .feed import Feed
 from .following import Overtaken
@@ -45,8 +47,6 @@ from .words import match_of
 
 MAX_OPEN_ORDERS = 50
 """Open orders of one kind that a wallet may have (the official market's MAX_OPEN_ORDERS_PER_WALLET)."""
-CHALLENGE_LIFE = 600
-"""Seconds for which a challenge can be answered."""
 _TRIES = 20  # a publication that the index overtakes is judged again, at the block it shows then
 _ALPHANUMERIC = string.ascii_letters + string.digits
 
@@ -79,7 +79,7 @@ class Market:
         """Served beside the market's API, when they are opened before it is."""
         self.index = Index(store, hub, origin=origin, interval=interval, confirmations=confirmations)
         self.engine = Engine(store, hub, self.index, chain_id) if matching else None
-        self.index.listeners.append(lambda _: self._written())
+        self.index.listeners.append(lambda _: self._moved())
         self.max_open_orders, self._rng = max_open_orders, rng
 
     @classmethod
@@ -114,8 +114,8 @@ class Market:
             await close()
         await self.store.close()
 
-    def _written(self) -> None:
-        """The journal has grown."""
+    def _moved(self) -> None:
+        """The journal tells of the chain, which may be for webhooks too."""
         self.feed.wake()
         self.webhooks.wake()
 
@@ -125,31 +125,33 @@ class Market:
         """A fresh challenge for this account, as the typed data that its wallet signs."""
         noise = "".join(_ALPHANUMERIC[byte % len(_ALPHANUMERIC)] for byte in self._rng(32))
         text = f"Sign this message to log into iExec Gateway: {noise}"
-        now = _now()
-        forget = now - CHALLENGE_LIFE * 1000
-        await self.store.add_challenge(challenge_hash(self.chain_id, text), account, now, forget)
+        await self.store.challenges.add(challenge_hash(self.chain_id, text), account)
         return challenge_document(self.chain_id, text)
 
-    async def authorized(self, header: str | None) -> Address:
-        """Who answered a challenge, which is then spent. Raises Forbidden, not saying what was wrong."""
+    @asynccontextmanager
+    async def authorized(self, header: str | None) -> AsyncIterator[Authorization]:
+        """Who answered a challenge, for one request: what is done within.
+
+        It is spent with the transaction that is given it; else at the end, whatever came of the request.
+        Raises Forbidden, not saying what was wrong.
+        """
+        by = await self.store.challenges.answered(header)
         try:
-            hash, signature, claimed = (header or "").split("_")
-            digest, account = bytes32(hash), address(claimed)
-            genuine = account != ZERO and recover_digest(digest, unhex(signature)) == account
-        except (ValueError, InvalidInput, BadSignature):
-            genuine = False
-        if genuine:
-            genuine = await self.store.spend_challenge(digest, account, _now() - CHALLENGE_LIFE * 1000)
-        if not genuine:
-            raise Forbidden("invalid authorization")
-        return account
+            yield by
+        finally:
+            if not by.spent:
+                async with self.store.write(by):
+                    pass
 
     # --- publish
 
     async def publish(
-        self, kind: Kind, signed: Signed[Any], by: Address, *, standing: bool = False
+        self, kind: Kind, signed: Signed[Any], by: Authorization, *, standing: bool = False
     ) -> Record:
-        """Put a signed order into the book, or raise Forbidden with the first rule that it breaks."""
+        """Put a signed order into the book, which spends `by`, in one transaction.
+
+        Raises Forbidden with the first rule that the order breaks.
+        """
         standing = standing and kind is Kind.REQUEST
         hash = signed.hash(await self.hub.domain())
         for _ in range(_TRIES):
@@ -157,16 +159,16 @@ class Market:
             present = await self.store.order(hash)
             if present is not None and present.status != "dead":
                 raise Forbidden("order already published")
-            remaining = await self._judge(kind, signed, hash, by, block, standing)
-            await self._groups.note(signed.order, block)
-            new = Publication(hash, kind, signed, by, _now(), remaining, standing, block)
+            remaining = await self._judge(kind, signed, hash, by.account, block, standing)
+            groups = await self._groups.found_in(signed.order, block)
+            new = Publication(hash, kind, signed, by.account, _now(), remaining, standing, block, groups)
             try:
-                record = await self.store.publish(new, self.max_open_orders)
+                record = await self.store.publish(new, self.max_open_orders, by=by)
             except Overtaken:
                 continue
             if record is None:
-                raise self._too_many(kind, by)
-            self._written()
+                raise self._too_many(kind, by.account)
+            self.feed.wake()
             if self.engine:
                 self.engine.consider([hash])
             return record
@@ -239,23 +241,24 @@ class Market:
     async def unpublish(
         self,
         kind: Kind,
-        by: Address,
+        by: Authorization,
         *,
         hash: bytes | None = None,
         asset: Address | None = None,
         last: bool = False,
     ) -> list[bytes]:
-        """Delete open orders of `by`: one by hash, or all (or the last) of an asset.
+        """Delete open orders of who asks: one by hash, or all (or the last) of an asset. Spends `by`.
 
         Raises Forbidden when there is none.
         """
-        gone, _ = await self.store.unpublish(kind, by, hash=hash, asset=asset, last=last)
-        self._written()
+        signer = by.account
+        gone, _ = await self.store.unpublish(kind, signer, hash=hash, asset=asset, last=last, by=by)
+        self.feed.wake()
         if not gone and hash is not None:
             raise Forbidden(f"{kind}order with orderHash {hexstr(hash)} is not published")
         if not gone:
             field = "requester" if kind is Kind.REQUEST else kind
-            raise Forbidden(f"no open {kind}order published by signer {by} for {field} {asset}")
+            raise Forbidden(f"no open {kind}order published by signer {signer} for {field} {asset}")
         return gone
 
     # --- the matcher's word

@@ -70,6 +70,8 @@ class Publication:
     remaining: int
     standing: bool
     block: Block
+    groups: tuple[Address, ...] = ()
+    """Contracts that it names, and that turned out to be groups."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from sealdeal.model.orders import TEE, Kind, RequestOrder, tag_bits
 from sealdeal.model.types import ZERO, Address, Block, hexstr
 
 from .book import Status
+from .challenges import Authorization, Challenges
 from .following import Overtaken
 from .journal import (
     Happening,
@@ -43,7 +44,7 @@ from .records import (
     records,
 )
 from .shelves import fill, put, shelf_of, take
-from .tables import OPEN, book, categories, challenges, cursor, deals, groups, identity, is_kind, orders
+from .tables import OPEN, book, categories, cursor, deals, groups, identity, is_kind, orders
 
 KEPT_BLOCKS = 256
 """Blocks behind the cursor that are remembered, to find the way back after a reorganisation."""
@@ -54,7 +55,7 @@ class MarketStore:
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self.journal = Journal(database)
+        self.journal, self.challenges = Journal(database), Challenges(database)
 
     @classmethod
     async def open(cls, url: str) -> MarketStore:
@@ -80,42 +81,31 @@ class MarketStore:
         """A connection to read with (`lists` does)."""
         return self._db.read()
 
-    def write(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction (`words` writes one)."""
-        return self._db.write()
+    @asynccontextmanager
+    async def write(self, by: Authorization | None = None) -> AsyncIterator[AsyncConnection]:
+        """A transaction, which spends what authorises it. Raises Forbidden when that is spent already."""
+        async with self._db.write() as connection:
+            if by is not None:
+                await by.spend(connection)
+            yield connection
+        if by is not None:
+            by.spent = True
 
     async def close(self) -> None:
         await self._db.close()
 
-    # -------------------------------------------------------------------------------- challenges
-
-    async def add_challenge(self, hash: bytes, address: Address, now: int, forget_before: int) -> None:
-        """Remember a challenge (times in ms), and forget those issued before `forget_before`."""
-        async with self._db.write() as connection:
-            await connection.execute(sa.delete(challenges).where(challenges.c.issued_at < forget_before))
-            await connection.execute(sa.insert(challenges).values(hash=hash, address=address, issued_at=now))
-
-    async def spend_challenge(self, hash: bytes, address: Address, not_before: int) -> bool:
-        """Take a challenge away; False when there is none with this hash for this address."""
-        async with self._db.write() as connection:
-            spent = await connection.execute(
-                sa.delete(challenges).where(
-                    challenges.c.hash == hash,
-                    challenges.c.address == address,
-                    challenges.c.issued_at >= not_before,
-                )
-            )
-            return bool(spent.rowcount)
-
     # ------------------------------------------------------------------------------- publication
 
-    async def publish(self, new: Publication, most_open: int) -> Record | None:
+    async def publish(
+        self, new: Publication, most_open: int, *, by: Authorization | None = None
+    ) -> Record | None:
         """Put an order into the book; None when the signer has `most_open` open ones of the kind already.
 
-        Raises Overtaken when the index is not at the block at which the order was checked, and when the order
-        is in the book already and not dead.
+        All of it is one transaction, and spends `by`. Raises Overtaken when the index is not at the block at
+        which the order was checked, and when the order is in the book already and not dead; Forbidden when
+        `by` is spent.
         """
-        async with self._db.write() as connection:
+        async with self.write(by) as connection:
             await _lock(connection)
             await _expect_cursor(connection, new.block)
             present = await connection.execute(sa.select(book.c.status).where(book.c.hash == new.hash))
@@ -141,6 +131,7 @@ class MarketStore:
             row = book_row(new, sequence)
             await connection.execute(sa.insert(book).values(row))
             await put(connection, shelf_of(row))
+            await _add_groups(connection, new.groups)
             published = Record(
                 new.hash,
                 new.kind,
@@ -182,10 +173,12 @@ class MarketStore:
         hash: bytes | None = None,
         asset: Address | None = None,
         last: bool = False,
+        by: Authorization | None = None,
     ) -> tuple[list[bytes], list[bytes]]:
         """Delete open orders of this signer: one by hash, or all (or the last) of an asset.
 
-        Returns their hashes, and those of the requests that died with them.
+        Spends `by`, even when there is none. Returns their hashes, and those of the requests that died with
+        them. Raises Forbidden when `by` is spent.
         """
         where = [is_kind(kind), OPEN, book.c.signer == signer]
         if hash is not None:
@@ -193,7 +186,7 @@ class MarketStore:
         if asset is not None:
             where.append(book.c[identity(kind)] == asset)
         query = sa.select(book).where(*where).order_by(book.c.sequence.desc())
-        async with self._db.write() as connection:
+        async with self.write(by) as connection:
             await _lock(connection)
             gone = (await connection.execute(query.limit(1) if last else query)).all()
             await take(connection, [row.shelf for row in gone])
@@ -220,15 +213,6 @@ class MarketStore:
         async with self._db.read() as connection:
             query = sa.select(groups.c.address).where(groups.c.address.in_(list(among)))
             return set((await connection.execute(query)).scalars())
-
-    async def add_groups(self, found: Collection[Address]) -> None:
-        """Remember these contracts as groups."""
-        if not found:
-            return
-        async with self._db.write() as connection:
-            await _lock(connection)
-            await connection.execute(sa.delete(groups).where(groups.c.address.in_(list(found))))
-            await connection.execute(sa.insert(groups), [{"address": group} for group in found])
 
     # ------------------------------------------------------------------------------------- index
 
@@ -386,6 +370,13 @@ async def _lock(connection: AsyncConnection) -> None:
     """One writer at a time moves the cursor or asks where it is; SQLite has but one writer anyway."""
     if connection.dialect.name == "postgresql":
         await connection.execute(sa.text("LOCK TABLE market_cursor IN EXCLUSIVE MODE"))
+
+
+async def _add_groups(connection: AsyncConnection, found: Collection[Address]) -> None:
+    """Remember these contracts as groups."""
+    if found:
+        await connection.execute(sa.delete(groups).where(groups.c.address.in_(list(found))))
+        await connection.execute(sa.insert(groups), [{"address": group} for group in found])
 
 
 async def _expect_cursor(connection: AsyncConnection, block: Block | None) -> None:
