@@ -31,6 +31,7 @@ from sealdeal.chain import Addresses, Anvil, Hub
 from sealdeal.db import AddressColumn
 from sealdeal.market.app import create_app
 from sealdeal.market.book import Offer, best_fill
+from sealdeal.market.challenges import Authorization
 from sealdeal.market.fields import DEAL_ADDRESSES, DEAL_HASHES
 from sealdeal.market.lists import Lists
 from sealdeal.market.market import Market
@@ -289,18 +290,27 @@ async def measured(where: str, store: MarketStore, empty: MarketStore, size: int
     yield Ratio(f"{what}: the best match of a request", ours, "in a book of two", reference, "s")
     fresh = random.Random(9)
 
-    async def another(at: MarketStore, number: int) -> None:
-        await publish(at, publication(made(fresh, 2**40 + number), account(number), number, GENESIS))
+    async def publishing(at: MarketStore, first: int) -> float:
+        """Seconds of a publication, which spends the answer to a challenge."""
+        numbers = iter(range(first, first + 100))
+        answers = {n: Authorization(keccak(b"%d" % n), account(n)) for n in range(first, first + 100)}
+        for number in answers:
+            await at.challenges.add(keccak(b"%d" % number), account(number))
 
-    numbers = iter(range(10**6))
-    ours = statistics.median(await times(lambda _: another(store, next(numbers)), 60))
-    reference = statistics.median(await times(lambda _: another(empty, next(numbers)), 60))
+        async def another(_: int) -> None:
+            number = next(numbers)
+            new = publication(made(fresh, 2**40 + number), account(number), number, GENESIS)
+            await publish(at, new, answers[number])
+
+        return statistics.median(await times(another, 60))
+
+    ours, reference = await publishing(store, 0), await publishing(empty, 100)
     yield Ratio(f"{what}: publishing, the chain's part aside", ours, "into an empty book", reference, "s")
 
 
-async def publish(at: MarketStore, new: Publication) -> None:
+async def publish(at: MarketStore, new: Publication, by: Authorization | None = None) -> None:
     """At the block that the market's index shows."""
-    await at.publish(replace(new, block=(await at.recent_blocks())[0]), 10**9)
+    await at.publish(replace(new, block=(await at.recent_blocks())[0]), 10**9, by=by)
 
 
 def some_offers() -> Iterator[Publication]:
