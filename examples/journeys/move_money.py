@@ -9,11 +9,9 @@ from sealdeal.sdk.sync import Sealdeal
 
 network = Network.load(Path(sys.argv[1]))
 with Sealdeal.newcomer(network, 10 * RLC) as alice, Sealdeal.newcomer(network, 0) as bob:
-    alice.send(bob.key.address, 4 * RLC)
-    alice.send_ether(bob.key.address, 10**15)  # the chain's own money, for gas
+    alice.send(bob.key.address, 4 * RLC, gas_money=10**15)  # wei, the chain's own money
     bob.deposit(3 * RLC)  # deals are paid from the escrow
-    bob.withdraw(1 * RLC)
-    balance = bob.balance()
+    balance = bob.withdraw(1 * RLC).balance
     assert (balance.wallet, balance.stake) == (2 * RLC, 2 * RLC)
     assert alice.balance().wallet == 6 * RLC
     print(f"{bob.key.address} has {balance.wallet} nRLC in the wallet and {balance.stake} in escrow")

@@ -17,12 +17,10 @@ from sealdeal.sdk.sync import Sealdeal
 
 
 def money(one: Sealdeal, other: Address) -> int:
-    one.send(other, 5 * RLC)
-    one.send_ether(other, 10**16)
+    one.send(other, 5 * RLC, gas_money=10**16)
     one.deposit(3 * RLC)
-    one.withdraw(1 * RLC)
     one.approve(other, 1 * RLC)
-    return one.balance().stake
+    return one.withdraw(1 * RLC).balance.stake
 
 
 def offer(developer: Sealdeal, image: BuiltImage) -> Address:
@@ -31,7 +29,7 @@ def offer(developer: Sealdeal, image: BuiltImage) -> Address:
 
 def secrets(one: Sealdeal, app: Address) -> None:
     one.share_secret(b"for every run", kind=SecretKind.APP_SECRET, subject=app, name="1")
-    one.share_secret(b"for my runs", kind=SecretKind.REQUESTER_SECRET, subject=one.key.address, name="login")
+    one.share_secrets({"login": b"for my runs", "password": b"for them too"})
 
 
 def protect(owner: Sealdeal, plain: bytes, app: Address) -> Address:

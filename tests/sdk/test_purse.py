@@ -13,7 +13,7 @@ from sealdeal.model.errors import Conflict
 from sealdeal.model.keys import Key
 from sealdeal.model.types import RLC
 from sealdeal.sdk import network as documents
-from sealdeal.sdk.purse import Purse
+from sealdeal.sdk.purse import Balance, Purse
 from tests.network import PURSE, QUICK, STAKE, Network
 
 NOWHERE = "http://127.0.0.1:1"
@@ -35,8 +35,25 @@ async def test_money_is_sent(network: Network, purse: Purse) -> None:
     await purse.send(other, 3 * RLC)
     await purse.send_ether(other, 5)
     assert ((await purse.balance(other)).total, await purse.ether(other)) == (3 * RLC, 5)
+    await purse.send(other, RLC, gas_money=7)
     with pytest.raises(Conflict, match=f"a payment of {PURSE} was asked for"):
-        await purse.send(other, PURSE)
+        await purse.send(other, PURSE, gas_money=1)
+    assert ((await purse.balance(other)).total, await purse.ether(other)) == (4 * RLC, 12)
+
+
+async def test_what_goes_into_the_escrow_and_out_of_it_is_told_with_what_is_left(
+    network: Network, purse: Purse
+) -> None:
+    paid = await purse.deposit(3 * RLC)
+    assert paid.balance == Balance(PURSE - 3 * RLC, STAKE + 3 * RLC, 0)
+    back = await purse.withdraw(STAKE)
+    assert back.balance == Balance(PURSE - 3 * RLC + STAKE, 3 * RLC, 0)
+    assert back.receipt.block.number > paid.receipt.block.number
+    assert back.balance == await purse.balance()
+    await purse.deposit(1)
+    assert back.balance != await purse.balance(), "of that time"
+    with pytest.raises(Conflict, match="are free in the escrow"):
+        await purse.withdraw(4 * RLC)
 
 
 async def test_another_account_takes_what_was_approved_and_no_more(network: Network, purse: Purse) -> None:

@@ -14,6 +14,8 @@ from sealdeal.model.errors import Conflict, InvalidInput, NotFound, Unavailable
 from sealdeal.model.keys import Key
 from sealdeal.model.sealing import Door, SecretKind
 from sealdeal.model.types import Address, hexstr
+from sealdeal.sdk import network as documents
+from sealdeal.sdk.client import Sealdeal
 from sealdeal.sdk.custody import Audit, SecretId
 from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.secrets import RevocationIncomplete, Secrets, SplitIncomplete
@@ -87,6 +89,24 @@ async def test_the_owner_chooses_nodes_and_threshold(owner: Owner) -> None:
     everyone = await secrets.split(owner.nodes.network.key("requester"), mine, b"x", threshold=3)
     assert (everyone.document.threshold, set(everyone.document.nodes)) == (3, set(owner.all))
     assert second in everyone.document.nodes
+
+
+async def test_a_wallet_shares_several_of_its_own_at_once(owner: Owner, network: Network) -> None:
+    inside = {
+        f"http://node-{number}": in_memory(create_app(owner.nodes.running[node]))
+        for number, node in enumerate(owner.all)
+    }
+    at = documents.Services(DEAD, DEAD, None, tuple(inside))
+    told = documents.Network(network.url, CHAIN_ID, network.addresses, at)
+    async with Sealdeal(told, network.key("requester"), transports=inside) as requester:
+        me = requester.key.address
+        found = await requester.share_secrets({"login": b"me", "password": b"mine"}, threshold=3)
+        assert {name: one.document.threshold for name, one in found.items()} == {"login": 3, "password": 3}
+        with pytest.raises(Conflict, match=r"'login' of .* is there already"):
+            await requester.share_secrets({"login": b"you", "token": b"new"})
+        for name in ("login", "password", "token"):
+            status = await requester.secrets.status(SecretId.requester(me, name))
+            assert [(group.version, group.complete) for group in status.groups] == [(1, True)], name
 
 
 @pytest.mark.parametrize(

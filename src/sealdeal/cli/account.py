@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 
 from cyclopts import App
 
-from sealdeal.chain import Receipt
 from sealdeal.model.types import Address, address, format_rlc, hexstr, parse_rlc
 from sealdeal.sdk.client import Sealdeal
+from sealdeal.sdk.purse import Moved
 
 from . import session
 from .session import AsJson, WalletName
-from .wallet import holdings
+from .wallet import holdings, shown
 
 account = App(name="account", help="Money in the hub's escrow, from which deals are paid.")
 
@@ -91,9 +91,9 @@ async def _allowed(client: Sealdeal, owner: Address, spender: str) -> dict[str, 
 
 
 async def _move(
-    act: Callable[[Sealdeal, int], Awaitable[Receipt]], amount: str, wallet: str | None, as_json: bool
+    act: Callable[[Sealdeal, int], Awaitable[Moved]], amount: str, wallet: str | None, as_json: bool
 ) -> None:
     async with session.connected(session.unlock(wallet)) as client:
-        receipt = await act(client, parse_rlc(amount))
-        owned = await holdings(client, client.key.address)
-        session.show({**owned, "transaction": hexstr(receipt.tx_hash)}, as_json=as_json)
+        moved = await act(client, parse_rlc(amount))
+        owned = shown(client.key.address, moved.balance)
+        session.show({**owned, "transaction": hexstr(moved.receipt.tx_hash)}, as_json=as_json)

@@ -23,6 +23,7 @@ from sealdeal.model.keys import Key
 from sealdeal.model.results import generate_result_key, result_key_text
 from sealdeal.model.types import Address, address, format_rlc, hexstr, parse_rlc, unhex
 from sealdeal.sdk.client import Sealdeal
+from sealdeal.sdk.purse import Balance
 
 from . import session
 from .session import AsJson, WalletName
@@ -185,8 +186,12 @@ def read_result_key(path: Path, secret: str) -> bytes:
 
 
 async def holdings(client: Sealdeal, owner: Address) -> dict[str, Any]:
-    """An account's holdings, for people."""
-    balance = await client.balance(owner)
+    """What an account holds now, for people."""
+    return shown(owner, await client.balance(owner))
+
+
+def shown(owner: Address, balance: Balance) -> dict[str, Any]:
+    """What an account holds, for people."""
     return {
         "address": owner,
         "wallet": format_rlc(balance.wallet),

@@ -213,6 +213,35 @@ class Assets(Purse):
             self.key, which, secret, nodes=nodes, threshold=threshold, expires=expires
         )
 
+    async def share_secrets(
+        self,
+        named: Mapping[str, bytes],
+        *,
+        nodes: Collection[str] = (),
+        threshold: int | None = None,
+        expires: int = 0,
+    ) -> dict[str, SplitReceipt]:
+        """Split this wallet's own secrets, name -> value, all at once: a login and its password, say.
+
+        Runs are given those that their `Params(secrets={1: name})` name. Options are those of
+        `Secrets.split`; its first error is raised when every other secret is shared, or has failed too.
+        """
+        owner, to = self.key, self.secrets
+        terms: dict[str, Any] = {"nodes": nodes, "threshold": threshold, "expires": expires}
+        done = await asyncio.gather(
+            *(
+                to.split(owner, SecretId.requester(owner.address, name), value, **terms)
+                for name, value in named.items()
+            ),
+            return_exceptions=True,
+        )
+        receipts = {}
+        for name, one in zip(named, done, strict=True):
+            if isinstance(one, BaseException):
+                raise one
+            receipts[name] = one
+        return receipts
+
     @property
     def secrets(self) -> Secrets:
         """The owner's side of secrets: status, refresh, revocation, audit.

@@ -10,7 +10,7 @@ from sealdeal.chain import Receipt as TxReceipt
 from sealdeal.model.deals import AccountState
 from sealdeal.model.errors import Conflict, InvalidInput
 from sealdeal.model.keys import Key
-from sealdeal.model.types import Address
+from sealdeal.model.types import Address, Block
 
 from .network import Network
 
@@ -26,6 +26,15 @@ class Balance:
     @property
     def total(self) -> int:
         return self.wallet + self.stake + self.locked
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Money that went into the escrow, or out of it."""
+
+    receipt: TxReceipt
+    balance: Balance
+    """What the account owned then, at the transaction's block."""
 
 
 class Purse:
@@ -54,8 +63,9 @@ class Purse:
 
     async def balance(self, who: Address | None = None) -> Balance:
         """Wallet, stake and locked amounts of an account (default: one's own), in nRLC."""
-        account = who or self.key.address
-        block = await self.hub.block()
+        return await self._balance(who or self.key.address, await self.hub.block())
+
+    async def _balance(self, account: Address, block: Block) -> Balance:
         escrow: AccountState = await self.hub.account(account, block)
         return Balance(await self.hub.token_balance(account, block), escrow.stake, escrow.locked)
 
@@ -63,31 +73,43 @@ class Purse:
         """What an account (default: one's own) has for gas, in wei."""
         return int(await self.rpc.call("eth_getBalance", who or self.key.address, "latest"), 16)
 
-    async def send(self, to: Address, amount: int) -> TxReceipt:
-        """Give nRLC from the wallet to another wallet."""
+    async def send(self, to: Address, amount: int, *, gas_money: int = 0) -> TxReceipt:
+        """Give nRLC from the wallet to another wallet, and before that, if it wants some, `gas_money` wei.
+
+        Returns the receipt of the RLC. Raises Conflict when there are too few of them, before anything is
+        sent; OutOfGasMoney.
+        """
         await self._afford(amount, "payment")
+        if gas_money:
+            await self.send_ether(to, gas_money)
         return await self.hub.transfer_token(to, amount)
 
     async def send_ether(self, to: Address, amount: int) -> TxReceipt:
         """Give wei, the chain's own currency, to another account. Raises OutOfGasMoney."""
         return await self.sender.send(to, value=amount)
 
-    async def deposit(self, amount: int) -> TxReceipt:
-        """Move nRLC from the wallet to the hub's escrow, where deals can use them."""
+    async def deposit(self, amount: int) -> Moved:
+        """Move nRLC from the wallet to the hub's escrow, where deals can use them.
+
+        Returns what is where once that is mined. Raises Conflict when the wallet has less.
+        """
         await self._afford(amount, "deposit")
-        return await self.hub.deposit(amount)
+        return await self._moved(await self.hub.deposit(amount))
 
     async def _afford(self, amount: int, what: str) -> None:
         have = await self.hub.token_balance(self.key.address)
         if have < amount:
             raise Conflict(f"the wallet holds {have} nRLC, a {what} of {amount} was asked for: fund it first")
 
-    async def withdraw(self, amount: int) -> TxReceipt:
-        """Move free nRLC from the escrow back to the wallet."""
+    async def withdraw(self, amount: int) -> Moved:
+        """Move free nRLC from the escrow back to the wallet; as `deposit`."""
         have = (await self.hub.account(self.key.address)).stake
         if have < amount:
             raise Conflict(f"{have} nRLC are free in the escrow, a withdrawal of {amount} was asked for")
-        return await self.hub.withdraw(amount)
+        return await self._moved(await self.hub.withdraw(amount))
+
+    async def _moved(self, receipt: TxReceipt) -> Moved:
+        return Moved(receipt, await self._balance(self.key.address, receipt.block))
 
     async def approve(self, spender: Address, amount: int) -> TxReceipt:
         """Let `spender` take up to `amount` nRLC out of this account's escrow; 0 takes that back."""
@@ -126,5 +148,4 @@ class Purse:
 
     async def faucet(self, to: Address, amount: int, gas_money: int = 10**18) -> TxReceipt:
         """Give away `amount` nRLC and `gas_money` wei: what a local network's funder does for newcomers."""
-        await self.send_ether(to, gas_money)
-        return await self.hub.transfer_token(to, amount)
+        return await self.send(to, amount, gas_money=gas_money)

@@ -189,6 +189,7 @@ class Sealdeal:
     protect_dataset = _blocking(client.Sealdeal.protect_dataset)
     protected_data = _blocking(client.Sealdeal.protected_data)
     share_secret = _blocking(client.Sealdeal.share_secret)
+    share_secrets = _blocking(client.Sealdeal.share_secrets)
     grant = _blocking(client.Sealdeal.grant)
     sign = _blocking(client.Sealdeal.sign)
     publish = _blocking(client.Sealdeal.publish)

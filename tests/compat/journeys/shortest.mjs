@@ -14,8 +14,8 @@ async function money({ sdk, address }, other) {
   await sdk.wallet.sendRLC(rlc(5), other);
   await sdk.wallet.sendETH(utils.parseEth('0.01'), other);
   await sdk.account.deposit(rlc(3));
-  await sdk.account.withdraw(rlc(1));
   await sdk.account.approve(rlc(1), other);
+  await sdk.account.withdraw(rlc(1));
   return String((await sdk.account.checkBalance(address)).stake);
 }
 
@@ -29,6 +29,7 @@ async function offer({ sdk, address: owner }) {
 async function secrets({ sdk }, app) {
   await sdk.app.pushAppSecret(app, 'for every run');
   await sdk.secrets.pushRequesterSecret('login', 'for my runs');
+  await sdk.secrets.pushRequesterSecret('password', 'for them too');
 }
 
 async function protect({ sdk, address: owner }, plain, app) {
