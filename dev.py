@@ -32,6 +32,7 @@ POCO = os.path.join(DEV, "npm", "@iexec", "poco")
 JS = os.path.join(DEV, "npm", "js")
 NODE = os.path.join(DEV, "node")
 HALMOS = os.path.join(DEV, "halmos")
+COMPILED = os.path.join(DEV, "compiled")
 APT = os.path.join(DEV, "apt")
 KERNEL = f"linux-image-cloud-{'arm64' if os.uname().machine == 'aarch64' else 'amd64'}"
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
@@ -154,8 +155,14 @@ def main(arguments: list[str]) -> int:
 
 
 def become(arguments: list[str], cwd: str | None = None) -> None:
-    """Replace this process by the environment's Python."""
+    """Replace this process by the environment's Python.
+
+    It and all that it starts keep the modules they have compiled, in .dev/: the tests start hundreds of
+    processes, each of which would compile them anew where the environment says that nothing may be kept.
+    """
     os.environ["PATH"] = BIN + os.pathsep + os.environ.get("PATH", os.defpath)
+    os.environ["PYTHONPYCACHEPREFIX"] = COMPILED
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if cwd:
         os.chdir(cwd)
     sys.stdout.flush()

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -367,6 +368,24 @@ def test_a_package_of_debians_is_unpacked_and_not_installed(
         assert tool.path() == str(tmp_path / "apt/it/usr/bin/it")
     assert [path.name for path in (tmp_path / "apt").iterdir()] == ["it"]
     assert not (tmp_path / "started").exists()
+
+
+def test_what_it_starts_compiles_a_module_once_and_keeps_it_in_its_own_folder(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "dev.py", tmp_path)
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "module.py").touch()
+    (tmp_path / ".dev/venv/bin").mkdir(parents=True)
+    (tmp_path / ".dev/venv/bin/python").symlink_to(sys.executable)
+    become = f"import dev; dev.become(['-c', 'import subprocess, sys; {STARTED}'], cwd={str(source)!r})"
+    forbidding = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", become], cwd=tmp_path, env=forbidding, check=True)
+    assert [path.name for path in source.iterdir()] == ["module.py"]
+    kept = tmp_path / ".dev" / "compiled" / source.relative_to("/")
+    assert [path.name.split(".")[0] for path in kept.iterdir()] == ["module"]
+
+
+STARTED = 'subprocess.run([sys.executable, "-c", "import module"], check=True)'
 
 
 def test_the_soak_runs_what_the_tests_leave_out(monkeypatch: pytest.MonkeyPatch) -> None:
