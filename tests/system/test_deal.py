@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from eth_abi.abi import encode
 
 from sealdeal.model.deals import TaskStatus, deal_id
 from sealdeal.model.errors import Conflict, IntegrityError, NotFound
-from sealdeal.model.keys import Key
+from sealdeal.model.keys import Key, SmartWallet
 from sealdeal.model.orders import TEE_TDX, Params, WorkerpoolOrder, tag
 from sealdeal.model.receipts import Receipt
 from sealdeal.model.results import generate_result_key
@@ -22,6 +23,7 @@ from sealdeal.model.sealing import Door
 from sealdeal.model.types import RLC, ZERO, unhex
 from sealdeal.sdk.client import Sealdeal
 from sealdeal.sdk.custody import SecretId
+from tests.contracts.actors import WALLET, compiled
 
 from .conftest import ECHO, POOL_PRICE, World, distributed, local_network, told
 
@@ -195,3 +197,31 @@ async def test_a_standing_request_waits_for_its_match(world: World) -> None:
     deal = await requester.deal_of(request)
     assert deal.workerpool.price == POOL_PRICE - 1
     assert (await world.ended(requester, deal)).status is TaskStatus.COMPLETED
+
+
+async def test_wallets_that_are_contracts_offer_and_buy(world: World) -> None:
+    """One owns the app, the other asks: their owners' keys sign for them, and pay the gas."""
+    there, inside = world.network.network, world.network.transports
+    people = [await world.person(10 * RLC), await world.requester(10 * RLC)]
+    wallets = []
+    for person in people:
+        code = compiled(WALLET) + encode(["address"], [person.key.address])
+        made = (await person.sender.send(None, code)).contract
+        assert made
+        wallets.append(SmartWallet(made, person.key))
+    provider, requester = [
+        await world.stack.enter_async_context(Sealdeal(there, wallet.key, signer=wallet, transports=inside))
+        for wallet in wallets
+    ]
+    app = await world.app(provider, ECHO, price=RLC)
+    assert await provider.hub.owner_of(app.address) == provider.signer.address
+    with pytest.raises(Conflict, match=f"deposit {RLC + POOL_PRICE} more"):
+        await world.buy(requester, app.address)
+    await requester.hub.transfer_stake(requester.signer.address, RLC + POOL_PRICE)
+    deal = await world.buy(requester, app.address, args="bought")
+    assert (deal.app.owner, deal.requester) == (provider.signer.address, requester.signer.address)
+    task = await world.ended(requester, deal)
+    assert task.status is TaskStatus.COMPLETED
+    assert told(await world.result(requester, task.taskid))["args"] == ["bought"]
+    assert (await provider.balance(provider.signer.address)).stake == RLC
+    assert (await requester.balance(requester.signer.address)).total == 0

@@ -41,6 +41,8 @@ Request = tuple[Contract, str, *tuple[Any, ...]]
 
 GROUP_GAS = 200_000
 """For one answer of a group."""
+WALLET_GAS = 700_000
+"""For one answer of a smart wallet, with what the hub needs to ask it."""
 COMPATIBLE_GAS = 3_000_000
 """For the check of one dataset order against a deal."""
 
@@ -283,6 +285,18 @@ class HubReads(Reader):
             if refused.reason == "invalid-signature-format":
                 return False
             raise
+
+    async def agrees(
+        self, account: Address, digest: Bytes32, signature: bytes, at: Block | None = None
+    ) -> bool:
+        """As `verify_signature`, but a contract may use WALLET_GAS, and whatever else it does is a no."""
+        asked = self.hub.request("verifySignature", account, digest, signature) | {"gas": hex(WALLET_GAS)}
+        (answer,) = await self._call([asked], at)
+        if isinstance(answer, RpcError) and "gas" not in answer.message.lower():
+            raise self._failed(answer, at)
+        if isinstance(answer, Reverted | RpcError):
+            return False
+        return bool(self.hub.decode("verifySignature", answer))
 
     async def admits(self, restriction: Address, account: Address, at: Block | None = None) -> bool:
         """Does an order's restriction admit an account? Zero admits all; a group (ERC-734), its members."""

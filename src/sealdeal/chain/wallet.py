@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from sealdeal.model.errors import Conflict, InvalidInput, NotFound
 from sealdeal.model.keys import Key
-from sealdeal.model.types import Address, address, address_bytes, hexstr, keccak, unhex
+from sealdeal.model.types import Address, Bytes32, address, address_bytes, hexstr, keccak, unhex
 
 from .errors import KeystoreError
 
@@ -82,6 +82,10 @@ class Wallet:
 
     def __repr__(self) -> str:
         return f"Wallet({self.address})"
+
+    def sign_digest(self, digest: Bytes32) -> bytes:
+        """The key's signature, 65 bytes."""
+        return self.key.sign_digest(digest)
 
     def sign_transaction(self, transaction: Transaction) -> bytes:
         """The raw bytes to send; their keccak is the transaction's hash."""

@@ -7,6 +7,7 @@ import time
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sealdeal.chain import Hub
 from sealdeal.db import Database
 from sealdeal.model.errors import BadSignature, Forbidden, InvalidInput
 from sealdeal.model.keys import recover_digest
@@ -51,15 +52,20 @@ class Challenges:
             await connection.execute(sa.delete(challenges).where(challenges.c.issued_at < _oldest(now)))
             await connection.execute(sa.insert(challenges).values(hash=hash, address=account, issued_at=now))
 
-    async def answered(self, header: str | None) -> Authorization:
-        """What the header `authorization` gives, not spent yet. Raises Forbidden, not saying why."""
+    async def answered(self, header: str | None, hub: Hub) -> Authorization:
+        """What the header `authorization` gives, not spent yet. Raises Forbidden, not saying why.
+
+        A challenge is answered with the account's key, or as its contract agrees (EIP-1271), which is asked
+        for none but challenges that are open: anything else costs the chain nothing.
+        """
         try:
-            hash, signature, claimed = (header or "").split("_")
-            digest, account = bytes32(hash), address(claimed)
-            genuine = account != ZERO and recover_digest(digest, unhex(signature)) == account
-        except (ValueError, InvalidInput, BadSignature):
-            genuine = False
-        if not genuine or not await self._open(digest, account):
+            hash, signed, claimed = (header or "").split("_")
+            digest, signature, account = bytes32(hash), unhex(signed), address(claimed)
+        except (ValueError, InvalidInput):
+            raise _refusal() from None
+        if account == ZERO or not await self._open(digest, account):
+            raise _refusal()
+        if not _by_key(digest, signature, account) and not await hub.agrees(account, digest, signature):
             raise _refusal()
         return Authorization(digest, account)
 
@@ -72,6 +78,13 @@ class Challenges:
         )
         async with self._db.read() as connection:
             return (await connection.execute(query)).first() is not None
+
+
+def _by_key(digest: bytes, signature: bytes, account: Address) -> bool:
+    try:
+        return recover_digest(digest, signature) == account
+    except BadSignature:
+        return False
 
 
 def _refusal() -> Forbidden:

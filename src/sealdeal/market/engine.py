@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from sealdeal.chain import Hub, NotMined, Reverted, RpcError
+from sealdeal.chain import Hub, NotMined, Reverted
 from sealdeal.model.deals import deal_id
 from sealdeal.model.errors import ChainError, Unavailable
 from sealdeal.model.orders import Kind, RequestOrder, chosen_matcher
@@ -36,8 +36,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0
 """Seconds that an order is set aside, the first time and at most."""
 MATCH_GAS = 3_000_000
 """Gas that a match may use: several times what four keys take, room for four smart wallets."""
-WALLET_GAS = 700_000
-"""Gas that one smart wallet may use to say whether a signature is its own."""
 PATIENT = 3
 """Refusals of one signer's orders after which all its orders are set aside, each time twice as long."""
 _GROUPS = b"groups"  # in the place of an order, in the pauses
@@ -226,14 +224,9 @@ class Engine:
 
     async def _denied(self, offers: Sequence[Offer[Any]]) -> Offer[Any] | None:
         """The first order whose signer does not say, with little gas, that it is his."""
-        hub = self._hub.hub
         for offer in offers:
-            call = hub.request("verifySignature", offer.signer, offer.hash, offer.signed.sign)
-            try:
-                answer = await self._hub.rpc.call("eth_call", call | {"gas": hex(WALLET_GAS)}, "latest")
-            except (Reverted, RpcError):
-                return offer
-            if offer.signed.sign and not hub.decode("verifySignature", answer):
+            sign = offer.signed.sign  # empty: it is signed on chain
+            if sign and not await self._hub.agrees(offer.signer, offer.hash, sign):
                 return offer
         return None
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sealdeal.chain import Hub, Reverted
+from sealdeal.chain import Hub
 from sealdeal.model.errors import Forbidden, NotFound, Unavailable
 from sealdeal.model.keys import Rng
 from sealdeal.model.orders import (
@@ -135,7 +135,7 @@ class Market:
         It is spent with the transaction that is given it; else at the end, whatever came of the request.
         Raises Forbidden, not saying what was wrong.
         """
-        by = await self.store.challenges.answered(header)
+        by = await self.store.challenges.answered(header, self.hub)
         try:
             yield by
         finally:
@@ -215,10 +215,7 @@ class Market:
     async def _is_signed(self, signer: Address, hash: bytes, sign: bytes, block: Block) -> bool:
         if not sign:
             return await self.hub.presigned(hash, block) == signer != ZERO
-        try:
-            return await self.hub.verify_signature(signer, hash, sign, block)
-        except Reverted:  # a signature of odd length
-            return False
+        return await self.hub.agrees(signer, hash, sign, block)
 
     async def _offers_exist(self, order: RequestOrder) -> None:
         """Whether a request's app and dataset are on offer, within its prices."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import coincurve
 
@@ -16,6 +18,18 @@ from .types import Address, Bytes32, address, keccak
 
 Rng = Callable[[int], bytes]
 """n -> n random bytes; `secrets.token_bytes` outside tests."""
+
+
+class Signer(Protocol):
+    """Who signs as an account: its key, or whoever its contract believes."""
+
+    @property
+    def address(self) -> Address:
+        """The account, not the key."""
+
+    def sign_digest(self, digest: Bytes32) -> bytes:
+        """What the account shows for its signature of a 32-byte digest."""
+
 
 _HALF_N = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
@@ -61,6 +75,21 @@ class Key:
 
     def __repr__(self) -> str:
         return f"Key({self.address})"
+
+
+@dataclass(frozen=True)
+class SmartWallet:
+    """An account that is a contract, and takes `key`'s signature of a digest for its own (EIP-1271).
+
+    A wallet that wants digests wrapped, or several signatures, has another `Signer`.
+    """
+
+    address: Address
+    key: Key
+
+    def sign_digest(self, digest: Bytes32) -> bytes:
+        """The key's signature, 65 bytes."""
+        return self.key.sign_digest(digest)
 
 
 def _address_of(public: coincurve.PublicKey) -> Address:

@@ -13,8 +13,8 @@ from typing import Any, Generic, Self, TypeVar
 
 from .eip712 import Address, Bytes32_, Domain, String, Typed, Uint256, digest
 from .errors import InvalidInput
-from .keys import Key
-from .types import ZERO, ZERO32, Bytes32, address, address_bytes, hexstr, unhex
+from .keys import Signer
+from .types import ZERO, ZERO32, Bytes32, address, address_bytes, hexstr, keccak, unhex
 from .types import Address as AddressType
 
 TEE, SCONE, GRAMINE, TDX, GPU = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 8
@@ -156,9 +156,9 @@ class Signed(Generic[T]):
     sign: bytes
 
     @classmethod
-    def by(cls, key: Key, order: T, domain: Domain) -> Signed[T]:
-        """`order` signed by `key` under the hub's domain."""
-        return cls(order, key.sign_digest(digest(domain, order)))
+    def by(cls, signer: Signer, order: T, domain: Domain) -> Signed[T]:
+        """`order` signed under the hub's domain."""
+        return cls(order, signer.sign_digest(digest(domain, order)))
 
     def hash(self, domain: Domain) -> Bytes32:
         """The order's hash, which the contracts, the market and the deal know it by."""
@@ -192,6 +192,14 @@ class OrderOperation:
     signed: Signed[Any]
     operation: int
     sign: bytes = b""
+
+    def hash(self, domain: Domain) -> Bytes32:
+        """What the owner signs for others to send it (poco.md §4: the order is a struct inside)."""
+        order = self.signed.order
+        inner, name = order.type_string(), type(order).__name__
+        kind = keccak(f"{name}Operation({name} order,uint256 operation){inner}".encode())
+        struct = keccak(kind + order.struct_hash() + self.operation.to_bytes(32, "big"))
+        return keccak(b"\x19\x01" + domain.separator + struct)
 
     def as_tuple(self) -> tuple[Any, ...]:
         return (self.signed.as_tuple(), self.operation, self.sign)

@@ -17,8 +17,8 @@ from sealdeal.model import sealing
 from sealdeal.model.bulk import BULK_VOLUME
 from sealdeal.model.cid import multiaddr_bytes
 from sealdeal.model.errors import Conflict, InvalidInput
-from sealdeal.model.keys import Key
-from sealdeal.model.orders import TEE_TDX, AppOrder, DatasetOrder, Order, Signed, T, tag
+from sealdeal.model.keys import Key, Signer
+from sealdeal.model.orders import TEE_TDX, AppOrder, DatasetOrder, Order, OrderOperation, Signed, T, tag
 from sealdeal.model.streams import Format, new_key
 from sealdeal.model.types import ZERO, Address, Bytes32
 
@@ -61,13 +61,15 @@ class Assets(Purse):
         network: Network,
         key: Key | None = None,
         *,
+        signer: Signer | None = None,
         outbox: Path | None = None,
         transports: Mapping[str, Transport] | None = None,
     ) -> None:
-        """`key` signs orders and transactions; without one the network can only be read. `outbox`: a folder
-        in which transactions survive a crash. `transports`: by URL, for services in this process.
+        """`key` signs orders and transactions; without one the network can only be read. `signer`: who signs
+        orders, and owns apps, instead: a `SmartWallet`, while `key` still pays the gas. `outbox`: a folder in
+        which transactions survive a crash. `transports`: by URL, for services in this process.
         """
-        super().__init__(network, key, outbox)
+        super().__init__(network, key, outbox, signer)
         self._transports = inside = transports or {}
         at = network.services
         quorum = network.contracts.quorum
@@ -129,9 +131,9 @@ class Assets(Purse):
     ) -> tuple[Address, tuple[TxReceipt, ...]]:
         terms = (name, "DOCKER", multiaddr_bytes(multiaddr), checksum)
         try:
-            made, receipt = await self.hub.create_app(*terms)
+            made, receipt = await self.hub.create_app(*terms, owner=self.signer.address)
         except Conflict:
-            return await self.hub.predict_app(*terms, owner=self.key.address), ()
+            return await self.hub.predict_app(*terms, owner=self.signer.address), ()
         return made, (receipt,)
 
     async def protect_dataset(
@@ -288,7 +290,7 @@ class Assets(Purse):
 
     async def sign(self, order: T) -> Signed[T]:
         """Sign an order; whoever is given it may match it, published or not, until it is cancelled."""
-        return Signed.by(self.key, order, await self.hub.domain())
+        return Signed.by(self.signer, order, await self.hub.domain())
 
     async def publish(self, order: Order, *, standing: bool = False) -> Bytes32:
         """Sign an order and publish it in the market; its hash.
@@ -296,13 +298,16 @@ class Assets(Purse):
         `standing`, for requests: it waits even while nobody offers its app or dataset.
         """
         domain = await self.hub.domain()
-        signed: Signed[Any] = Signed.by(self.key, order, domain)
-        await self.market.publish(signed, self.key, standing=standing)
+        signed: Signed[Any] = Signed.by(self.signer, order, domain)
+        await self.market.publish(signed, self.signer, standing=standing)
         return signed.hash(domain)
 
     async def cancel(self, signed: Signed[Any]) -> TxReceipt:
         """Close an order on chain, for ever: it can no longer be matched by anyone."""
-        return await self.hub.manage_order(signed, "close")
+        if self.signer.address == self.key.address:
+            return await self.hub.manage_order(signed, "close")
+        closing = OrderOperation(signed, 1).hash(await self.hub.domain())
+        return await self.hub.manage_order(signed, "close", signature=self.signer.sign_digest(closing))
 
     async def share_result_key(self, key_text: str) -> None:
         """Give every SMS node the public key that results for this account are encrypted with.

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sealdeal.chain.wallet import Wallet
 from sealdeal.model import eip712
 from sealdeal.model.eip712 import Domain, String, Typed
 from sealdeal.model.errors import IntegrityError
-from sealdeal.model.keys import Key
+from sealdeal.model.keys import Signer
 from sealdeal.model.types import hexstr
-
-Signer = Key | Wallet
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,5 @@ def authorization(chain_id: int, document: Mapping[str, Any], signer: Signer) ->
         raise IntegrityError(
             "the marketplace asked to sign something that is no challenge for this chain; nothing was signed"
         )
-    key = key_of(signer)
     digest = challenge_hash(chain_id, text)
-    return f"{hexstr(digest)}_{hexstr(key.sign_digest(digest))}_{key.address}"
-
-
-def key_of(signer: Signer) -> Key:
-    """The key that a signer has."""
-    return signer.key if isinstance(signer, Wallet) else signer
+    return f"{hexstr(digest)}_{hexstr(signer.sign_digest(digest))}_{signer.address}"

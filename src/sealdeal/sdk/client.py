@@ -94,7 +94,7 @@ class Sealdeal(Receiving):
 
         Raises NotFound naming what nobody offers.
         """
-        me = self._key.address if self._key else ZERO
+        me = self._signer.address if self._signer else ZERO
         wanted = RequestOrder(
             app=app,
             dataset=dataset,
@@ -112,7 +112,7 @@ class Sealdeal(Receiving):
 
     async def _book_quote(self, app: Address, dataset: Address, category: int, batch: bool) -> Quote:
         bits = BATCH if batch else None
-        me = self._key.address if self._key else ZERO
+        me = self._signer.address if self._signer else ZERO
         apps, pools = await asyncio.gather(
             self.market.app_orders(app, dataset=dataset, requester=me),
             self.market.workerpool_orders(
@@ -181,7 +181,7 @@ class Sealdeal(Receiving):
             app, dataset=dataset, category=category, volume=volume, workerpool=workerpool, batch=batch
         )
         limits = limits.raised(slippage)
-        need, have = limits.price * volume, (await self.hub.account(self.key.address)).stake
+        need, have = limits.price * volume, (await self.hub.account(self.signer.address)).stake
         if have < need:
             raise Conflict(
                 f"{need} nRLC must lie in the escrow to pay this request, {have} do: "
@@ -194,7 +194,7 @@ class Sealdeal(Receiving):
             datasetmaxprice=limits.dataset,
             workerpool=workerpool,
             workerpoolmaxprice=limits.workerpool,
-            requester=self.key.address,
+            requester=self.signer.address,
             volume=volume,
             tag=tag(TEE_TDX | BATCH if batch else TEE_TDX),
             category=category,
@@ -203,7 +203,7 @@ class Sealdeal(Receiving):
             salt=choosing(matcher) if matcher else secrets.token_bytes(32),
         )
         if unpublished:
-            signed = Signed.by(self.key, order, await self.hub.domain())
+            signed = Signed.by(self.signer, order, await self.hub.domain())
             return await match_by_oneself(self.hub, self.market, signed)
         return await self.publish(order, standing=max_prices is not None)
 
@@ -216,7 +216,7 @@ class Sealdeal(Receiving):
         for name in sorted({name for number, name in params.secrets.items() if number > 0}):
             fix = f"`sealdeal secret split requester {name}`"
             needed.append(
-                (SecretId.requester(self.key.address, name), f"the requester's secret {name!r}", fix)
+                (SecretId.requester(self.signer.address, name), f"the requester's secret {name!r}", fix)
             )
         for which, what, mend in needed:
             found, now = await self.secrets.status(which), self.secrets.now()
@@ -250,7 +250,7 @@ class Sealdeal(Receiving):
         NotFound for data that nobody granted to this requester and app in bulk, Conflict for data whose key
         the SMS nodes lack.
         """
-        me, pool = self.key.address, workerpool if workerpool != ZERO else None
+        me, pool = self.signer.address, workerpool if workerpool != ZERO else None
         orders = [
             await granted_in_bulk(self.market, one, app=app, requester=me, pool=pool) for one in datasets
         ]
@@ -356,15 +356,15 @@ class Sealdeal(Receiving):
             "dealid": dealid,
         }
         given = {name: value for name, value in filters.items() if value is not None}
-        return await add_webhook(self.market, url, self.key, **given)
+        return await add_webhook(self.market, url, self.signer, **given)
 
     async def webhooks(self) -> list[Webhook]:
         """This wallet's webhooks."""
-        return await list_webhooks(self.market, self.key)
+        return await list_webhooks(self.market, self.signer)
 
     async def drop_webhook(self, id: str) -> None:
         """End a webhook. Raises NotFound."""
-        await drop_webhook(self.market, id, self.key)
+        await drop_webhook(self.market, id, self.signer)
 
     async def steps(self, taskid: Bytes32) -> AsyncIterator[TaskEvent]:
         """A task's steps from the first, each as its scheduler tells it, until the task has ended.

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sealdeal.model.errors import BadSignature, IntegrityError, InvalidInput, Unavailable
+from sealdeal.model.keys import Signer
 from sealdeal.model.types import Address, hexstr
 
-from .challenges import Signer
 from .market import MarketClient
 
 Topic = Literal["orders", "deals", "tasks"]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
+from sealdeal.model.keys import Signer
 from sealdeal.model.matches import Match, Word, read_match, read_place
 from sealdeal.model.orders import (
     AppOrder,
@@ -23,7 +24,7 @@ from sealdeal.model.orders import (
 )
 from sealdeal.model.types import Address, bytes32, hexstr
 
-from .challenges import Signer, authorization, key_of
+from .challenges import authorization
 from .http import Client, Transport
 from .market_answers import (
     CategoryRecord,
@@ -70,7 +71,7 @@ class MarketClient(Client):
         return dict(answer["data"])
 
     async def _authorized(self, signer: Signer) -> dict[str, str]:
-        document = await self.challenge(key_of(signer).address)
+        document = await self.challenge(signer.address)
         return {"authorization": authorization(self.chain_id, document, signer)}
 
     async def authorized_json(self, method: str, path: str, signer: Signer, **rest: Any) -> Any:

@@ -9,7 +9,7 @@ from sealdeal.chain import Hub, Rpc, Sender, Wallet
 from sealdeal.chain import Receipt as TxReceipt
 from sealdeal.model.deals import AccountState
 from sealdeal.model.errors import Conflict, InvalidInput
-from sealdeal.model.keys import Key
+from sealdeal.model.keys import Key, Signer
 from sealdeal.model.types import Address, Block
 
 from .network import Network
@@ -40,9 +40,11 @@ class Moved:
 class Purse:
     """One account on a network's chain. Part of `client.Sealdeal`."""
 
-    def __init__(self, network: Network, key: Key | None, outbox: Path | None) -> None:
+    def __init__(
+        self, network: Network, key: Key | None, outbox: Path | None, signer: Signer | None = None
+    ) -> None:
         self.network = network
-        self._key = key
+        self._key, self._signer = key, signer or key
         self.rpc = Rpc(network.rpc_url, patience=30.0)
         self._sender = Sender(self.rpc, Wallet(key), outbox=outbox) if key else None
         self.hub = Hub(self.rpc, network.contracts, self._sender)
@@ -53,6 +55,14 @@ class Purse:
         if self._key is None:
             raise InvalidInput("this needs a wallet: create one with `sealdeal wallet create`, or pass a key")
         return self._key
+
+    @property
+    def signer(self) -> Signer:
+        """Whose orders these are, and who answers to the market: the key unless another was given.
+
+        Raises as `key` does.
+        """
+        return self._signer or self.key
 
     @property
     def sender(self) -> Sender:

@@ -23,7 +23,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from sealdeal.chain import Hub, Quorum, Sender
 from sealdeal.model.errors import InvalidInput
-from sealdeal.model.keys import Key
+from sealdeal.model.keys import Key, Signer
 from sealdeal.model.types import RLC, Address, Bytes32
 
 from . import client
@@ -53,16 +53,24 @@ def _blocking(
 class Sealdeal:
     """A network as one user sees it. Use it as a context, or call `close`; from one thread or many."""
 
-    def __init__(self, network: Network, key: Key | None = None, *, outbox: Path | None = None) -> None:
-        """`key` signs orders and transactions; without one the network can only be read. `outbox`: a folder
-        in which transactions survive a crash.
+    def __init__(
+        self,
+        network: Network,
+        key: Key | None = None,
+        *,
+        signer: Signer | None = None,
+        outbox: Path | None = None,
+    ) -> None:
+        """`key` signs orders and transactions; without one the network can only be read. `signer`: who signs
+        orders, and owns apps, instead: a `SmartWallet`, while `key` still pays the gas. `outbox`: a folder in
+        which transactions survive a crash.
         """
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sealdeal", daemon=True)
         self._thread.start()
 
         async def begin() -> client.Sealdeal:
-            return client.Sealdeal(network, key, outbox=outbox)
+            return client.Sealdeal(network, key, signer=signer, outbox=outbox)
 
         try:
             self.client = self.do(begin())
@@ -135,6 +143,11 @@ class Sealdeal:
     def key(self) -> Key:
         """The key that signs. Raises InvalidInput when this client can only read."""
         return self.client.key
+
+    @property
+    def signer(self) -> Signer:
+        """Whose orders these are: the key unless another was given. Raises as `key` does."""
+        return self.client.signer
 
     @property
     def sender(self) -> Sender:
