@@ -8,19 +8,24 @@ import json
 import os
 import shutil
 import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from sealdeal.chain import DeployOptions, Hub, Quorum, Rpc, Sender, Wallet, deploy
 from sealdeal.chain.local import give_gas_money
-from sealdeal.cli import units
 from sealdeal.cli.units import write
 from sealdeal.model.errors import InvalidInput
 from sealdeal.model.keys import Key
 from sealdeal.model.types import ZERO, unhex
 from sealdeal.sdk.network import Network
+from tests.market.server import served
 
 DATABASE = "postgresql+asyncpg://us:er@db/{service}"
 
@@ -141,15 +146,31 @@ async def test_units_are_for_the_manager_of_whoever_writes_them(
     assert "Delegate=yes\n" in unit(folder, "worker-0")
 
 
-async def test_on_another_chain_the_accounts_to_fund_are_told_first(
-    chain: Rpc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async def no_development_chain(_: Rpc) -> bool:
-        return False
+@pytest.fixture
+async def public(chain: Rpc) -> AsyncIterator[Rpc]:
+    """The chain at a node that has no methods of a development chain's."""
+    refused = {"jsonrpc": "2.0", "error": {"code": -32601, "message": "method not found"}}
+    async with httpx2.AsyncClient() as node:
 
-    monkeypatch.setattr(units, "is_development_chain", no_development_chain)
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            asked = await Request(scope, receive).json()
+            if isinstance(asked, dict) and asked["method"].startswith("hardhat_"):
+                answered: Any = {**refused, "id": asked["id"]}
+            else:
+                answered = (await node.post(chain.url, json=asked)).json()
+            await JSONResponse(answered)(scope, receive, send)
+
+        async with served(None, answer) as url:
+            rpc = Rpc(url)
+            yield rpc
+            await rpc.aclose()
+
+
+async def test_on_another_chain_the_accounts_to_fund_are_told_first(
+    chain: Rpc, public: Rpc, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "net"
-    accounts = await written(folder, chain)
+    accounts = await written(folder, public)
     assert {"pool", "market-0", "sms-0", "worker-1"} <= accounts.keys()
     told = capsys.readouterr().err
     assert "sealdeal contracts deploy" in told and accounts["sms-2"] in told and "--threshold 2" in told
@@ -157,7 +178,7 @@ async def test_on_another_chain_the_accounts_to_fund_are_told_first(
 
     owner = Sender(chain, Wallet(Key(bytes([7]) * 32)))
     await give_gas_money(chain, owner.address)
-    accounts = await written(folder, chain, hub=(await deploy(owner)).hub)  # which has no broker
+    accounts = await written(folder, public, hub=(await deploy(owner)).hub)  # which has no broker
     told = capsys.readouterr().err
     assert "sealdeal contracts quorum deploy" in told and accounts["sms-2"] in told and "--quorum" in told
     assert not (folder / "network.json").exists()
