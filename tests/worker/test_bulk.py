@@ -22,8 +22,11 @@ from tests.network import Network
 from .test_downloads import Store
 
 
-def downloads(folder: Path, *contents: bytes) -> Downloads:
-    return Downloads(folder / "content", Store(*contents), limit=1 << 20)  # type: ignore[arg-type]
+async def downloads(folder: Path, *contents: bytes) -> Downloads:
+    store = Store(folder / "store")
+    for content in contents:
+        await store.add(content)
+    return store.downloads(folder, limit=1 << 20)
 
 
 async def deal_of(network: Network, cid: str) -> Deal:
@@ -51,7 +54,7 @@ async def test_orders_that_fit_the_deal_give_their_data_and_others_do_not(
     listed = json.dumps([cid_of(own)]).encode()
     deal = await deal_of(network, cid_of(listed))
     found = await look_at_bulk(
-        network.hub, downloads(tmp_path, listed, own), deal, 0, await network.hub.block()
+        network.hub, await downloads(tmp_path, listed, own), deal, 0, await network.hub.block()
     )
     assert [place.usable for place in found] == [True, *[False] * len(names)]
     assert [place.checksum for place in found] == [*(keccak(n.encode()) for n in names), ZERO32]
@@ -65,9 +68,9 @@ async def test_documents_that_are_wrong_give_nothing_and_missing_ones_end_the_at
     listed, (own,) = make_documents([order])
     block = await network.hub.block()
     deal = await deal_of(network, cid_of(listed))
-    assert await look_at_bulk(network.hub, downloads(tmp_path, listed, own), deal, 7, block) == ()
+    assert await look_at_bulk(network.hub, await downloads(tmp_path, listed, own), deal, 7, block) == ()
     for number, contents in enumerate(((), (listed,))):
         with pytest.raises(AttemptFailed) as failed:
-            there = downloads(tmp_path / str(number), *contents)
+            there = await downloads(tmp_path / str(number), *contents)
             await look_at_bulk(network.hub, there, deal, 0, block)
         assert failed.value.cause == "PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED"

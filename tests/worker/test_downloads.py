@@ -51,8 +51,8 @@ class Store:
 
         return (await self.blobs.put(whole())).cid
 
-    def downloads(self, folder: Path, kept: int = 1 << 20) -> Downloads:
-        return Downloads(folder / "content", self.client, limit=1000, kept=kept)
+    def downloads(self, folder: Path, *, limit: int = 1000, kept: int = 1 << 20) -> Downloads:
+        return Downloads(folder / "content", self.client, limit=limit, kept=kept)
 
 
 @pytest.fixture

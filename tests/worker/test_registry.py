@@ -39,7 +39,6 @@ from sealdeal.model.images import BuiltArchive, Entry, ImageReader, archive, lay
 from sealdeal.model.manifests import MACHINES, MANIFEST_TYPE, digest_text
 from sealdeal.model.tars import members
 from sealdeal.sdk.registry import Reference, Registries, _Visit
-from sealdeal.worker.downloads import Downloads
 from sealdeal.worker.registry import Images
 from tests.registry import PASSWORD, USER, Running, running
 
@@ -65,7 +64,7 @@ def content(built: BuiltArchive) -> bytes:
 
 def images(folder: Path, registries: Registries, *, limit: int = 1 << 20, kept: int = 1 << 20) -> Images:
     folder.mkdir(exist_ok=True)
-    downloads = Downloads(folder / "content", Store(), limit=limit, kept=kept)  # type: ignore[arg-type]
+    downloads = Store(folder / "store").downloads(folder, limit=limit, kept=kept)
     return Images(downloads, registries, limit=limit)
 
 
