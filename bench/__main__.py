@@ -12,7 +12,7 @@ import json
 import pkgutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from bench import Ratio
@@ -24,12 +24,15 @@ def names() -> list[str]:
     return sorted(module.name for module in modules if not module.name.startswith("_"))
 
 
-async def run(name: str) -> list[Ratio]:
-    """All ratios of one benchmark."""
+async def run(name: str, tell: Callable[[Ratio], None]) -> None:
+    """Measure all ratios of one benchmark, and tell each as soon as it is there."""
     measured: AsyncIterator[Ratio] | Iterator[Ratio] = importlib.import_module(f"bench.{name}").measure()
     if isinstance(measured, AsyncIterator):
-        return [ratio async for ratio in measured]
-    return list(measured)
+        async for ratio in measured:
+            tell(ratio)
+    else:
+        for ratio in measured:
+            tell(ratio)
 
 
 def main(arguments: list[str]) -> int:
@@ -50,17 +53,21 @@ def main(arguments: list[str]) -> int:
             if failed := report(options):
                 return int(failed)
             continue
-        for ratio in asyncio.run(run(name)):
-            document.append({"bench": name, **dataclasses.asdict(ratio), "ratio": ratio.ratio})
-            if not as_json:
-                print(
-                    f"{ratio.ratio:8.3g}×  {ratio.name}: {ratio.ours:,.5g} {ratio.unit}"
-                    f"  against {ratio.reference:,.5g} {ratio.unit} ({ratio.against})",
-                    flush=True,
-                )
+        found: list[Ratio] = []
+        asyncio.run(run(name, found.append if as_json else show))
+        document += [{"bench": name, **dataclasses.asdict(one), "ratio": one.ratio} for one in found]
     if as_json:
         print(json.dumps(document, indent=1))
     return 0
+
+
+def show(ratio: Ratio) -> None:
+    """Print a ratio as a line."""
+    print(
+        f"{ratio.ratio:8.3g}×  {ratio.name}: {ratio.ours:,.5g} {ratio.unit}"
+        f"  against {ratio.reference:,.5g} {ratio.unit} ({ratio.against})",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ from sealdeal.sdk.images import build_app_image
 SECONDS = 0.2
 """For which each route is asked at a time; the quickest of ROUNDS counts."""
 ROUNDS = 5
+PATIENCE = 60.0
+"""Seconds after which a route that is asked so is said not to answer."""
 
 
 async def rate(act: Callable[[], Awaitable[object]]) -> float:
@@ -63,9 +65,13 @@ async def measure() -> AsyncIterator[Ratio]:
                 where = services[name]
                 assert where is not None
                 app: Any = cast(httpx2.ASGITransport, network.transports[where]).app
-                ours = await rate(lambda app=app, url=url: ask(app, url))  # type: ignore[misc]
-                reference = await rate(lambda url=url: ask(bare, url))  # type: ignore[misc]
                 shown = re.sub("/(0x|ba|Qm)[^/]{30,}", "/…", url.partition("?")[0])
+                try:
+                    async with asyncio.timeout(PATIENCE):
+                        ours = await rate(lambda app=app, url=url: ask(app, url))  # type: ignore[misc]
+                except TimeoutError:
+                    raise TimeoutError(f"{name}: GET {shown} has not answered for {PATIENCE:g} s") from None
+                reference = await rate(lambda url=url: ask(bare, url))  # type: ignore[misc]
                 yield Ratio(f"{name}: GET {shown}", ours, "a bare ASGI application", reference, "1/s")
 
 
