@@ -13,11 +13,15 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from sealdeal.guest.hello import VERSION, BulkPlace, Hello, Limits
 from sealdeal.model import streams
@@ -44,7 +48,10 @@ from sealdeal.model.sealing import (
 )
 from sealdeal.model.types import ZERO, Address, address, hexstr, unhex
 from sealdeal.sdk.guest_release import GuestRelease
+from sealdeal.sdk.http import in_memory
 from sealdeal.sdk.images import BuiltImage
+from sealdeal.sdk.results import ResultsClient
+from sealdeal.sdk.sms import SmsClient
 from sealdeal.tee.dcap import DcapVerifier
 from sealdeal.tee.simulated import SimulatedPlatform
 from sealdeal.worker.proxy import Proxy, nothing_offered
@@ -79,9 +86,12 @@ class Node:
     misbehave: Callable[[str, Any], Any] | None = None
     """(path, honest answer) -> what is said instead; may be a coroutine."""
 
-    async def exchange(
-        self, method: str, path: str, *, limit: int, content: bytes, **_: Any
-    ) -> tuple[int, bytes]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        status, body = await self.answer(request.url.path, await request.body())
+        await Response(body, status)(scope, receive, send)
+
+    async def answer(self, path: str, content: bytes) -> tuple[int, bytes]:
         self.asked.append(path)
         told = json.loads(content)
         try:
@@ -148,18 +158,13 @@ class Store:
     proof: dict[str, Any] = field(default_factory=dict)
     misbehave: Callable[[str, int, bytes], tuple[int, bytes]] | None = None
 
-    async def exchange(
-        self,
-        method: str,
-        path: str,
-        *,
-        limit: int,
-        content: AsyncIterator[bytes] | None,
-        headers: Mapping[str, str],
-    ) -> tuple[int, bytes]:
-        body = b"".join([piece async for piece in content]) if content is not None else b""
-        status, said = self.answer(method, path, body, headers)
-        return self.misbehave(path, status, said) if self.misbehave else (status, said)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        status, said = self.answer(request.method, path, await request.body(), request.headers)
+        if self.misbehave:
+            status, said = self.misbehave(path, status, said)
+        await Response(said, status)(scope, receive, send)
 
     def answer(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         if method != "GET" and headers.get("authorization") != "the token":
@@ -341,8 +346,10 @@ class Scene:
         world = World(
             evidence=evidence,
             files={name: fetched(path) for name, path in self.files.items()},
-            nodes=self.nodes,  # type: ignore[arg-type]
-            results=self.store,  # type: ignore[arg-type]
+            nodes={
+                address: SmsClient("http://node", in_memory(node)) for address, node in self.nodes.items()
+            },
+            results=ResultsClient("http://results", in_memory(self.store)),
             login=login,
             network=self.network,
         )
