@@ -172,7 +172,6 @@ async def filled(url: str, size: int) -> MarketStore:
             await connection.execute(sa.text(f"SELECT setval({numbers})"))
         for index in indexes:
             await connection.run_sync(index.create)
-        await connection.execute(sa.text("ANALYZE"))
     if size and url.startswith("postgresql"):  # as PostgreSQL does by itself before long
         engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
@@ -225,7 +224,13 @@ LISTS = {
         f"workerpoolorders?app={account(3)}&requester={account(4)}&dataset=any&minTag={hexstr(tag(TEE_TDX))}"
     ),
     "workerpools, whatever they ask": "workerpoolorders?app=any&dataset=any&requester=any",
+    "workerpools with TDX, whatever they ask": (
+        f"workerpoolorders?app=any&dataset=any&requester=any&minTag={hexstr(tag(TEE_TDX))}"
+    ),
     "workerpools that have 50 tasks": "workerpoolorders?category=1&minVolume=50",
+    "workerpools that have 50 tasks, whatever they ask": (
+        "workerpoolorders?app=any&dataset=any&requester=any&minVolume=50"
+    ),
     "requests of a category": "requestorders?category=2",
     "requests of an app": f"requestorders?app={account(8)}&workerpool=any",
     "all datasets' offers": "datasetorders?dataset=any&app=any&workerpool=any&requester=any",

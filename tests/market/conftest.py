@@ -103,13 +103,18 @@ async def running(network: Network, tmp_path: Path) -> AsyncIterator[Running]:
 @pytest.fixture
 async def on_postgres(running: Running, request: pytest.FixtureRequest) -> Running:
     """Markets that keep everything in an empty PostgreSQL database."""
-    running.url = request.getfixturevalue("postgres_url")
-    engine = create_async_engine(running.url)
+    running.url = await emptied(request.getfixturevalue("postgres_url"))
+    return running
+
+
+async def emptied(url: str) -> str:
+    """The same PostgreSQL database, without what others left in it."""
+    engine = create_async_engine(url)
     async with engine.begin() as connection:
         await connection.execute(sa.text("DROP SCHEMA public CASCADE"))
         await connection.execute(sa.text("CREATE SCHEMA public"))
     await engine.dispose()
-    return running
+    return url
 
 
 @pytest.fixture

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from sealdeal.market.book import Candidates, Offer, Status, best_fill
+from sealdeal.market.book import Candidates, Offer, Status, best_fill, price_of
 from sealdeal.market.lists import Lists
 from sealdeal.market.records import Change, OrderFilter, Publication
 from sealdeal.market.store import MarketStore
@@ -28,6 +31,7 @@ from sealdeal.model.orders import (
     tag,
 )
 from sealdeal.model.types import ZERO, Block, keccak
+from tests.market.conftest import emptied
 from tests.market.test_book import APP, DATA, POOLS, REQUESTER, STRANGER
 
 GENESIS = Block(0, bytes(32), 0)
@@ -167,40 +171,152 @@ async def test_a_new_offer_wakes_the_requests_it_may_serve_and_no_others(store: 
     assert [turn.hash for turn in await lists.waiting()] == everyone
 
 
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+async def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[MarketStore]:
+    """An empty store on each kind of database."""
+    url = f"sqlite+aiosqlite:///{tmp_path}/market.db"
+    if request.param == "PostgreSQL":
+        url = await emptied(request.getfixturevalue("postgres_url"))
+    opened = await MarketStore.open(url)
+    await opened.apply(None, GENESIS, [], [], [], read_at=0)
+    yield opened
+    await opened.close()
+
+
 @pytest.mark.parametrize("seed", range(2))
 async def test_a_list_is_as_long_as_it_says_and_in_order_however_it_is_read(
-    store: MarketStore, seed: int, monkeypatch: pytest.MonkeyPatch
+    anywhere: MarketStore, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Merged from shelves, or read in the book's order: the same pages; the number is what pages hold."""
-    rng = random.Random(seed)
-    found = [await publish(store, random_order(rng), rng.randrange(5)) for _ in range(60)]
-    for gone in rng.sample(found, 15):
+    """Gathered from the tops of shelves, or read in the book's order: what the filter says, page by page."""
+    store, rng, times = anywhere, random.Random(seed), dict[bytes, int]()
+    found = []
+    for _ in range(90):
+        found.append(await publish(store, random_order(rng), time := rng.randrange(5)))
+        times[found[-1].hash] = time
+    gone = rng.sample(found, 25)
+    for offer in gone[:15]:
         status = rng.choice([Status.FILLED, Status.CANCELED, Status.DEAD])
-        await store.apply(GENESIS, GENESIS, [Change(gone.hash, status, 0)], [], [], read_at=0)
-    for gone in rng.sample(found, 10):
-        await store.unpublish(kind_of(gone.order), STRANGER, hash=gone.hash)
-    lists = Lists(store)
+        await store.apply(GENESIS, GENESIS, [Change(offer.hash, status, 0)], [], [], read_at=0)
+    for offer in gone[15:]:
+        await store.unpublish(kind_of(offer.order), STRANGER, hash=offer.hash)
+    left = [offer for offer in found if offer not in gone]
+    for offer in (spent := [o for o in left if o.remaining == 3][:5]):
+        await store.apply(GENESIS, GENESIS, [Change(offer.hash, Status.OPEN, 1)], [], [], read_at=0)
+    left = [replace(o, remaining=1) if o in spent else o for o in left]
+    lists, asked = Lists(store), 0
     for kind in (Kind.APP, Kind.DATASET, Kind.WORKERPOOL, Kind.REQUEST):
         for wanted in (
             OrderFilter(kind),
             OrderFilter(kind, min_tag=TEE),
             OrderFilter(kind, max_tag=TEE),
             OrderFilter(kind, min_volume=2),
+            OrderFilter(kind, min_volume=4),
+            OrderFilter(kind, category=1, min_volume=3),
             OrderFilter(kind, admits={"requesterrestrict": (ZERO, REQUESTER)}),
             OrderFilter(kind, {"signer": STRANGER}),
+            OrderFilter(kind, {"workerpool": POOLS[0]}, category=1),
         ):
-            read = []
-            for merged in (0, 1000):
-                monkeypatch.setattr("sealdeal.market.lists.MERGED", merged)
-                pages = [await lists.list_orders(wanted, skip, 16) for skip in range(0, 64, 16)]
-                orders = [order for page, _ in pages for order in page]
-                assert {count for _, count in pages} == {len(orders)}
-                read.append([order.hash for order in orders])
-            assert read[0] == read[1]
-            ranks = [(order.rank, order.published_at, order.hash) for order in orders]
-            assert ranks == sorted(ranks)
+            fitting = sorted(
+                (price_of(o.order), times[o.hash], o.hash)
+                for o in left
+                if kind_of(o.order) is kind and fits(o, wanted)
+            )
+            asked += bool(fitting)
+            for most, tops in ((0, 0), (1000, 0), (2, 1000), (1000, 1000)):
+                monkeypatch.setattr("sealdeal.market.lists.MERGED", most)
+                monkeypatch.setattr("sealdeal.market.lists.GATHERED", tops)
+                pages = [await lists.list_orders(wanted, skip, 7) for skip in range(0, len(fitting) + 7, 7)]
+                assert {count for _, count in pages} == {len(fitting)}
+                read = [(one.rank, one.published_at, one.hash) for page, _ in pages for one in page]
+                assert read == fitting
+    assert asked >= 15, "lists of nothing show nothing"
     counts = await lists.counts()
     assert sum(counts.values()) == len({hash for kind in Kind for hash in await hashes(lists, kind)})
+
+
+def fits(offer: Offer[Any], wanted: OrderFilter) -> bool:
+    """Whether a filter admits an offer, read from the order itself."""
+    order, bits = offer.order, int.from_bytes(offer.order.tag, "big")
+    return (
+        all(
+            getattr(order, name, None) == value or (name == "signer" and offer.signer == value)
+            for name, value in wanted.equal.items()
+        )
+        and all(getattr(order, name) in values for name, values in wanted.admits.items())
+        and wanted.category in (None, getattr(order, "category", None))
+        and bits & wanted.min_tag == wanted.min_tag
+        and (wanted.max_tag is None or bits & ~wanted.max_tag == 0)
+        and offer.remaining >= wanted.min_volume
+    )
+
+
+async def test_no_list_of_one_assets_orders_reads_the_book_of_all(store: MarketStore) -> None:
+    """SQLite, which has no statistics, looks them up by the asset, whatever else a list asks."""
+    lists = Lists(store)
+    wanted = [OrderFilter(kind, {kind.value: STRANGER}) for kind in (Kind.APP, Kind.DATASET, Kind.WORKERPOOL)]
+    for name in ("app", "dataset", "requester", "beneficiary"):
+        wanted += [OrderFilter(Kind.REQUEST, {name: STRANGER}, category=category) for category in (None, 1)]
+    wanted += [OrderFilter(Kind.WORKERPOOL, {"workerpool": STRANGER}, category=1, min_volume=2)]
+    for one in wanted:
+        [column] = one.equal
+        with looked_at() as statements:
+            await lists.list_orders(one, 0, 20)
+        found = await looked_up(store, statements, "market_book")
+        assert column in found and found <= {column, "hash"}, one
+    with looked_at() as statements:
+        await lists.list_deals({"app": STRANGER, "category": 1}, 0, 20)
+    assert await looked_up(store, statements, "market_deals") == {"app"}
+
+
+async def test_a_page_and_its_number_are_found_in_the_index_by_shelf_alone(store: MarketStore) -> None:
+    """By SQLite's other index of the same shelves each order would have to be looked up in the book."""
+    for price in (1, 2):
+        await publish(store, WorkerpoolOrder(POOLS[0], price, volume=2, category=1))
+    with looked_at() as statements:
+        page, count = await Lists(store).list_orders(
+            OrderFilter(Kind.WORKERPOOL, category=1, min_volume=2), 0, 20
+        )
+    assert len(page) == count == 2
+    plans = await planned(store, statements)
+    by_shelf = [step for step in plans if "market_book " in step and "shelf=?" in step]
+    assert len(by_shelf) == 2, "the number, and the page"
+    assert all("COVERING INDEX market_book_by_shelf " in step for step in by_shelf), by_shelf
+
+
+@contextmanager
+def looked_at() -> Iterator[list[tuple[str, Any]]]:
+    """The queries that are asked meanwhile, each with its parameters."""
+    found: list[tuple[str, Any]] = []
+
+    def execute(_: sa.Connection, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+        if statement.startswith("SELECT"):
+            found.append((statement, parameters))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", execute)
+    try:
+        yield found
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", execute)
+
+
+async def planned(store: MarketStore, statements: list[tuple[str, Any]]) -> list[str]:
+    """The steps in which SQLite answers these queries."""
+    async with store.read() as connection:
+        return [
+            row.detail
+            for statement, parameters in statements
+            for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+
+
+async def looked_up(store: MarketStore, statements: list[tuple[str, Any]], table: str) -> set[str]:
+    """The columns by which SQLite finds rows of a table for these queries; "" where it reads all of them."""
+    found = set()
+    for step in await planned(store, statements):
+        if re.match(rf"(SEARCH|SCAN) {table}\b", step):
+            by = re.search(r"\((\w+)=\?", step)
+            found.add(by[1] if by else "")
+    return found
 
 
 async def hashes(lists: Lists, kind: Kind) -> list[bytes]:

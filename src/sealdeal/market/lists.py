@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sealdeal.model.orders import (
@@ -33,14 +34,19 @@ from .tables import OPEN, book, categories, deals, groups, identity, is_kind, or
 CANDIDATES = 200
 """Offers of one app or dataset, cheapest first, that are looked at; and of a category, to explain."""
 COUNTED = 10_000
-"""Orders, or shelves of them, up to which a list that no shelf counts says exactly how long it is."""
-MERGED = 32
-"""Shelves whose tops are merged into a page; of more, the book is read in its order."""
+"""Orders, or shelves of them, up to which a list says exactly how long it is."""
+MERGED, GATHERED = 1_000, 40_000
+"""Shelves, and orders at their tops, among which a page is looked for; of more, the book is read in its
+order."""
 QUEUED = 200
 """Requests that the engine takes from the queue at a time."""
 TIMED = 1_000
 """Tasks whose time is looked at, the newest deals' first."""
 _ORDER = (book.c.rank, book.c.published_at, book.c.hash)
+_LISTED = tuple(
+    book.c[name] for name in ("hash", "kind", "status", "remaining", "published_at", "signer", "rank", "bulk")
+)
+"""What lists show of an order beside its own JSON, and sort by."""
 _TEXT_OF_ORDER = sa.cast(orders.c.document, sa.Text).label("text")
 _TEXT_OF_DEAL = sa.cast(deals.c.document, sa.Text).label("text")
 """As it is stored, to be passed on unread."""
@@ -80,12 +86,12 @@ class Lists:
         The number is exact, or at least COUNTED.
         """
         async with self._store.read() as connection:
-            count, page = await _page(connection, wanted)
+            count, page = await _page(connection, wanted, skip + limit)
             if skip >= count < COUNTED:
                 return [], count
             top = page.offset(skip).limit(limit).subquery()
             whole = (
-                sa.select(book, _TEXT_OF_ORDER)
+                sa.select(*_LISTED, _TEXT_OF_ORDER)
                 .join(top, top.c.hash == book.c.hash)
                 .join(orders, orders.c.hash == top.c.hash)
             )
@@ -104,7 +110,9 @@ class Lists:
 
         How many there are in all is exact up to COUNTED.
         """
-        where = [deals.c[name] == value for name, value in equal.items()]
+        where = [deals.c[name] == value for name, value in equal.items() if name != "category"]
+        if "category" in equal:
+            where.append(_of_category(deals, equal["category"], alone=not where))
         page = sa.select(_TEXT_OF_DEAL).where(*where).order_by(deals.c.block.desc(), deals.c.dealid.desc())
         async with self._store.read() as connection:
             count = await _counted(connection, sa.select(sa.literal(1)).select_from(deals).where(*where))
@@ -375,35 +383,58 @@ async def _best_offer(
     return best
 
 
-async def _page(connection: AsyncConnection, wanted: OrderFilter) -> tuple[int, sa.Select[Any]]:
-    """How many orders a filter admits, and the query for their hashes in order."""
-    where = conditions(wanted)
-    plain = sa.select(book.c.hash).where(*where).order_by(*_ORDER)
+async def _page(connection: AsyncConnection, wanted: OrderFilter, reach: int) -> tuple[int, sa.Select[Any]]:
+    """How many orders a filter admits, and the query for their hashes in order, to be read up to `reach`."""
     if wanted.equal:  # of one asset or owner: there is an index for each
-        return await _counted(connection, sa.select(sa.literal(1)).select_from(book).where(*where)), plain
+        where = conditions(replace(wanted, category=None))
+        if wanted.category is not None:
+            where.append(_of_category(book, wanted.category, alone=False))
+        rows = sa.select(book.c.hash).where(*where)
+        return await _counted(connection, rows), rows.order_by(*_ORDER)
+    enough = [book.c.remaining >= wanted.min_volume] if wanted.min_volume > 1 else []
     on = sa.select(shelves.c.key, shelves.c.open).where(*conditions(wanted, shelves))
     found = (await connection.execute(on.limit(MERGED + 1))).all()
-    if len(found) > MERGED:
-        if wanted.min_volume > 1:
-            return await _counted(connection, sa.select(sa.literal(1)).select_from(book).where(*where)), plain
-        open = on.limit(COUNTED).subquery().c.open
-        return int((await connection.execute(sa.select(sa.func.sum(open)))).scalar_one()), plain
-    enough = book.c.remaining >= wanted.min_volume
-    tops = [
-        sa.select(book.c.hash, book.c.rank, book.c.published_at).where(
-            OPEN, book.c.shelf == row.key, *([enough] if wanted.min_volume > 1 else [])
-        )
-        for row in found
-    ]
-    if not tops:
-        return 0, sa.select(book.c.hash).where(sa.false())
-    merged = sa.union_all(*tops).subquery()
-    # all that is sorted by must be selected, or SQLite sorts it all instead of merging
-    columns = (merged.c.hash, merged.c.rank, merged.c.published_at)
-    page = sa.select(*columns).order_by(merged.c.rank, merged.c.published_at, merged.c.hash)
-    if wanted.min_volume > 1:
-        return await _counted(connection, sa.select(merged.c.hash)), page
-    return sum(row.open for row in found), page
+    many = len(found) > MERGED
+    keys = on.with_only_columns(shelves.c.key) if many else [row.key for row in found]
+    if enough:
+        count = await _counted(connection, _tops_of(connection, keys, enough, COUNTED))
+    elif many:
+        some = on.limit(COUNTED).subquery()
+        count = int((await connection.execute(sa.select(sa.func.sum(some.c.open)))).scalar_one())
+    else:
+        count = sum(row.open for row in found)
+    if many or sum(min(row.open, reach) for row in found) > GATHERED:
+        return count, sa.select(book.c.hash).where(*conditions(wanted)).order_by(*_ORDER)
+    tops = _tops_of(connection, keys, enough, reach).subquery()
+    return count, sa.select(tops.c.hash).order_by(tops.c.rank, tops.c.published_at, tops.c.hash)
+
+
+def _tops_of(
+    connection: AsyncConnection,
+    keys: list[bytes] | sa.Select[tuple[bytes]],
+    enough: Collection[sa.ColumnElement[bool]],
+    reach: int,
+) -> sa.Select[Any]:
+    """What lists sort by, of the first `reach` orders of each of these shelves, and maybe of more of them.
+
+    All of it lies in the index by shelf. PostgreSQL would otherwise read and sort whole shelves; SQLite, in a
+    sort that ends after some rows, leaves a shelf at the first that is too late.
+    """
+    query = sa.select(*_ORDER).where(OPEN, *enough)
+    if connection.dialect.name == "sqlite":
+        return query.where(book.c.shelf.in_(keys))
+    if isinstance(keys, list):
+        keys = sa.select(sa.func.unnest(sa.literal(keys, ARRAY(sa.LargeBinary))).label("key"))
+    each = keys.subquery()
+    top = query.where(book.c.shelf == each.c.key).order_by(*_ORDER).limit(reach).lateral()
+    return sa.select(*top.c).select_from(each.join(top, sa.true()))
+
+
+def _of_category(of: sa.Table, category: int, *, alone: bool) -> sa.ColumnElement[bool]:
+    """Whether rows are of a category. Unless that is asked alone, they are not looked up by it: SQLite, which
+    has no statistics, does not know that a category has more of them than an asset or an account."""
+    column: sa.ColumnElement[int] = of.c.category
+    return (column if alone else column + 0) == category
 
 
 async def _counted(connection: AsyncConnection, rows: sa.Select[Any]) -> int:

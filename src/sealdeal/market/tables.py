@@ -89,10 +89,14 @@ for _name, _kind, _columns in (
     ("requests_of_dataset", "request", ("dataset", *_PRIORITY)),
     ("requests_of_requester", "request", ("requester", *_PRIORITY)),
     ("requests_of_beneficiary", "request", ("beneficiary", *_PRIORITY)),
-    ("by_shelf", None, ("shelf", *_PRIORITY, "remaining")),
+    ("apps_by_rank", "app", _PRIORITY),
+    ("datasets_by_rank", "dataset", _PRIORITY),
+    ("workerpools_by_rank", "workerpool", _PRIORITY),
+    ("workerpools_by_category", "workerpool", ("category", *_PRIORITY)),
+    ("requests_by_rank", "request", _PRIORITY),
+    ("requests_by_category", "request", ("category", *_PRIORITY)),
+    ("by_shelf", None, ("shelf", *_PRIORITY, "remaining", "status")),  # all that SQLite finds pages by
     ("by_time", None, ("shelf", "rank", "sequence")),
-    ("by_rank", None, ("kind", *_PRIORITY)),
-    ("by_category", None, ("kind", "category", *_PRIORITY)),
     ("by_signer", None, ("signer", "kind")),
 ):
     _where = sa.and_(book.c.kind == sa.literal_column(f"'{_kind}'"), OPEN) if _kind else OPEN
