@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sealdeal.chain import Hub
 from sealdeal.model.deals import Deal, TaskStatus, enclave_message
 from sealdeal.model.keys import Key
 from sealdeal.model.types import Address, keccak
@@ -86,6 +87,7 @@ async def start(network: Network, tmp_path: Path) -> Started:
         database: str = "pool.db",
         transports: Any = None,
         roles: tuple[str, ...] = ("node_0", "node_1"),
+        hub: Hub | None = None,
         **options: Any,
     ) -> AsyncIterator[Pool]:
         nodes = tuple((network.address(node), f"http://{node}") for node in roles)
@@ -99,9 +101,8 @@ async def start(network: Network, tmp_path: Path) -> Started:
         )
         key: Key = network.key("pool_owner")
         url = f"sqlite+aiosqlite:///{tmp_path}/{database}"
-        scheduler = await Scheduler.open(
-            url, network.as_("pool_owner"), key, settings, waiting=waiting, transports=transports
-        )
+        hub = hub or network.as_("pool_owner")
+        scheduler = await Scheduler.open(url, hub, key, settings, waiting=waiting, transports=transports)
         running = asyncio.create_task(scheduler.run())
         try:
             yield Pool(network, scheduler, create_app(scheduler, SECRET), assets)

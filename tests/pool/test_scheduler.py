@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import uvicorn
 
-from sealdeal.chain import ChainUnreachable
+from sealdeal.chain import ChainUnreachable, Hub, Rpc, Sender, Wallet
 from sealdeal.model.deals import Deal, TaskStatus, authorisation_message, task_id
 from sealdeal.model.errors import Forbidden, InvalidInput
 from sealdeal.model.keys import recover_message
@@ -29,6 +29,7 @@ from sealdeal.sdk.pool import (
     TaskEvent,
     WorkerState,
 )
+from tests.market.test_market import line_to
 from tests.network import QUICK, THRESHOLD, Network, key
 
 from .conftest import Pool, Started, until
@@ -398,14 +399,15 @@ async def test_deals_of_other_pools_are_none_of_ours(pool: Pool) -> None:
     assert (await network.hub.task(task_id(deal.dealid, 0))).status == TaskStatus.UNSET
 
 
-async def test_the_chain_goes_away_and_comes_back(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def down(*_: object, **__: object) -> object:
-        raise ChainUnreachable("the node does not answer")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pool.scheduler.hub.rpc, "batch", down)
-        patch.setattr(pool.scheduler.hub.rpc, "call", down)
-        await asyncio.sleep(0.5)
-    await pool.deal()
-    await pool.finish(await pool.work())
-    await until(lambda: _forgotten(pool))
+async def test_the_chain_goes_away_and_comes_back(start: Started, network: Network) -> None:
+    async with line_to(network.url) as line, Rpc(line.url) as rpc:
+        sender = Sender(rpc, Wallet(network.key("pool_owner")), patience=30.0)
+        async with start(hub=Hub(rpc, network.addresses, sender)) as pool:
+            await line.cut()
+            with pytest.raises(ChainUnreachable):
+                await pool.scheduler.hub.block()
+            await pool.deal()
+            await asyncio.sleep(0.5)  # in which it asks in vain
+            await line.mend()
+            await pool.finish(await pool.work())
+            await until(lambda: _forgotten(pool))
