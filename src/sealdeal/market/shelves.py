@@ -37,7 +37,7 @@ shelves = sa.Table(
     sa.Column("trust", sa.BigInteger),
     sa.Column("bulk", sa.Boolean, nullable=False),  # free and without end: a dataset's offer for bulks
     sa.Index("market_shelves_by_kind", "kind", "open"),
-    sa.Index("market_shelves_by_category", "kind", "category", "requesterrestrict", "apprestrict"),
+    sa.Index("market_shelves_by_category", "kind", "category", "requesterrestrict", "apprestrict", "open"),
     sa.Index("market_shelves_by_requester", "kind", "requesterrestrict", "apprestrict"),
     info=DERIVED,
 )
