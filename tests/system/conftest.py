@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import signal
@@ -16,6 +17,7 @@ import pytest
 import pytest_asyncio
 
 from sealdeal.model.deals import Deal, Task
+from sealdeal.model.errors import NotFound
 from sealdeal.model.keys import Key
 from sealdeal.model.orders import Params
 from sealdeal.model.results import generate_result_key
@@ -118,7 +120,7 @@ class World:
     async def attempts(self, client: Sealdeal, taskid: bytes) -> list[tuple[str, str]]:
         """(status, cause) of each attempt, as the scheduler stores them, once all have ended."""
         assert client.scheduler is not None
-        for _ in range(200):
+        for _ in range(600):
             found = (await client.scheduler.task(taskid))["replicates"]
             if all(Attempt(one["currentStatus"]).ended for one in found):
                 break
@@ -126,8 +128,32 @@ class World:
         last = [[update["cause"] for update in one["statusUpdateList"] if update["cause"]] for one in found]
         return [(one["currentStatus"], (causes or [""])[-1]) for one, causes in zip(found, last, strict=True)]
 
-    async def ended(self, client: Sealdeal, deal: Deal, index: int = 0, timeout: float = 60) -> Task:
+    async def ended(self, client: Sealdeal, deal: Deal, index: int = 0, timeout: float = 120) -> Task:
         return await client.wait(deal.task_ids()[index], timeout=timeout)
+
+    async def given_up(self, client: Sealdeal, deal: Deal) -> Task:
+        """The deal's task once it has failed. When each worker has tried it in vain, nothing more can happen
+        until its time is over: the chain's clock jumps there."""
+        assert client.scheduler is not None
+        taskid, workers = deal.task_ids()[0], {key.address for key in self.network.worker_keys()}
+        async with asyncio.timeout(90):
+            while not (task := await client.hub.task(taskid)).ended:
+                await asyncio.sleep(0.1)
+                with contextlib.suppress(NotFound):  # the scheduler has not seen the deal yet
+                    found = (await client.scheduler.task(taskid))["replicates"]
+                    ended = [one for one in found if Attempt(one["currentStatus"]).ended]
+                    if {one["walletAddress"] for one in ended} == workers:
+                        break
+        if not task.ended:
+            await self.pass_time(task.final_deadline)
+        return await self.ended(client, deal)
+
+    async def pass_time(self, until: int) -> None:
+        """Have the chain's clock say so, unless it is later there."""
+        newest = await self.network.rpc.call("eth_getBlockByNumber", "latest", False)
+        if int(newest["timestamp"], 16) < until:
+            await self.network.rpc.call("evm_setNextBlockTimestamp", until)
+            await self.network.rpc.call("anvil_mine", "0x2")  # services do not believe the newest block
 
 
 ECHO = """
@@ -160,7 +186,7 @@ class Process:
             *self.command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
         )
         assert self.child.stdout is not None
-        assert await asyncio.wait_for(self.child.stdout.readline(), 60) == b"ready\n"
+        assert await asyncio.wait_for(self.child.stdout.readline(), 120) == b"ready\n"
 
     async def kill(self) -> None:
         """SIGKILL: no farewell."""

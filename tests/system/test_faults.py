@@ -98,7 +98,7 @@ async def test_what_the_host_could_have_caused_ends_in_a_refund(
     provider, requester = await world.person(), await world.requester()
     app = await world.app(provider, source, price=RLC)
     deal = await world.buy(requester, app.address, category=QUICK)
-    task = await world.ended(requester, deal, timeout=90)
+    task = await world.given_up(requester, deal)
     assert task.status is TaskStatus.FAILED
     attempts = await world.attempts(requester, task.taskid)
     assert {found for _, found in attempts} == {cause}
@@ -115,4 +115,4 @@ async def test_one_bad_app_does_not_stop_others(world: World) -> None:
     deals = [await world.buy(requester, good.address) for _ in range(2)]
     ends = await asyncio.gather(*(world.ended(requester, deal) for deal in deals))
     assert {task.status for task in ends} == {TaskStatus.COMPLETED}
-    assert (await world.ended(requester, stuck, timeout=90)).status is TaskStatus.FAILED
+    assert (await world.given_up(requester, stuck)).status is TaskStatus.FAILED

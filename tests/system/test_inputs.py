@@ -37,7 +37,7 @@ async def refunded(
     """Buying this run fails everywhere with `cause`, and the requester gets everything back."""
     options = {"dataset": dataset} if dataset else {}
     deal = await world.buy(requester, app, category=QUICK, **options)  # type: ignore[arg-type]
-    task = await world.ended(requester, deal, timeout=90)
+    task = await world.given_up(requester, deal)
     assert task.status is TaskStatus.FAILED
     assert {c for _, c in await world.attempts(requester, task.taskid)} == {cause}
     assert (await requester.balance()).stake == 100 * RLC
@@ -77,7 +77,7 @@ async def test_a_worker_without_stake_gets_no_work_where_the_pool_asks_for_it(
             deal = await strict.buy(requester, app.address)
             taskid = deal.task_ids()[0]
             assert deal.worker_stake == 3 * RLC // 10
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 told = [event async for event in until_cause(requester.steps(taskid), "STAKE_TOO_LOW")]
             assert "300000000 nRLC" in told[-1].message
             assert await strict.attempts(requester, taskid) == []

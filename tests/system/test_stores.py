@@ -8,7 +8,7 @@ import pytest
 
 from tests.results.test_places import BUCKET, s3  # noqa: F401
 
-from .conftest import ECHO, QUICK, World, local_network
+from .conftest import ECHO, World, local_network
 
 
 async def test_a_deal_on_a_bucket(
@@ -25,7 +25,7 @@ async def test_a_deal_on_a_bucket(
         async with world.stack:
             provider, requester = await world.person(), await world.requester()
             app = await world.app(provider, ECHO)
-            deal = await world.buy(requester, app.address, category=QUICK, args="to the bucket")
+            deal = await world.buy(requester, app.address, args="to the bucket")
             await world.ended(requester, deal)
             result = await world.result(requester, deal.task_ids()[0])
     assert result.files
