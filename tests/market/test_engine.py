@@ -27,6 +27,7 @@ from sealdeal.model.orders import (
 from sealdeal.model.types import RLC, hexstr
 from sealdeal.sdk.market_answers import DealRecord
 from tests.market.conftest import Running, Stand
+from tests.network import Network
 
 
 def salt(number: int) -> bytes:
@@ -189,25 +190,44 @@ async def _nothing(**_: Any) -> list[Any]:
     return []
 
 
-async def test_an_order_whose_signature_stopped_counting_is_set_aside_and_named(
-    stand: Stand, monkeypatch: pytest.MonkeyPatch
-) -> None:
+LAG = 3
+"""Confirmations that a market waits for whose book shall not know yet."""
+
+
+async def confirmed(stand: Stand, count: int) -> Sequence[DealRecord]:
+    """All deals, once there are `count` and the chain has grown far enough to list them."""
+    mining = asyncio.create_task(_grow(stand.network))
+    try:
+        return await deals(stand, count)
+    finally:
+        mining.cancel()
+        await asyncio.gather(mining, return_exceptions=True)
+
+
+async def _grow(network: Network) -> None:
+    while True:
+        await network.mine()
+        await asyncio.sleep(0.1)
+
+
+async def test_an_order_whose_signature_stopped_counting_is_set_aside_and_named(running: Running) -> None:
     """The app was sold and the book does not know: the chain's refusal blames the app's order alone."""
+    stand = await running.start(confirmations=LAG)
     network = stand.network
     app, dataset, pool, request = await network.orders()
+    await network.mine(LAG)
     await stand.publish_all(app, dataset, pool)
-    monkeypatch.setattr(stand.market.store, "touched", _nothing)
     await network.as_("app_provider").transfer_asset(Kind.APP, app.order.app, network.address("worker"))
-    waiting = await stand.publish("requester", request)
+    waiting = await stand.publish("requester", request, standing=True)
     async with asyncio.timeout(10):
         while (why := await stand.client.why(waiting.hash)).constraint is None:
             await asyncio.sleep(0.02)
     assert "iExecV5-matchOrders-0x21" in why.constraint
     assert why.apporders[0].failing and not why.workerpoolorders[0].failing
-    monkeypatch.undo()
+    await network.mine(LAG)
     other = network.sign("worker", replace(app.order, salt=salt(5)))
     await stand.publish("worker", other)
-    (deal,) = await deals(stand, 1)
+    (deal,) = await confirmed(stand, 1)
     assert deal.app_hash == other.hash(network.domain)
 
 
