@@ -443,7 +443,8 @@ async def test_a_process_that_outlives_the_app(play: Play) -> None:
                     with open("/iexec_out/result", "r+") as file:
                         file.write(chr(97 + number % 26) * 1000)
             os._exit(0)
-        time.sleep(0.3)
+        while open("/iexec_out/result").read(1) in ("", "0"):
+            time.sleep(0.01)
     """)
     done = await scene.run()
     assert hashlib.sha256(scene.result()["result"]).digest() == done.digest

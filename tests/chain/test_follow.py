@@ -25,7 +25,7 @@ def follow(counter: Counter, **options: object) -> Follower:
 
 
 async def soon(items: Items) -> Batch | RolledBack:
-    return await asyncio.wait_for(anext(items), 20)
+    return await asyncio.wait_for(anext(items), 60)
 
 
 async def notes(items: Items, count: int) -> list[str]:

@@ -108,7 +108,7 @@ async def test_it_dies_with_a_parent_that_is_killed() -> None:
     assert running(pid)
     parent.kill()
     await parent.wait()
-    for _ in range(200):
+    for _ in range(1500):
         if not running(pid):
             return
         await asyncio.sleep(0.02)
@@ -206,8 +206,8 @@ async def test_followers_and_senders_outlive_a_restart_with_an_older_state(
     away = asyncio.create_task(sender.transact(contract, "count", 1, "four"))
     await asyncio.sleep(0.5)
     await chain.start()
-    assert isinstance(await asyncio.wait_for(waiting, 20), RolledBack)
-    assert (await asyncio.wait_for(away, 20)).events
+    assert isinstance(await asyncio.wait_for(waiting, 60), RolledBack)
+    assert (await asyncio.wait_for(away, 60)).events
     again = await sender.transact(contract, "count", 1, "lost", intent=b"three")
     assert again.events[0]["total"] == 4 == await Reader(chain.rpc).read(contract, "total")
     await chain.stop()

@@ -43,7 +43,7 @@ class Pool:
 
     async def work(self, role: str = "worker", **state: Any) -> Work:
         """Poll until there is work."""
-        async with self.client(role) as client, asyncio.timeout(20):
+        async with self.client(role) as client, asyncio.timeout(60):
             while (work := await client.poll(WorkerState(**state), wait=10)) is None:
                 pass
             return work
@@ -65,7 +65,7 @@ class Pool:
         return (await self.network.hub.task(task)).status == wanted
 
 
-async def until(happens: Callable[[], Awaitable[object]], seconds: float = 20.0) -> None:
+async def until(happens: Callable[[], Awaitable[object]], seconds: float = 60.0) -> None:
     """Wait until it does; fail after `seconds`."""
     async with asyncio.timeout(seconds):
         while not await happens():

@@ -61,7 +61,7 @@ async def test_a_task_from_match_to_payment(pool: Pool) -> None:
         await pool.finish(work)
         done = Report(status=Attempt.CONTRIBUTE_AND_FINALIZE_DONE, exit_code=0)
         await worker.report(work.task, 1, done)
-        told = await asyncio.wait_for(seen, 20)
+        told = await asyncio.wait_for(seen, 60)
     kinds = [(event.status, event.step) for event in told]
     expected = [
         "RECEIVED",
@@ -107,7 +107,7 @@ async def test_many_tasks_over_two_workers(pool: Pool) -> None:
                     done.add(work.task)
                     await client.report(work.task, 1, Report(status=Attempt.CONTRIBUTE_AND_FINALIZE_DONE))
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await asyncio.gather(serve("worker"), serve("second_worker"))
     assert done == set(deal.task_ids())
     assert [t.status for t in await pool.network.hub.tasks(deal.task_ids())] == [TaskStatus.COMPLETED] * 5

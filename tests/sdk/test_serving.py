@@ -30,9 +30,9 @@ class Server(uvicorn.Server):
 
 @pytest.fixture
 async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
-    """A service whose clients have little more than half a second for each thing."""
-    monkeypatch.setattr(Patient, "head_seconds", 0.6)
-    monkeypatch.setattr(Patient, "body_seconds", 0.6)
+    """A service whose clients have a second and a half for each thing."""
+    monkeypatch.setattr(Patient, "head_seconds", 1.5)
+    monkeypatch.setattr(Patient, "body_seconds", 1.5)
     app = FastAPI()
 
     @app.post("/take")
@@ -41,7 +41,7 @@ async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
 
     @app.get("/slow")
     async def slow() -> str:
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(2)
         return "done"
 
     listener = socket.create_server(("127.0.0.1", 0))
@@ -80,7 +80,7 @@ async def test_who_says_nothing_is_not_waited_for(port: int) -> None:
 
 async def test_headers_in_drops_win_no_time(port: int) -> None:
     drops = [bytes([letter]) for letter in GET + b"x" * 100]
-    assert await talk(port, *drops, pause=0.03) == b""
+    assert await talk(port, *drops, pause=0.06) == b""
 
 
 async def test_a_body_that_stops_is_not_waited_for(port: int, caplog: pytest.LogCaptureFixture) -> None:
@@ -91,7 +91,7 @@ async def test_a_body_that_stops_is_not_waited_for(port: int, caplog: pytest.Log
 
 
 async def test_a_body_in_pieces_is_taken_whole(port: int) -> None:
-    answer = await talk(port, POST, *(b"%d" % n for n in range(10)), pause=0.1)
+    answer = await talk(port, POST, *(b"%d" % n for n in range(10)), pause=0.2)
     assert answer.endswith(b"\r\n\r\n10")
 
 
@@ -103,7 +103,7 @@ async def test_an_answer_may_take_longer_and_the_next_request_has_its_own_time(p
 
 async def test_the_second_requests_headers_are_not_waited_for_either(port: int) -> None:
     drops = [bytes([letter]) for letter in b"POST /take HTTP/1.1\r\nX: " + b"x" * 100]
-    answer = await talk(port, POST + b"1234567890", *drops, pause=0.03)
+    answer = await talk(port, POST + b"1234567890", *drops, pause=0.06)
     assert answer.count(b"200 OK") == 1
 
 

@@ -28,7 +28,7 @@ async def until(world: World, taskid: bytes, status: str) -> None:
     """Wait until an attempt at the task has reached a status."""
     reader = await world.person(0)
     assert reader.scheduler is not None
-    for _ in range(600):
+    for _ in range(1200):
         with contextlib.suppress(NotFound):
             events = (await reader.scheduler.events(taskid, wait=0)).events
             if any(event.kind == "attempt" and event.status == status for event in events):

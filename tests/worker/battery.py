@@ -98,7 +98,7 @@ class Battery:
         assert sandbox.capabilities.driver == self.driver
         async with running(sandbox) as guest:
             await ready(guest)
-            assert await asyncio.wait_for(guest.wait(), 10) == 0
+            assert await asyncio.wait_for(guest.wait(), 60) == 0
             assert not guest.out_of_memory() and guest.complaint == ""
         assert own(name) == [] and cgroups.leftovers(name) == []
 
@@ -193,7 +193,7 @@ asyncio.run(main())
     async def test_a_guest_that_cannot_start_says_why(self, release: GuestRelease, name: str) -> None:
         nowhere = GuestRelease(release.rootfs / "usr", release.digest)
         async with running(self.make(nowhere, name)) as guest:
-            assert await asyncio.wait_for(guest.stdout.read(), 10) == b""
+            assert await asyncio.wait_for(guest.stdout.read(), 60) == b""
             assert await guest.wait() != 0
             assert guest.complaint
 

@@ -83,7 +83,7 @@ class Pool:
 
     async def last(self, *statuses: Attempt) -> Report:
         """The report with one of these statuses, once it came."""
-        async with asyncio.timeout(20), self.heard:
+        async with asyncio.timeout(60), self.heard:
             await self.heard.wait_for(lambda: any(r.status in statuses for r in self.reports))
         return next(r for r in self.reports if r.status in statuses)
 
@@ -498,7 +498,7 @@ async def test_an_attempt_that_is_over_is_stopped(stage: Stage) -> None:
 
     async with stage.working(endless):
         stage.pool.work.put_nowait(work)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (stage.sandbox.guests and stage.sandbox.guests[0].killed):
                 await asyncio.sleep(0.02)
             while stage.pool.states[-1].running:
@@ -533,11 +533,11 @@ async def test_slots_work_side_by_side_and_are_told(stage: Stage) -> None:
         for index in (0, 1):
             work = stage.assigned(task=task_id(stage.deal.dealid, index))
             stage.pool.work.put_nowait(work.model_copy(update={"index": index}))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(stage.sandbox.guests) < 2 or len(stage.pool.states[-1].running) < 2:
                 await asyncio.sleep(0.02)
         gate.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while stage.pool.said.count(Attempt.CONTRIBUTE_AND_FINALIZE_DONE) < 2:
                 await asyncio.sleep(0.02)
             while stage.pool.states[-1].running:

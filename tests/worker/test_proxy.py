@@ -111,7 +111,7 @@ async def serve(way: Proxy, script: Callable[[ScriptedGuest], Awaitable[None]]) 
     none: Any = None
     world = World(evidence=nothing, files={}, nodes={}, results=none, login=nothing, network=network)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await Relay(guest, world, lambda _: None).run(Hello())  # type: ignore[arg-type]
     finally:
         await guest.kill()
@@ -203,7 +203,7 @@ async def test_a_host_that_hangs_up_is_told_and_so_is_a_guest_that_does() -> Non
             given_up.say(Kind.DATA, b"?")
             await given_up.hear()
             given_up.say(Kind.ERROR, {"cause": "closed"})
-            await asyncio.wait_for(ended.wait(), 5)
+            await asyncio.wait_for(ended.wait(), 60)
             given_up.say(Kind.DATA, b"too late, and dropped")
 
         await serve(way, script)
@@ -226,7 +226,7 @@ async def test_nothing_stays_open_when_the_guest_is_gone() -> None:
 
         await serve(way, script)
         assert way._open == 0
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 60)
 
 
 BREAKS: dict[str, tuple[Kind, Any]] = {

@@ -104,7 +104,7 @@ async def serve(world: World, script: Callable[[ScriptedGuest], Awaitable[None]]
     guest = ScriptedGuest(script)
     statuses: list[Any] = []
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await Relay(guest, world, statuses.append).run(Hello())  # type: ignore[arg-type]
     finally:
         await guest.kill()

@@ -49,7 +49,7 @@ class TestBubblewrap(Battery):
         for moment in range(40):
             guest = await sandbox.start(0)
             await asyncio.sleep(0.02 + moment / 1000)
-            await asyncio.wait_for(guest.kill(), 5)  # it ends once nobody has the guest's pipes
+            await asyncio.wait_for(guest.kill(), 60)  # it ends once nobody has the guest's pipes
 
 
 def test_what_is_not_enforced_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 // The order book: sign, publish, find, unpublish and cancel each kind of order.
 
-import { check, end, expect, person, refused, rlc, same, world } from './journey.mjs';
+import { check, end, expect, person, refused, rlc, same, until, world } from './journey.mjs';
 
 const one = person();
 const other = person();
@@ -64,12 +64,11 @@ async function cancel(kind) {
   await refused(() => order[`cancel${kind}order`](signed[kind]), 'already canceled');
 }
 async function canceled(kind) {
-  for (let tries = 0; ; tries++) {
-    const { status, remaining } = await orderbook[`fetch${kind}order`](hashes[kind]);
-    if (status === 'canceled') return same(remaining, 0, 'remaining');
-    if (tries > 50) throw Error(`status ${status}`);
-    await new Promise((done) => setTimeout(done, 100));
-  }
+  const found = await until(async () => {
+    const told = await orderbook[`fetch${kind}order`](hashes[kind]);
+    return told.status === 'canceled' && told;
+  });
+  same(found.remaining, 0, 'remaining');
 }
 
 await check('an app order is signed', () => sign('App'));
@@ -186,13 +185,8 @@ await check('app orders are unpublished: one, the last, all', async () => {
   await order.unpublishApporder(restricted);
   await unpublish('App', app);
 });
-await check('a request dies with the last offer of its app', async () => {
-  for (let tries = 0; tries < 50; tries++) {
-    if ((await orderbook.fetchRequestorder(hashes.Request)).status === 'dead') return;
-    await new Promise((done) => setTimeout(done, 100));
-  }
-  same((await orderbook.fetchRequestorder(hashes.Request)).status, 'dead');
-});
+await check('a request dies with the last offer of its app', () =>
+  until(async () => (await orderbook.fetchRequestorder(hashes.Request)).status === 'dead'));
 await check('and is published again once there is one', async () => {
   await order.publishApporder(signed.App);
   same(await order.publishRequestorder(signed.Request), hashes.Request);
@@ -225,11 +219,7 @@ await check('offers of an app that has changed hands die', async () => {
   const { address } = await sdk.app.deployApp({ owner: one.address, name: 'sold', type: 'DOCKER', multiaddr: 'registry.example/s:1', checksum: CHECKSUM });
   const hash = await order.publishApporder(await order.signApporder(await order.createApporder({ app: address })));
   await sdk.app.transferApp(address, other.address);
-  for (let tries = 0; ; tries++) {
-    if ((await orderbook.fetchApporder(hash)).status === 'dead') break;
-    if (tries > 50) throw Error('still not dead');
-    await new Promise((done) => setTimeout(done, 100));
-  }
+  await until(async () => (await orderbook.fetchApporder(hash)).status === 'dead');
   same((await orderbook.fetchAppOrderbook({ app: address })).count, 0, 'in the book');
 });
 
