@@ -24,7 +24,7 @@ const deals = await check('two deals are made with a workerpool that does not wo
   const workerpoolorder = await seller.order.signWorkerpoolorder(
     await seller.order.createWorkerpoolorder({ workerpool: pool.address, workerpoolprice: rlc(1), category: catid, volume: 9 }),
   );
-  Object.assign(offers, { app, apporder, workerpoolorder });
+  Object.assign(offers, { app, pool, apporder, workerpoolorder });
   const made = [];
   for (const volume of [1, 2]) {
     const template = await sdk.order.createRequestorder({ app: app.address, workerpoolmaxprice: rlc(1), category: catid, volume });
@@ -56,9 +56,15 @@ const sponsored = await check('a deal that somebody else pays for is shown like 
 });
 
 await check('a task is not claimed before its time', async () => {
-  const taskid = await sdk.deal.computeTaskId(deals[0], 0);
+  // Of a deal that has minutes, and costs nothing: the others' seconds may be over.
+  const { app, pool, apporder } = offers;
+  const template = await owner.sdk.order.createWorkerpoolorder({ workerpool: pool.address, category: 0 });
+  const workerpoolorder = await owner.sdk.order.signWorkerpoolorder(template);
+  const requestorder = await sdk.order.signRequestorder(await sdk.order.createRequestorder({ app: app.address, category: 0 }));
+  const { dealid } = await sdk.order.matchOrders({ apporder, workerpoolorder, requestorder });
+  const taskid = await sdk.deal.computeTaskId(dealid, 0);
   await refused(() => sdk.task.claim(taskid), taskid);
-  await refused(() => sdk.deal.claim(deals[0]), 'before reaching the final time');
+  await refused(() => sdk.deal.claim(dealid), 'before reaching the final time');
 });
 
 await check('its observer says that it has timed out', async () => {
