@@ -21,6 +21,9 @@ CHAIN_ID = 421_614
 IDLE = ("idle", "1 second, for claims", 1)
 """A category that is added, and that nobody offers: all ends 10 s after a match."""
 
+AFTER = {"cli_more": "cli"}
+"""Journeys that wait for the end of another: a command is a process that works, and seldom waits."""
+
 Outcomes = Callable[[str], Awaitable[Run]]
 
 
@@ -53,8 +56,8 @@ async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Loc
 async def outcomes(
     request: pytest.FixtureRequest, network: LocalNetwork, tmp_path_factory: pytest.TempPathFactory
 ) -> Outcomes:
-    """How a journey's checks went. All journeys that are asked for run at once: most of their time is waiting
-    for blocks."""
+    """How a journey's checks went. All journeys that are asked for run at once, but those that are AFTER
+    another: most of their time is waiting for blocks."""
     folder = tmp_path_factory.mktemp("journeys")
     app = await push_app(network.network, build_app_image(_app(folder), cache=network.cache))
     journeys = place(folder)
@@ -62,6 +65,8 @@ async def outcomes(
     funding = asyncio.Lock()
 
     async def begin(name: str) -> Run:
+        if name in AFTER and AFTER[name] in running:
+            await running[AFTER[name]]
         async with funding:  # one faucet, one sequence of nonces
             keys = await purses(network.network, PURSES, network.transports)
         went = await run(journeys, name, document(network.network, keys, app))

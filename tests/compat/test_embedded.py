@@ -1,6 +1,6 @@
 """The official JavaScript SDK, command line and DataProtector, unmodified, on an embedded network: a test for
-each step of their journeys, which all run at once. And whether the journeys leave anything out that the tools
-offer."""
+each step of their journeys, which run at once, those of the commands in turn. And whether the journeys leave
+anything out that the tools offer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SDK = ("deal", "deals", "wallet", "assets", "secrets", "orders", "claim", "protector")
 NO_BROWSER = "chromium-headless-shell is missing: ./dev test installs it as root on Debian"
 PAGE = ("page", pytest.mark.skipif(browser() is None, reason=NO_BROWSER))
-JOURNEYS = (*SDK, PAGE, "cli", ("cli_more", pytest.mark.soak))
+JOURNEYS = (*SDK, PAGE, "cli", "cli_more")
 
 
 async def test_step(outcomes: Outcomes, journey: str, check: str) -> None:
