@@ -65,3 +65,20 @@ async def test_a_kept_port_that_is_taken_is_named(tmp_path: Path, unused_tcp_por
         with pytest.raises(Conflict, match=f"port {unused_tcp_port}, kept for market"):
             async with LocalNetwork(tmp_path, cache=tmp_path):
                 pass
+
+
+async def test_ports_are_held_for_parts_of_other_processes(tmp_path: Path) -> None:
+    """A port that is only remembered may be some connection's by the time its service starts."""
+    async with LocalNetwork(tmp_path, cache=tmp_path, parts=["chain"]) as network:
+        at = network.network.services
+        assert at.scheduler
+        for url in (at.market, at.scheduler, at.results, *at.sms):
+            place = ("127.0.0.1", int(url.rpartition(":")[2]))
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(place)
+            with socket.socket() as its_service:
+                its_service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                its_service.bind(place)
+                its_service.listen()
+                with socket.create_connection(place, timeout=10):
+                    its_service.accept()[0].close()

@@ -192,7 +192,9 @@ class LocalNetwork:
                 if not self._failed.done():
                     self._failed.set_exception(wrong)
 
-        self._tasks.append(asyncio.create_task(watched(), name=name))
+        task = asyncio.create_task(watched(), name=name)
+        task.add_done_callback(lambda _: work.close())  # of one that was cancelled before it began
+        self._tasks.append(task)
 
     def _close_at_end(self, close: Callable[[], Awaitable[Any]]) -> None:
         self._stack.push_async_callback(close)
@@ -230,8 +232,6 @@ class LocalNetwork:
         for name, start in starts.items():
             if name in self.parts:
                 await start()
-            elif name in self._listeners:
-                self._listeners[name].close()  # its port is kept from now on, for the process that runs it
         if first:
             _write_private(self.state / "network.json", json.dumps(self.network.to_json(), indent=1))
             self._kept.save()
@@ -390,7 +390,11 @@ class LocalNetwork:
         return f"http://127.0.0.1:{self._kept.ports[name]}"
 
     def _listen(self, name: str) -> socket.socket:
-        """A socket on the port kept for a service, or on a free one that is kept from now on."""
+        """A socket on the port kept for a service, or on a free one that is kept from now on.
+
+        The process with the chain has one for each service and listens on none but its own: it holds the
+        others against strangers, while SO_REUSEADDR lets the process that runs the service listen there.
+        """
         # IPPROTO_TCP: without it asyncio does not set TCP_NODELAY, and each request costs 40 ms
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._stack.callback(listener.close)
