@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -266,6 +268,13 @@ async def test_what_is_not_mined_in_time_says_so_and_goes_on(counter: Counter) -
     assert receipt.tx_hash == late.value.tx_hash and await total(counter) == 1
 
 
+def thread_states(pid: int) -> Iterator[str]:
+    """A letter for each thread, as in proc(5): a signal stops a process some time after it is sent."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(FileNotFoundError):  # it has ended
+            yield stat.read_text().rpartition(")")[2].split()[0]
+
+
 async def test_a_node_that_is_away_for_a_while(tmp_path: Path) -> None:
     async with Anvil(chain_id=5) as chain:
         sender = Sender(chain.rpc, wallet("operator"), patience=30.0)
@@ -276,6 +285,8 @@ async def test_a_node_that_is_away_for_a_while(tmp_path: Path) -> None:
             await stopped.send(stopped.address)
             os.kill(chain.pid, signal.SIGSTOP)
             try:
+                while any(state != "T" for state in thread_states(chain.pid)):
+                    await asyncio.sleep(0.01)
                 sending = asyncio.create_task(stopped.send(stopped.address, value=1))
                 with pytest.raises(ChainUnreachable):
                     await impatient.call("eth_chainId")
@@ -286,6 +297,7 @@ async def test_a_node_that_is_away_for_a_while(tmp_path: Path) -> None:
 
 CRASHER = """
 import asyncio, sys
+from collections.abc import Iterator
 from pathlib import Path
 from sealdeal.chain import Rpc, Sender, Wallet
 from sealdeal.model.keys import Key

@@ -149,7 +149,8 @@ class Battery:
     async def test_a_killed_worker_takes_its_guests_along_and_the_next_one_tidies_up(
         self, release: GuestRelease, name: str
     ) -> None:
-        """SIGKILL of the worker's process: the kernel ends its guests; `sweep` removes their groups."""
+        """SIGKILL of the worker's process: the kernel ends its guests; `sweep` removes their groups, and
+        would end what is only being started, and so not tied to the worker yet."""
         program = """
 import asyncio, sys
 from pathlib import Path
@@ -171,7 +172,9 @@ asyncio.run(main())
         assert await worker.stdout.readline() == b"started\n"
 
         def guests() -> list[int]:
-            return [pid for pid in own(name) if "python" in parts(pid)["Name"]]
+            found = [parts(pid) for pid in own(name)]
+            inside = [one for one in found if len(one["NSpid"].split()) > 1]  # not what starts them
+            return [int(one["Pid"]) for one in inside if "python" in one["Name"]]
 
         for _ in range(3000):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
