@@ -297,7 +297,6 @@ async def test_a_node_that_is_away_for_a_while(tmp_path: Path) -> None:
 
 CRASHER = """
 import asyncio, sys
-from collections.abc import Iterator
 from pathlib import Path
 from sealdeal.chain import Rpc, Sender, Wallet
 from sealdeal.model.keys import Key
